@@ -1,1 +1,139 @@
-//! placeholder
+//! The attribute macros of Coreside: [`macro@entity`] for the state, [`macro@handlers`] for the behaviour.
+//!
+//! Both only write down what a user could write by hand against the traits of `coreside`: message
+//! structs, trait impls, and the typed reference with a method per handler. They hold no policy and
+//! generate no unsafe code. An error never stops the expansion of the rest of the block, so that
+//! one mistake is reported as one mistake.
+
+mod entity;
+mod errors;
+mod handler;
+mod handlers;
+mod mark;
+mod owner;
+mod parameter;
+mod sweep;
+
+use proc_macro::TokenStream;
+
+/// Makes a struct (or an enum) the state of an entity.
+///
+/// # Examples
+/// ```ignore
+/// // Runs as runtime/tests/compile_pass/account.rs: this crate cannot depend on `coreside`.
+/// use coreside::{entity, handlers};
+///
+/// #[entity]
+/// pub struct Account {
+///     balance: i64,
+/// }
+///
+/// #[handlers]
+/// impl Account {
+///     pub fn deposit(&mut self, amount: i64) -> i64 {
+///         self.balance += amount;
+///         self.balance
+///     }
+/// }
+/// ```
+///
+/// With every option:
+/// ```ignore
+/// #[entity(name = "session", key = Name, activate = Session::open)]
+/// pub struct Session { /* .. */ }
+///
+/// impl Session {
+///     fn open(key: Name, cx: &mut Cx<Self>) -> Self { /* .. */ }
+/// }
+/// ```
+///
+/// # Options
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `key = u128` | type of the key: `u64`, `u128`, `Name`, or a type of yours that is a `Key` | `u64` |
+/// | `name = "account"` | what callers outside call the type, in any case | name of the type |
+/// | `activate = path` | `fn(Key, &mut Cx<Self>) -> Self` that makes the state for a key | each field's `Default` |
+/// | `crate = path` | where `coreside` is, if it was renamed | `::coreside` |
+///
+/// Without `activate`, each field starts as the `Default` of its type; a `Default` of the entity
+/// itself is not asked.
+///
+/// # What is generated
+/// - `impl Entity for Account`.
+/// - `AccountRef<V>`, as visible as `Account`: its address. `#[handlers]` adds a method per handler.
+///
+/// Each entity needs exactly one block with [`macro@handlers`].
+#[proc_macro_attribute]
+pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
+    entity::expand(options.into(), item.into()).into()
+}
+
+/// Makes each method of an impl block the handler of a message of its own.
+///
+/// # Examples
+/// ```ignore
+/// // Runs as runtime/tests/compile_pass/every_form.rs: this crate cannot depend on `coreside`.
+/// #[handlers]
+/// impl Account {
+///     /// Callers outside say `ACCOUNT.DEPOSIT <key> <amount>`.
+///     pub fn deposit(&mut self, amount: i64) -> i64 { /* .. */ }
+///
+///     /// A handler that sends takes `cx`; one that answers in a later turn returns `Later`.
+///     pub fn transfer(&mut self, to: u64, amount: i64, cx: &mut Cx<Self>) -> Later<bool> { /* .. */ }
+///
+///     /// Callers outside may also say `GET <key>`.
+///     #[command("GET")]
+///     pub fn balance(&self) -> i64 { /* .. */ }
+///
+///     /// `DEL <key> <key> ..`: one message per key, the integers are added up.
+///     #[command("DEL", each = sum)]
+///     pub fn close(&mut self, cx: &mut Cx<Self>) -> i64 { /* .. */ }
+///
+///     /// Only other entities and the program itself may send it.
+///     #[local]
+///     pub fn credit(&mut self, amount: i64) -> bool { /* .. */ }
+///
+///     /// Visits every live account on every shard and adds up the totals.
+///     #[sweep]
+///     pub fn audit(&self, total: &mut Audit) { /* .. */ }
+///
+///     /// A plain method: not a handler.
+///     #[skip]
+///     fn limit(&self) -> i64 { /* .. */ }
+/// }
+/// ```
+///
+/// # Methods
+/// A handler takes `&mut self` or `&self`, any number of owned arguments, and, in any position,
+/// `&mut Cx<Self>`. It returns the reply, `Later<Reply>`, or nothing. The method's visibility says
+/// which Rust code may send the message; whether callers outside of the node may is a separate matter:
+///
+/// | attribute | meaning |
+/// |---|---|
+/// | none | callers outside say `TYPE.METHOD key arguments..` |
+/// | `#[command("GET")]` | and also the bare name `GET` |
+/// | `#[command("DEL", each = sum)]` | every argument is a key: `sum` or `array` of the answers; `pairs` of key and one value |
+/// | `#[local]` | no caller outside; argument and reply types need no text form |
+/// | `#[sweep]`, `#[sweep("DBSIZE")]` | a pass over all live entities, see below |
+/// | `#[skip]` | not a handler |
+///
+/// Functions without `self` and constants are left alone.
+///
+/// A sweep is called once per live entity with, as wanted, the key by value and the total of its
+/// shard: `fn audit(&self, key: u64, total: &mut Audit)`. The total is `Default` where a shard
+/// begins and `AddAssign` where the shards' totals are merged. A sweep that returns `Visit` says
+/// whether the entity stays (`Visit::Keep`) or goes (`Visit::Stop`).
+///
+/// # What is generated
+/// For `deposit` of `Account`, as visible as the method:
+/// - `AccountDeposit { amount }`, a `Message`, with the `Handler` that calls the method;
+/// - `AccountRef::deposit(amount)`, which prepares the call to be told or asked;
+/// - the row in the message table, with the parser of the arguments.
+///
+/// For the sweep `audit`: `AccountAudit { total }`, a `Sweep`.
+///
+/// `#[handlers(crate = path)]` says where `coreside` is, if it was renamed.
+#[proc_macro_attribute]
+pub fn handlers(options: TokenStream, block: TokenStream) -> TokenStream {
+    handlers::expand(options.into(), block.into()).into()
+}
