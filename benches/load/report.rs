@@ -1,0 +1,27 @@
+//! The forms in which a result is shown.
+
+/// The text format of HdrHistogram.
+pub(crate) mod hgrm;
+/// The JSON object.
+pub(crate) mod json;
+/// The machine that it was measured on.
+pub(crate) mod machine;
+/// The percentile plot.
+pub(crate) mod plot;
+/// The table on standard output.
+pub(crate) mod table;
+/// Numbers for readers.
+pub(crate) mod units;
+
+use crate::tally::Tally;
+
+/// The percentiles that every report names.
+pub(crate) const PERCENTILES: [(&str, f64); 5] =
+    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
+
+/// Each percentile's name and latency in nanoseconds, the maximum last.
+pub(crate) fn percentiles(tally: &Tally) -> Vec<(&'static str, u64)> {
+    let quantile = |(name, quantile)| (name, tally.latency.value_at_quantile(quantile));
+    let maximum = ("max", tally.latency.max());
+    PERCENTILES.into_iter().map(quantile).chain([maximum]).collect()
+}

@@ -1,0 +1,154 @@
+//! An endless stream of encoded requests: a weighted choice of commands filled with numbers.
+
+use crate::decimal::Decimal;
+use crate::keys::Keys;
+use crate::random::Random;
+use crate::template::{NUMBERS_MAX, Number, SLACK_BYTES, Template};
+
+/// One command of a workload and its share.
+#[derive(Clone, Debug)]
+pub(crate) struct Weighted {
+    /// Requests of this command per sum of all weights.
+    pub(crate) weight: u32,
+    pub(crate) template: Template,
+}
+
+impl Weighted {
+    /// Room that a request may need, including what encoding may overwrite behind it.
+    pub(crate) fn room_bytes(&self) -> usize {
+        self.template.bytes_max() + SLACK_BYTES
+    }
+}
+
+/// Draws requests. Every load thread has its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    commands: Vec<Weighted>,
+    weight_sum: u64,
+    room_bytes: usize,
+    keys: Keys,
+    random: Random,
+    sequence: u64,
+    sequence_step: u64,
+    /// The present request's numbers; here rather than on the stack so that only those in use are
+    /// written.
+    numbers: [u64; NUMBERS_MAX],
+    texts: [Decimal; NUMBERS_MAX],
+}
+
+impl Source {
+    /// `sequence` starts at the thread's number and steps by the number of threads, so that no two
+    /// requests of a run share one.
+    pub(crate) fn new(
+        commands: Vec<Weighted>,
+        keys: Keys,
+        random: Random,
+        sequence: u64,
+        sequence_step: u64,
+    ) -> Self {
+        let weight_sum = commands.iter().map(|command| u64::from(command.weight)).sum();
+        let room_bytes = commands.iter().map(Weighted::room_bytes).max().unwrap_or(0);
+        assert!(weight_sum > 0, "a workload without commands");
+        Self {
+            commands,
+            weight_sum,
+            room_bytes,
+            keys,
+            random,
+            sequence,
+            sequence_step,
+            numbers: [0; NUMBERS_MAX],
+            texts: [Decimal::ZERO; NUMBERS_MAX],
+        }
+    }
+
+    /// Room that any of the requests may need.
+    pub(crate) fn room_bytes(&self) -> usize {
+        self.room_bytes
+    }
+
+    /// Writes the next request at `at` and returns the place behind it.
+    pub(crate) fn encode(&mut self, out: &mut [u8], at: usize) -> usize {
+        let chosen = self.choose();
+        let template = &self.commands[chosen].template;
+        let mut first_key = 0;
+        for (index, &number) in template.numbers().iter().enumerate() {
+            let drawn = match number {
+                Number::Key => {
+                    first_key = self.keys.draw(&mut self.random);
+                    first_key
+                }
+                Number::OtherKey => self.keys.draw_other(first_key, &mut self.random),
+                Number::Below(bound) => self.random.below(bound),
+                Number::Sequence => self.sequence,
+                Number::Same(earlier) => self.numbers[earlier],
+            };
+            self.numbers[index] = drawn;
+            self.texts[index] = Decimal::new(drawn);
+        }
+        self.sequence = self.sequence.wrapping_add(self.sequence_step);
+        template.encode(&self.texts, out, at)
+    }
+
+    fn choose(&mut self) -> usize {
+        if self.commands.len() == 1 {
+            return 0;
+        }
+        let mut left = self.random.below(self.weight_sum);
+        for (index, command) in self.commands.iter().enumerate() {
+            match left.checked_sub(u64::from(command.weight)) {
+                Some(further) => left = further,
+                None => return index,
+            }
+        }
+        // The draw lies below the sum of the weights, so one of them has swallowed it.
+        unreachable!("a draw beyond all weights")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(commands: &[(u32, &str)]) -> Source {
+        let commands = commands
+            .iter()
+            .map(|&(weight, text)| Weighted {
+                weight,
+                template: Template::compile(text, b"v").expect("a valid template"),
+            })
+            .collect();
+        Source::new(commands, Keys::Uniform { count: 1_000 }, Random::new(1, 0), 3, 2)
+    }
+
+    fn next(source: &mut Source) -> String {
+        let mut out = vec![0; source.room_bytes()];
+        let end = source.encode(&mut out, 0);
+        String::from_utf8_lossy(&out[..end]).into_owned()
+    }
+
+    #[test]
+    fn commands_come_by_weight() {
+        let mut source = source(&[(9, "GET {key}"), (1, "SET {key} {value}")]);
+        let sets = (0..10_000).filter(|_| next(&mut source).contains("SET")).count();
+        assert!((900..1_100).contains(&sets), "{sets}");
+    }
+
+    #[test]
+    fn sequences_step_over_the_other_threads() {
+        let mut source = source(&[(1, "ECHO {seq}")]);
+        assert!(next(&mut source).ends_with("$1\r\n3\r\n"));
+        assert!(next(&mut source).ends_with("$1\r\n5\r\n"));
+    }
+
+    #[test]
+    fn transfers_have_two_ends() {
+        let mut source = source(&[(1, "MOVE {key} {key2} {key}")]);
+        for _ in 0..10_000 {
+            let request = next(&mut source);
+            let words: Vec<&str> = request.split("\r\n").collect();
+            assert_ne!(words[4], words[6]);
+            assert_eq!(words[4], words[8]);
+        }
+    }
+}
