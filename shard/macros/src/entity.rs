@@ -203,14 +203,14 @@ impl State {
                 trait HandlersAttribute {}
                 #[allow(dead_code, reason = "only reached where #[handlers] is missing")]
                 trait WithoutHandlers: ::core::marker::Sized {
-                    fn __coreside_register(_table: #table)
+                    fn __coreside_handlers(_table: #table)
                     where
                         Self: HandlersAttribute,
                     {
                     }
                 }
                 impl WithoutHandlers for #ident {}
-                <#ident>::__coreside_register(table);
+                <#ident>::__coreside_handlers(table);
             }
         }
     }

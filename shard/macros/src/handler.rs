@@ -103,9 +103,8 @@ impl Handler {
 
     /// The struct, and `impl Message`.
     fn message(&self, owner: &Owner) -> TokenStream {
-        let Owner { krate, .. } = owner;
         let Method { ident, vis, cfgs, .. } = &self.method;
-        let span = at(ident.span());
+        let (span, krate) = (at(ident.span()), owner.krate(ident.span()));
         let name = owner.generated(ident);
         let what = format!("The message that `{}::{ident}` handles.", owner.ident());
         let docs = self.method.docs(owner, &what);
@@ -133,9 +132,9 @@ impl Handler {
 
     /// `impl Handler`.
     fn turn(&self, owner: &Owner) -> TokenStream {
-        let Owner { krate, path } = owner;
         let Method { ident, cfgs, deprecated, .. } = &self.method;
-        let span = at(ident.span());
+        let (span, krate) = (at(ident.span()), owner.krate(ident.span()));
+        let path = &owner.path;
         let name = owner.generated(ident);
         let answer = owner.spell_out(&self.answer.written);
         let passed = self.parameters.iter().map(|parameter| match parameter {
@@ -167,9 +166,9 @@ impl Handler {
 
     /// The method of the typed reference.
     fn reference(&self, owner: &Owner) -> TokenStream {
-        let Owner { krate, path } = owner;
         let Method { ident, vis, cfgs, deprecated, .. } = &self.method;
-        let span = at(ident.span());
+        let (span, krate) = (at(ident.span()), owner.krate(ident.span()));
+        let path = &owner.path;
         let name = owner.generated(ident);
         let reference = owner.reference();
         let mut method = ident.clone();
@@ -200,21 +199,21 @@ impl Handler {
 
     /// The line that adds the handler to the message table, which is in scope as `table`.
     pub(crate) fn registration(&self, owner: &Owner, table: &Ident) -> TokenStream {
-        let Owner { krate, .. } = owner;
         let Method { ident, cfgs, .. } = &self.method;
-        let span = at(ident.span());
         let name = owner.generated(ident);
         let text = ident.unraw().to_string();
         let Reach::Outside { bare, each } = &self.reach else {
+            let span = at(ident.span());
             return quote_spanned!(span=> #(#cfgs)* #table.message::<#name>(#text););
         };
         let bare = match bare {
             Some(bare) => quote!(::core::option::Option::Some(#bare)),
             None => quote!(::core::option::Option::None),
         };
-        let each = each.to_path(krate);
+        // Whether the reply has a text form is found out here.
+        let (span, krate) = (at(self.answer.span), owner.krate(self.answer.span));
+        let each = each.to_path(&krate);
         let parse = self.parse_arguments(owner);
-        let span = at(self.answer.span);
         quote_spanned! {span=>
             #(#cfgs)*
             #table.command::<#name>(#krate::Command {
@@ -228,9 +227,9 @@ impl Handler {
 
     /// A closure that reads each argument in order and leaves none.
     fn parse_arguments(&self, owner: &Owner) -> TokenStream {
-        let Owner { krate, .. } = owner;
-        let name = owner.generated(&self.method.ident);
-        let span = at(self.method.ident.span());
+        let ident = &self.method.ident;
+        let (span, krate) = (at(ident.span()), owner.krate(ident.span()));
+        let name = owner.generated(ident);
         let fields = self.arguments().map(|argument| {
             let Argument { ident, ty } = argument;
             let ty = owner.spell_out(ty);

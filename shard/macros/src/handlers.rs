@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::parse::Parser;
-use syn::{Error, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Path, Receiver};
+use syn::{Error, Ident, ImplItem, ImplItemFn, Item, ItemImpl, LitStr, Path, Receiver};
 
 use crate::entity;
 use crate::errors::{Errors, at};
@@ -19,7 +19,7 @@ use crate::sweep::Sweep;
 pub(crate) fn expand(options: TokenStream, block: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
     let krate = parse_options(options, &mut errors);
-    let Some(mut parsed) = errors.ok(syn::parse2::<ItemImpl>(block.clone())) else {
+    let Some(mut parsed) = errors.ok(parse_block(block.clone())) else {
         let errors = errors.into_tokens();
         return quote!(#block #errors);
     };
@@ -42,6 +42,17 @@ fn parse_options(options: TokenStream, errors: &mut Errors) -> Path {
     });
     errors.ok(parsed.parse2(options));
     krate.unwrap_or_else(entity::default_crate)
+}
+
+fn parse_block(block: TokenStream) -> Result<ItemImpl, Error> {
+    match syn::parse2::<Item>(block.clone())? {
+        Item::Impl(block) => Ok(block),
+        _ => {
+            let message = "`#[handlers]` stands on the block of an entity's methods: \
+                           `impl Account { .. }`";
+            Err(Error::new_spanned(block.into_iter().next(), message))
+        }
+    }
 }
 
 fn check_block(block: &ItemImpl) -> Result<(), Error> {
@@ -130,16 +141,18 @@ fn handler(item: &ImplItemFn, receiver: &Receiver, reach: Reach) -> Result<Entry
 }
 
 fn expand_methods(entries: &[Entry], owner: &Owner, errors: &mut Errors) -> TokenStream {
-    check_names(entries, owner, errors);
+    check_bare_names(entries, errors);
+    let entries = without_same_types(entries, owner, errors);
     let items = entries.iter().map(|entry| entry.expand(owner));
     let table = if entries.is_empty() { "_table" } else { "table" };
     let table = Ident::new(table, Span::mixed_site());
     let registrations = entries.iter().map(|entry| entry.registration(owner, &table));
-    let Owner { krate, path } = owner;
-    let register = quote_spanned! {at(owner.ident().span())=>
+    let span = owner.ident().span();
+    let (path, krate) = (&owner.path, owner.krate(span));
+    let register = quote_spanned! {at(span)=>
         impl #path {
             #[doc(hidden)]
-            pub fn __coreside_register(#table: &mut #krate::Registration<'_, Self>) {
+            pub fn __coreside_handlers(#table: &mut #krate::Registration<'_, Self>) {
                 #(#registrations)*
             }
         }
@@ -147,26 +160,339 @@ fn expand_methods(entries: &[Entry], owner: &Owner, errors: &mut Errors) -> Toke
     quote!(#(#items)* #register)
 }
 
-/// Two methods may share neither a bare name nor a generated type. Methods under `#[cfg]` are left
-/// to the compiler, which knows whether both are there.
-fn check_names(entries: &[Entry], owner: &Owner, errors: &mut Errors) {
-    let mut bare_names = BTreeMap::new();
-    let mut types = BTreeMap::new();
-    for entry in entries.iter().filter(|entry| entry.method().cfgs.is_empty()) {
-        let ident = &entry.method().ident;
-        if let Some(bare) = entry.bare()
-            && let Some(other) = bare_names.insert(bare.value().to_ascii_uppercase(), ident)
-        {
-            let message = format!("the bare name of `{other}` already; names ignore case");
+/// No two methods may share a bare name.
+fn check_bare_names(entries: &[Entry], errors: &mut Errors) {
+    let mut names = BTreeMap::new();
+    for entry in unconditional(entries) {
+        let Some(bare) = entry.bare() else { continue };
+        let method = &entry.method().ident;
+        if let Some(other) = names.insert(bare.value().to_ascii_uppercase(), method) {
+            let message = format!("`{other}` has this bare name already: names ignore case");
             errors.push(Error::new_spanned(bare, message));
         }
-        let generated = owner.generated(ident);
-        if let Some(other) = types.insert(generated.to_string(), ident)
-            && other != ident
-        {
-            let message =
-                format!("`{other}` and `{ident}` would both become `{generated}`: rename one");
-            errors.push(Error::new_spanned(ident, message));
+    }
+}
+
+/// The methods but those whose generated type would be the one of an earlier method.
+fn without_same_types<'a>(
+    entries: &'a [Entry],
+    owner: &Owner,
+    errors: &mut Errors,
+) -> Vec<&'a Entry> {
+    let mut types = BTreeMap::new();
+    let mut kept: Vec<&Entry> = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let method = &entry.method().ident;
+        let generated = owner.generated(method);
+        match types.get(&generated.to_string()) {
+            // The compiler says enough of two methods with one name.
+            Some(other) if *other == method => {}
+            Some(other) => {
+                let message =
+                    format!("`{other}` and `{method}` would both become `{generated}`: rename one");
+                errors.push(Error::new_spanned(method, message));
+            }
+            None => kept.push(entry),
         }
+        if entry.method().cfgs.is_empty() {
+            types.insert(generated.to_string(), method);
+        }
+    }
+    kept
+}
+
+/// Methods under `#[cfg]` are left to the compiler, which knows whether they are there.
+fn unconditional(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
+    entries.iter().filter(|entry| entry.method().cfgs.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expand_in_account(methods: TokenStream) -> String {
+        expand(quote!(), quote!(impl Account { #methods })).to_string()
+    }
+
+    fn assert_has(expanded: &str, expected: TokenStream) {
+        // How blanks are set depends on where tokens come from.
+        let (plain, expected) = (expanded.replace(' ', ""), expected.to_string().replace(' ', ""));
+        assert!(plain.contains(&expected), "lacks `{expected}`:\n{expanded}");
+    }
+
+    fn assert_lacks(expanded: &str, unexpected: &str) {
+        assert!(!expanded.contains(unexpected), "has `{unexpected}`:\n{expanded}");
+    }
+
+    fn assert_explains(methods: TokenStream, expected: &str) {
+        let expanded = expand_in_account(methods);
+        assert_has(&expanded, quote!(compile_error));
+        assert!(expanded.contains(expected), "lacks {expected:?}:\n{expanded}");
+    }
+
+    #[test]
+    fn handler_becomes_message_turn_call_and_row() {
+        let expanded = expand_in_account(quote! {
+            pub fn deposit(&mut self, amount: i64, cx: &mut Cx<Self>) -> i64 { amount }
+        });
+        assert_has(&expanded, quote!(pub amount: i64));
+        assert_has(&expanded, quote!(impl ::coreside::Message for AccountDeposit));
+        assert_has(
+            &expanded,
+            quote!(
+                type Reply = i64;
+            ),
+        );
+        assert_has(&expanded, quote!(impl ::coreside::Handler<AccountDeposit> for Account));
+        assert_has(&expanded, quote!(<Account>::deposit(self, message.amount, cx)));
+        assert_has(&expanded, quote!(impl<V: ::coreside::Via> AccountRef<V>));
+        assert_has(
+            &expanded,
+            quote!(pub fn deposit(self, amount: i64) -> V::Call<Account, AccountDeposit>),
+        );
+        assert_has(&expanded, quote!(table.command::<AccountDeposit>));
+        assert_has(&expanded, quote!(<i64 as ::coreside::FromArguments>::from_arguments(args)?));
+        assert_lacks(&expanded, "compile_error");
+    }
+
+    #[test]
+    fn reply_is_what_later_promises() {
+        let expanded = expand_in_account(quote! {
+            fn ask(&mut self, cx: &mut coreside::Cx<Self>) -> coreside::Later<Option<Self>> { cx.later() }
+        });
+        assert_has(
+            &expanded,
+            quote!(
+                type Reply = Option<Account>;
+            ),
+        );
+        assert_has(
+            &expanded,
+            quote!(
+                type Answer = coreside::Later<Option<Account>>;
+            ),
+        );
+        assert_has(
+            &expanded,
+            quote!(
+                struct AccountAsk;
+            ),
+        );
+    }
+
+    #[test]
+    fn attributes_choose_the_row_and_leave_the_block() {
+        let expanded = expand_in_account(quote! {
+            #[command("GET")]
+            fn get(&self) -> u64 { 7 }
+            #[command(each = array)]
+            fn read(&self) -> u64 { 7 }
+            #[local]
+            fn note(&mut self, note: Box<Note>) {}
+            #[sweep("DBSIZE")]
+            fn count(&self, total: &mut u64) {}
+            #[skip]
+            fn plain(&self, borrowed: &str) {}
+        });
+        assert_has(&expanded, quote!(bare: ::core::option::Option::Some("GET")));
+        assert_has(&expanded, quote!(each: ::coreside::Each::Array));
+        assert_has(&expanded, quote!(table.message::<AccountNote>("note")));
+        assert_has(
+            &expanded,
+            quote!(table.sweep::<AccountCount>("count", ::core::option::Option::Some("DBSIZE"))),
+        );
+        assert_has(&expanded, quote!(<Account>::count(entity, &mut self.total)));
+        for unexpected in ["AccountPlain", "# [command", "# [local]", "# [sweep", "# [skip]"] {
+            assert_lacks(&expanded, unexpected);
+        }
+    }
+
+    #[test]
+    fn conditional_method_is_conditional_everywhere() {
+        let expanded = expand_in_account(quote! {
+            #[cfg(feature = "x")]
+            fn extra(&self) {}
+        });
+        let conditions = expanded.matches("# [cfg (feature = \"x\")]").count();
+        assert_eq!(conditions, 6, "method, message, two impls, call and row:\n{expanded}");
+    }
+
+    #[test]
+    fn docs_are_carried_over() {
+        let expanded = expand_in_account(quote! {
+            #[doc = " Adds to [`Self::balance`]."]
+            fn deposit(&mut self) {}
+        });
+        assert_eq!(expanded.matches("Adds to [`Account::balance`].").count(), 2, "{expanded}");
+    }
+
+    #[test]
+    fn paths_lead_to_the_entity_and_the_renamed_crate() {
+        let expanded =
+            expand(quote!(crate = core), quote!(impl bank::Account { fn get(&self) {} }));
+        let expanded = expanded.to_string();
+        assert_has(&expanded, quote!(impl core::Handler<AccountGet> for bank::Account));
+        assert_has(&expanded, quote!(bank::AccountRef<V>));
+    }
+
+    #[test]
+    fn mistakes_are_explained() {
+        assert_explains(
+            quote!(
+                async fn go(&mut self) {}
+            ),
+            "not supported yet",
+        );
+        assert_explains(
+            quote!(
+                fn go(self) {}
+            ),
+            "keeps the entity",
+        );
+        assert_explains(
+            quote!(
+                fn go<T>(&self, value: T) {}
+            ),
+            "cannot be generic",
+        );
+        assert_explains(
+            quote!(
+                fn go(&self, text: &str) {}
+            ),
+            "take `String`",
+        );
+        assert_explains(
+            quote!(
+                fn go(&self, keys: Vec<&[u64]>) {}
+            ),
+            "take `Vec<u64>`",
+        );
+        assert_explains(
+            quote!(
+                fn go(&self) -> &str {
+                    ""
+                }
+            ),
+            "return `String`",
+        );
+        assert_explains(
+            quote!(
+                fn go(&self, any: impl Sized) {}
+            ),
+            "name the parameter's type",
+        );
+        assert_explains(
+            quote!(
+                fn go(&self, (a, b): (u8, u8)) {}
+            ),
+            "in the body",
+        );
+        assert_explains(
+            quote!(
+                fn go(&self, a: &mut Cx<Self>, b: &mut Cx<Self>) {}
+            ),
+            "one `Cx`",
+        );
+        assert_explains(
+            quote!(
+                fn go(&self, cx: Cx<Self>) {}
+            ),
+            "take `cx: &mut Cx<Self>`",
+        );
+        assert_explains(
+            quote!(
+                fn go(&self) -> Option<Later<u8>> {
+                    None
+                }
+            ),
+            "whole return type",
+        );
+        assert_explains(
+            quote!(
+                fn key(&self) {}
+            ),
+            "choose another name",
+        );
+        assert_explains(
+            quote!(
+                #[local]
+                fn go() {}
+            ),
+            "no `self`",
+        );
+        assert_explains(
+            quote!(
+                #[sweep]
+                fn go(&self, cx: &mut Cx<Self>) {}
+            ),
+            "takes no `cx`",
+        );
+        assert_explains(
+            quote!(
+                #[command("A", each = sum)]
+                fn go(&self, n: u8) {}
+            ),
+            "is a key",
+        );
+        assert_explains(
+            quote!(
+                #[command("A", each = pairs)]
+                fn go(&self) {}
+            ),
+            "exactly one",
+        );
+        assert_explains(
+            quote!(
+                fn a_1(&self) {}
+                fn a1(&self) {}
+            ),
+            "both become `AccountA1`",
+        );
+        let same_name = quote!(
+            #[command("A")]
+            fn a(&self) {}
+            #[sweep("a")]
+            fn b(&self) {}
+        );
+        assert_explains(same_name, "`a` has this bare name already");
+    }
+
+    #[test]
+    fn wrong_blocks_are_explained() {
+        for (block, expected) in [
+            (quote!(impl Clone for Account {}), "not on the impl of a trait"),
+            (
+                quote!(
+                    impl<T> Cell<T> {}
+                ),
+                "cannot be generic",
+            ),
+            (quote!(impl Cell<u8> {}), "cannot be generic"),
+            (
+                quote!(
+                    impl (u8, u8) {}
+                ),
+                "needs the type of an entity",
+            ),
+            (
+                quote!(
+                    struct Account;
+                ),
+                "stands on the block",
+            ),
+        ] {
+            let expanded = expand(quote!(), block).to_string();
+            assert!(expanded.contains(expected), "lacks {expected:?}:\n{expanded}");
+        }
+    }
+
+    #[test]
+    fn one_mistake_leaves_the_other_handlers() {
+        let expanded = expand_in_account(quote! {
+            fn wrong(&self, text: &str) {}
+            fn right(&self) {}
+        });
+        assert_has(&expanded, quote!(compile_error));
+        assert_has(&expanded, quote!(table.command::<AccountRight>));
     }
 }

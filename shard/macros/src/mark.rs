@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
 use syn::parse::{Parse, ParseStream};
-use syn::{Attribute, Error, Ident, LitStr, Meta, Path, Token};
+use syn::{Attribute, Error, Ident, LitStr, Meta, Token};
 
 /// What the attribute of a method says about it.
 pub(crate) enum Mark {
@@ -28,7 +28,7 @@ pub(crate) enum Each {
 
 impl Each {
     /// The value as a path.
-    pub(crate) fn to_path(self, krate: &Path) -> TokenStream {
+    pub(crate) fn to_path(self, krate: &TokenStream) -> TokenStream {
         match self {
             Self::One => quote!(#krate::Each::One),
             Self::Sum => quote!(#krate::Each::Sum),

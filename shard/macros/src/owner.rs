@@ -10,7 +10,7 @@ pub(crate) struct Owner {
     /// `Account`, or `super::Account`.
     pub(crate) path: Path,
     /// Where `coreside` is.
-    pub(crate) krate: Path,
+    krate: Path,
 }
 
 impl Owner {
@@ -30,6 +30,11 @@ impl Owner {
     pub(crate) fn ident(&self) -> &Ident {
         // A path that was parsed as a type has at least one segment.
         &self.path.segments[self.path.segments.len() - 1].ident
+    }
+
+    /// Where `coreside` is, for code whose errors point at `span`.
+    pub(crate) fn krate(&self, span: Span) -> TokenStream {
+        respan(self.krate.to_token_stream(), named_at(span))
     }
 
     /// The typed reference, beside the entity: `super::AccountRef`.

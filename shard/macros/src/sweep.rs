@@ -1,6 +1,6 @@
 //! One sweep: the type that holds a total and visits the entities of a shard.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
@@ -16,8 +16,8 @@ pub(crate) struct Sweep {
     pub(crate) method: Method,
     bare: Option<LitStr>,
     parameters: Vec<Parameter>,
-    /// Whether the method says if the entity stays.
-    returns_visit: bool,
+    /// The return type, where the method says if the entity stays.
+    verdict: Option<Span>,
 }
 
 /// A parameter behind `self`, at most one of each kind.
@@ -45,11 +45,11 @@ impl Sweep {
             }
             parameters.push(parameter);
         }
-        let returns_visit = match &item.sig.output {
-            ReturnType::Type(_, ty) => !parameter::is_unit(ty),
-            ReturnType::Default => false,
+        let verdict = match &item.sig.output {
+            ReturnType::Type(_, ty) if !parameter::is_unit(ty) => Some(ty.span()),
+            _ => None,
         };
-        Ok(Self { method: Method::new(item), bare, parameters, returns_visit })
+        Ok(Self { method: Method::new(item), bare, parameters, verdict })
     }
 
     fn total(&self) -> Option<&Type> {
@@ -60,14 +60,15 @@ impl Sweep {
     }
 
     pub(crate) fn expand(&self, owner: &Owner) -> TokenStream {
-        let Owner { krate, path } = owner;
+        let path = &owner.path;
         let Method { ident, vis, cfgs, .. } = &self.method;
         let name = owner.generated(ident);
         let what = format!("The sweep of `{}::{ident}`: the total of a pass.", owner.ident());
         let docs = self.method.docs(owner, &what);
         let visit = self.visit(owner);
         let total = self.total().map(|ty| owner.spell_out(ty)).unwrap_or_else(|| quote!(()));
-        let span = at(self.total().map_or(ident.span(), |ty| ty.span()));
+        let span = self.total().map_or(ident.span(), |ty| ty.span());
+        let (span, krate) = (at(span), owner.krate(span));
         let merge = if self.total().is_some() {
             quote_spanned!(span=> <#total as ::core::ops::AddAssign>::add_assign(&mut self.total, other.total))
         } else {
@@ -108,20 +109,20 @@ impl Sweep {
     }
 
     fn visit(&self, owner: &Owner) -> TokenStream {
-        let Owner { krate, path } = owner;
+        let path = &owner.path;
         let ident = &self.method.ident;
-        let span = at(ident.span());
+        let (span, krate) = (at(ident.span()), owner.krate(ident.span()));
         let passed = self.parameters.iter().map(|parameter| match parameter {
             Parameter::Key => quote_spanned!(span=> key),
             Parameter::Total(_) => quote_spanned!(span=> &mut self.total),
         });
         let takes_key = self.parameters.iter().any(|one| matches!(one, Parameter::Key));
         let key = if takes_key { quote_spanned!(span=> key) } else { quote_spanned!(span=> _key) };
-        let call = quote_spanned!(span=> <#path>::#ident(entity, #(#passed),*));
-        let body = if self.returns_visit {
-            call
-        } else {
-            quote_spanned!(span=> #call; #krate::Visit::Keep)
+        let body = match self.verdict {
+            Some(verdict) => quote_spanned!(at(verdict)=> <#path>::#ident(entity, #(#passed),*)),
+            None => {
+                quote_spanned!(span=> <#path>::#ident(entity, #(#passed),*); #krate::Visit::Keep)
+            }
         };
         quote_spanned! {span=>
             fn visit(
