@@ -117,6 +117,7 @@ impl Handler {
         let body =
             if self.arguments().next().is_some() { quote!({ #(#fields,)* }) } else { quote!(;) };
         let reply = owner.spell_out(&self.answer.reply);
+        let reply = quote_spanned!(at(self.answer.span)=> type Reply = #reply;);
         quote_spanned! {span=>
             #(#cfgs)*
             #[doc = #docs]
@@ -125,7 +126,7 @@ impl Handler {
 
             #(#cfgs)*
             impl #krate::Message for #name {
-                type Reply = #reply;
+                #reply
             }
         }
     }
@@ -157,7 +158,11 @@ impl Handler {
 
                 #allow
                 #[inline]
-                fn handle(&mut self, #message: #name, #cx: &mut #krate::Cx<'_, Self>) -> Self::Answer {
+                fn handle(
+                    &mut self,
+                    #message: #name,
+                    #cx: &mut #krate::Cx<'_, Self>,
+                ) -> Self::Answer {
                     <#path>::#ident(self, #(#passed),*)
                 }
             }

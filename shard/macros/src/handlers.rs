@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn reply_is_what_later_promises() {
         let expanded = expand_in_account(quote! {
-            fn ask(&mut self, cx: &mut coreside::Cx<Self>) -> coreside::Later<Option<Self>> { cx.later() }
+            fn ask(&mut self, cx: &mut Cx<Self>) -> coreside::Later<Option<Self>> { later }
         });
         assert_has(
             &expanded,

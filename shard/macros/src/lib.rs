@@ -1,4 +1,4 @@
-//! The attribute macros of Coreside: [`macro@entity`] for the state, [`macro@handlers`] for the behaviour.
+//! The attribute macros of Coreside: [`macro@entity`] for state, [`macro@handlers`] for behaviour.
 //!
 //! Both only write down what a user could write by hand against the traits of `coreside`: message
 //! structs, trait impls, and the typed reference with a method per handler. They hold no policy and
@@ -50,9 +50,9 @@ use proc_macro::TokenStream;
 /// # Options
 /// | option | meaning | default |
 /// |---|---|---|
-/// | `key = u128` | type of the key: `u64`, `u128`, `Name`, or a type of yours that is a `Key` | `u64` |
-/// | `name = "account"` | what callers outside call the type, in any case | name of the type |
-/// | `activate = path` | `fn(Key, &mut Cx<Self>) -> Self` that makes the state for a key | each field's `Default` |
+/// | `key = u128` | `u64`, `u128`, `Name`, or a type of yours that is a `Key` | `u64` |
+/// | `name = "account"` | what callers outside call the type, in any case | the type's name |
+/// | `activate = path` | `fn(Key, &mut Cx<Self>) -> Self`: makes the state | a `Default` per field |
 /// | `crate = path` | where `coreside` is, if it was renamed | `::coreside` |
 ///
 /// Without `activate`, each field starts as the `Default` of its type; a `Default` of the entity
@@ -79,7 +79,7 @@ pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
 ///     pub fn deposit(&mut self, amount: i64) -> i64 { /* .. */ }
 ///
 ///     /// A handler that sends takes `cx`; one that answers in a later turn returns `Later`.
-///     pub fn transfer(&mut self, to: u64, amount: i64, cx: &mut Cx<Self>) -> Later<bool> { /* .. */ }
+///     pub fn send(&mut self, to: u64, amount: i64, cx: &mut Cx<Self>) -> Later<bool> { /* .. */ }
 ///
 ///     /// Callers outside may also say `GET <key>`.
 ///     #[command("GET")]
@@ -106,16 +106,19 @@ pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
 /// # Methods
 /// A handler takes `&mut self` or `&self`, any number of owned arguments, and, in any position,
 /// `&mut Cx<Self>`. It returns the reply, `Later<Reply>`, or nothing. The method's visibility says
-/// which Rust code may send the message; whether callers outside of the node may is a separate matter:
+/// which Rust code may send the message; what callers outside of the node may do is said by an
+/// attribute:
 ///
 /// | attribute | meaning |
 /// |---|---|
 /// | none | callers outside say `TYPE.METHOD key arguments..` |
 /// | `#[command("GET")]` | and also the bare name `GET` |
-/// | `#[command("DEL", each = sum)]` | every argument is a key: `sum` or `array` of the answers; `pairs` of key and one value |
+/// | `#[command("DEL", each = sum)]` | every argument is a key; the integers are added up |
+/// | `#[command("MGET", each = array)]` | every argument is a key; the answers in order |
+/// | `#[command("MSET", each = pairs)]` | keys and values alternate; `OK` when all are done |
 /// | `#[local]` | no caller outside; argument and reply types need no text form |
 /// | `#[sweep]`, `#[sweep("DBSIZE")]` | a pass over all live entities, see below |
-/// | `#[skip]` | not a handler |
+/// | `#[skip]` | a plain method, not a handler |
 ///
 /// Functions without `self` and constants are left alone.
 ///

@@ -190,7 +190,11 @@ fn check_reference(reference: &TypeReference, role: Role) -> Result<(), Error> {
     if reference.lifetime.as_ref().is_some_and(|lifetime| lifetime.ident == "static") {
         return check_owned_behind_static(&reference.elem, role);
     }
-    Err(Error::new_spanned(reference, complaint(role, owned_form(&reference.elem))))
+    let mut message = complaint(role, owned_form(&reference.elem));
+    if reference.mutability.is_some() && matches!(role, Role::Argument) {
+        message += "; the context is known by its type, `&mut Cx<Self>`";
+    }
+    Err(Error::new_spanned(reference, message))
 }
 
 /// `&'static str` and `&'static [T]` are as good as owned.

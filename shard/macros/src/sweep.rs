@@ -69,10 +69,11 @@ impl Sweep {
         let total = self.total().map(|ty| owner.spell_out(ty)).unwrap_or_else(|| quote!(()));
         let span = self.total().map_or(ident.span(), |ty| ty.span());
         let (span, krate) = (at(span), owner.krate(span));
-        let merge = if self.total().is_some() {
-            quote_spanned!(span=> <#total as ::core::ops::AddAssign>::add_assign(&mut self.total, other.total))
-        } else {
-            quote_spanned!(span=> let () = other.total)
+        let merge = match self.total() {
+            Some(_) => quote_spanned! {span=>
+                <#total as ::core::ops::AddAssign>::add_assign(&mut self.total, other.total)
+            },
+            None => quote_spanned!(span=> let () = other.total),
         };
         quote_spanned! {span=>
             #(#cfgs)*
