@@ -27,6 +27,9 @@ use crate::tally::Tally;
 /// The longest sleep; bounds how late a signal or a silent target is noticed.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 
+/// Batches handled between two looks at the window.
+const BATCHES_MAX: usize = 8;
+
 /// One load thread's connections and measurements.
 pub(crate) struct Driver<'a> {
     gate: &'a Gate,
@@ -224,13 +227,16 @@ impl<'a> Driver<'a> {
         self.ring.wait(limit.max(Duration::from_nanos(1))).map_err(Failure::Ring)
     }
 
-    /// Handles all completions there are; returns the latest reading of the clock.
+    /// Handles the completions there are, some batches of them at most: handing in requests brings
+    /// further ones, and a fast target would never let this end. Returns the latest reading of the
+    /// clock.
     fn complete(&mut self, phase: &mut Phase, window: &mut Window) -> Result<u64, Failure> {
-        loop {
+        let mut now_ns = 0;
+        for _ in 0..BATCHES_MAX {
             let count = self.ring.take_batch();
-            let now_ns = self.gate.clock.now_ns();
+            now_ns = self.gate.clock.now_ns();
             if count == 0 {
-                return Ok(now_ns);
+                break;
             }
             for index in 0..count {
                 let completion = self.ring.completion(index).map_err(Failure::Ring)?;
@@ -253,6 +259,7 @@ impl<'a> Driver<'a> {
             }
             self.ring.submit().map_err(Failure::Ring)?;
         }
+        Ok(now_ns)
     }
 
     fn received(

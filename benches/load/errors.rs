@@ -25,10 +25,6 @@ impl ErrorLog {
         }
     }
 
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
     pub(crate) fn count(&self) -> u64 {
         self.count
     }

@@ -45,6 +45,7 @@ use crate::failure::Failure;
 use crate::gate::Gate;
 use crate::plan::Plan;
 use crate::report::machine::Machine;
+use crate::report::plot::Caption;
 use crate::run::Outcome;
 
 /// There were error replies and `--check` was given.
@@ -100,6 +101,18 @@ fn report(arguments: &Arguments, plan: &Plan, outcome: &Outcome) -> Result<(), F
     }
     if let Some(path) = &arguments.json {
         write(path, &report::json::render(plan, label, &Machine::detect(), outcome))?;
+    }
+    if let Some(path) = &arguments.svg {
+        let summary = plan.summary();
+        let rate = report::units::rate(outcome.tally.rate());
+        let machine = Machine::detect();
+        let subtitle = format!("{summary} — {rate} — {}, Linux {}", machine.cpu, machine.kernel);
+        let caption = Caption {
+            title: label.unwrap_or("Latency by percentile"),
+            subtitle: &subtitle,
+            axis: if plan.rate.is_some() { "latency from due time" } else { "latency" },
+        };
+        write(path, &report::plot::render(&outcome.tally.latency, &caption))?;
     }
     if let Some(path) = &arguments.hgrm {
         write(path, &report::hgrm::render(&outcome.tally.latency))?;

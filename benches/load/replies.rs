@@ -240,7 +240,7 @@ mod tests {
         (b"+OK\r\n", 1, 0),
         (b"+OK\r\n+OK\r\n:12345678901234567\r\n+PONG\r\n", 4, 0),
         (b"$5\r\nhello\r\n$0\r\n\r\n$-1\r\n", 3, 0),
-        (b"$12\r\n+OK\r\n-ERR x\r\n:1\r\n", 2, 0),
+        (b"$11\r\n+OK\r\n-ERR x\r\n:1\r\n", 2, 0),
         (b"*0\r\n*-1\r\n*3\r\n:1\r\n$1\r\na\r\n+x\r\n", 3, 0),
         (b"*2\r\n*2\r\n:1\r\n*1\r\n:2\r\n*0\r\n+OK\r\n", 2, 0),
         (b"-ERR no\r\n+OK\r\n-WRONGTYPE Operation\r\n", 3, 2),
