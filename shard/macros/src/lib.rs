@@ -52,7 +52,7 @@ use proc_macro::TokenStream;
 /// |---|---|---|
 /// | `key = u128` | `u64`, `u128`, `Name`, or a type of yours that is a `Key` | `u64` |
 /// | `name = "account"` | what callers outside call the type, in any case | the type's name |
-/// | `activate = path` | `fn(Key, &mut Cx<Self>) -> Self`: makes the state | a `Default` per field |
+/// | `activate = path` | `fn(Key, &mut Cx<Self>) -> Self`: makes the state | `Default` per field |
 /// | `crate = path` | where `coreside` is, if it was renamed | `::coreside` |
 ///
 /// Without `activate`, each field starts as the `Default` of its type; a `Default` of the entity
@@ -60,7 +60,7 @@ use proc_macro::TokenStream;
 ///
 /// # What is generated
 /// - `impl Entity for Account`.
-/// - `AccountRef<V>`, as visible as `Account`: its address. `#[handlers]` adds a method per handler.
+/// - `AccountRef<V>`, as visible as `Account`: its address, with a method per handler.
 ///
 /// Each entity needs exactly one block with [`macro@handlers`].
 #[proc_macro_attribute]
