@@ -1,1 +1,13 @@
-//! placeholder
+//! The sockets of one Coreside shard: RESP sessions and the io_uring transport.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`resp`] | the protocol of Redis clients, as state machines without I/O |
+//! | `transport` | sockets on an io_uring ring of the shard's own |
+
+pub mod resp;
+
+mod transport;
+
+pub use self::resp::{Facts, Limits};
+pub use self::transport::{Net, NetConfig, NetError, NetStats, listen};

@@ -1,0 +1,46 @@
+//! Every bound of a session. What a peer sends beyond one of them costs the peer, never the node.
+
+/// The bounds of the sessions of one shard. The defaults are those of Redis where it has one.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The longest line without a length before it: an inline command, a count. Longer lines are a
+    /// protocol error.
+    pub line_bytes_max: usize,
+    /// The most arguments of one command, its name included.
+    pub arguments_max: u32,
+    /// The longest argument.
+    pub bulk_bytes_max: u32,
+    /// The most bytes of a connection that wait for the rest of their command. Beyond it the
+    /// connection is closed. At most 2 GiB, because spans have 32 bits.
+    pub query_bytes_max: usize,
+    /// The most such bytes over all connections of the shard. Beyond it the connection that holds
+    /// most is closed.
+    pub query_bytes_total_max: usize,
+    /// Unread bytes past which a connection that may not be parsed further is not read either.
+    pub query_bytes_pause: usize,
+    /// Bytes of output past which a connection is neither parsed nor read, until half is sent.
+    pub output_bytes_pause: usize,
+    /// Bytes of output past which a connection is closed.
+    pub output_bytes_max: usize,
+    /// Commands of one connection that wait for their answers; parsing pauses at this number.
+    pub pipeline_max: u32,
+    /// Connections of the shard. The next one is told so and closed.
+    pub connections_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            line_bytes_max: 64 * 1024,
+            arguments_max: 1024 * 1024,
+            bulk_bytes_max: 512 * 1024 * 1024,
+            query_bytes_max: 1024 * 1024 * 1024,
+            query_bytes_total_max: 256 * 1024 * 1024,
+            query_bytes_pause: 64 * 1024,
+            output_bytes_pause: 1024 * 1024,
+            output_bytes_max: 64 * 1024 * 1024,
+            pipeline_max: 4096,
+            connections_max: 10_000,
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Why there is no net.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+/// What failed when a net was set up or driven.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum NetError {
+    /// The kernel refused a ring.
+    Ring(io::Error),
+    /// The kernel refused memory to receive into, or to use it.
+    Buffers(io::Error),
+    /// The listening socket could not be prepared.
+    Listener(io::Error),
+    /// The kernel refused to be told of the descriptor that wakes a sleeping executor.
+    Wakeup(io::Error),
+    /// The kernel refused to take or complete operations.
+    Enter(io::Error),
+}
+
+impl fmt::Display for NetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ring(error) if error.kind() == io::ErrorKind::PermissionDenied => write!(
+                f,
+                "io_uring is forbidden here ({error}): allow io_uring_setup, io_uring_enter and \
+                 io_uring_register in the container's seccomp profile, and set \
+                 kernel.io_uring_disabled to 0"
+            ),
+            Self::Ring(error) => write!(
+                f,
+                "no io_uring ring ({error}): Linux 6.1 or newer is needed, with room for the ring \
+                 in RLIMIT_MEMLOCK on kernels that count it"
+            ),
+            Self::Buffers(error) => {
+                write!(f, "no receive buffers ({error}): Linux 6.1 or newer is needed")
+            }
+            Self::Listener(error) => write!(f, "the listening socket is unusable: {error}"),
+            Self::Wakeup(error) => write!(f, "no wake-up by eventfd: {error}"),
+            Self::Enter(error) => write!(f, "io_uring_enter failed: {error}"),
+        }
+    }
+}
+
+impl Error for NetError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Ring(error)
+            | Self::Buffers(error)
+            | Self::Listener(error)
+            | Self::Wakeup(error)
+            | Self::Enter(error) => Some(error),
+        }
+    }
+}

@@ -1,0 +1,474 @@
+//! The sockets of one shard: completions in, requests to the shard; answers out, in one call.
+//!
+//! A driver calls, in this order and for ever: [`Net::receive`], `Shard::poll` with
+//! [`Net::outside`], [`Net::flush`].
+//!
+//! # Invariants
+//! - At most one receive and one send are under way per connection.
+//! - A connection that wants to receive and is not receiving is in `unarmed`. It stays there until
+//!   a receive is queued, whatever went wrong before.
+//! - Nothing looks at all connections; what has something to do is in a list.
+
+#![expect(unsafe_code, reason = "descriptors that the kernel made, memory that it reads")]
+
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::{fmt, io};
+
+use coreside_shard::Outside;
+use io_uring::cqueue;
+
+use super::accept::Acceptor;
+use super::buffers::{Buffers, GROUP};
+use super::error::NetError;
+use super::ring::{Completion, Ring};
+use super::socket::{GENERATION_MASK, Kind, Socket, parts, token};
+use crate::resp::{Facts, Intake, Limits, SessionId, Sessions, SessionsStats};
+
+/// How a net is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct NetConfig {
+    /// The bounds of the sessions.
+    pub limits: Limits,
+    /// How many buffers the kernel receives into: a power of two, at most 32,768.
+    pub buffers: u16,
+    /// Bytes of each of them. A receive takes a whole buffer, however little arrives.
+    pub buffer_bytes: u32,
+}
+
+impl Default for NetConfig {
+    fn default() -> Self {
+        Self { limits: Limits::default(), buffers: 1024, buffer_bytes: 4096 }
+    }
+}
+
+/// What a net has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetStats {
+    /// What its sessions have done.
+    pub sessions: SessionsStats,
+    /// System calls to submit and collect.
+    pub enters: u64,
+    /// Connections turned away because there were too many.
+    pub refused: u64,
+    /// Receives that ended because no buffer was free.
+    pub buffers_exhausted: u64,
+}
+
+/// The sockets of one shard.
+pub struct Net {
+    // Before the buffers and the sessions, whose memory the kernel uses: fields drop in order.
+    ring: Ring,
+    buffers: Buffers,
+    sessions: Sessions,
+    sockets: Vec<Option<Socket>>,
+    acceptor: Option<Acceptor>,
+    /// Connections that want to receive and do not.
+    unarmed: Vec<SessionId>,
+    batch: Vec<MaybeUninit<cqueue::Entry>>,
+    refused: u64,
+    buffers_exhausted: u64,
+    failure: Option<io::Error>,
+    /// The kernel takes a ring's operations from one thread only.
+    of_one_thread: PhantomData<*const ()>,
+}
+
+/// Completions taken per pass; what is left waits for the next one.
+const BATCH: usize = 512;
+
+impl Net {
+    /// A net of the calling thread, with or without a socket to listen on.
+    ///
+    /// # Errors
+    /// What the kernel refused. Linux 6.1 is the oldest that has what is needed.
+    pub fn new(config: NetConfig, listener: Option<TcpListener>) -> Result<Self, NetError> {
+        let acceptor = listener.map(Acceptor::new).transpose()?;
+        let mut ring = Ring::new()?;
+        // SAFETY: `Net` drops its ring before its buffers, and so does a failure behind this line.
+        let buffers =
+            unsafe { Buffers::new(&mut ring, config.buffers, config.buffer_bytes as usize)? };
+        Ok(Self {
+            ring,
+            buffers,
+            sessions: Sessions::new(config.limits),
+            sockets: Vec::new(),
+            acceptor,
+            unarmed: Vec::new(),
+            batch: (0..BATCH).map(|_| MaybeUninit::uninit()).collect(),
+            refused: 0,
+            buffers_exhausted: 0,
+            failure: None,
+            of_one_thread: PhantomData,
+        })
+    }
+
+    /// Takes what arrived and sends on the commands that are whole. Returns how much there was to
+    /// do: 0 means that nothing happened.
+    ///
+    /// # Cost
+    /// A system call only if the kernel has flagged work and no completion is waiting.
+    pub fn receive<I: Intake>(&mut self, intake: &mut I) -> usize {
+        let resumed = self.sessions.resume(intake);
+        if self.ring.wants_collect() && !self.ring.has_completions() {
+            self.enter();
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        let count = self.ring.take(&mut batch);
+        for entry in &batch[..count] {
+            // SAFETY: `take` has filled the first `count` entries.
+            let completion = Completion::from(unsafe { entry.assume_init_ref() });
+            self.complete(completion, intake);
+        }
+        self.batch = batch;
+        self.buffers.publish();
+        resumed + count
+    }
+
+    /// Where the shard's answers go.
+    pub fn outside(&mut self) -> &mut dyn Outside {
+        &mut self.sessions
+    }
+
+    /// Sends the answers, closes what is done, receives where there is room again. Returns how many
+    /// connections it dealt with.
+    ///
+    /// # Errors
+    /// The ring is broken; nothing can be expected of this net any more.
+    ///
+    /// # Cost
+    /// At most one system call (one more per 1,024 operations), and none without something to submit.
+    pub fn flush(&mut self) -> Result<usize, NetError> {
+        let mut count = 0;
+        while let Some(id) = self.sessions.next_dirty() {
+            self.attend(id);
+            count += 1;
+        }
+        if !self.unarmed.is_empty() {
+            count += self.arm();
+        }
+        if let Some(acceptor) = &mut self.acceptor
+            && acceptor.wants_start()
+        {
+            acceptor.start(&mut self.ring);
+        }
+        if self.ring.wants_enter() {
+            self.enter();
+        }
+        match self.failure.take() {
+            Some(error) => Err(NetError::Enter(error)),
+            None => Ok(count),
+        }
+    }
+
+    /// Has the kernel signal `eventfd` when something arrives while wake-ups are on (see
+    /// [`prepare_park`](Self::prepare_park)).
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn register_eventfd(&mut self, eventfd: RawFd) -> Result<(), NetError> {
+        self.ring.register_eventfd(eventfd).map_err(NetError::Wakeup)
+    }
+
+    /// Switches wake-ups on, and says whether it is safe to sleep: if not, something has arrived
+    /// in the meantime, wake-ups are off again, and the driver should go on.
+    pub fn prepare_park(&mut self) -> bool {
+        self.ring.set_wakeups(true);
+        // What arrived before the switch was not signalled; look again now that it would be.
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        let may_sleep = self.is_idle();
+        if !may_sleep {
+            self.ring.set_wakeups(false);
+        }
+        may_sleep
+    }
+
+    /// Switches wake-ups off; to be called after every sleep.
+    pub fn unpark(&mut self) {
+        self.ring.set_wakeups(false);
+    }
+
+    /// Whether the next pass would find nothing to do.
+    pub fn is_idle(&mut self) -> bool {
+        !self.ring.has_completions()
+            && !self.ring.wants_enter()
+            && !self.sessions.has_dirty()
+            && !self.sessions.has_ready()
+            && self.acceptor.as_ref().is_none_or(|acceptor| !acceptor.wants_start())
+    }
+
+    /// Whether an answer is owed, or something is to be sent or closed.
+    pub fn has_unfinished_work(&self) -> bool {
+        self.sessions.owed_count() > 0
+            || self.sessions.has_dirty()
+            || self.sockets.iter().flatten().any(|socket| socket.sending || socket.closing)
+    }
+
+    /// Stops listening, parses no more commands, and closes each connection when what it is owed
+    /// has been sent. Done when [`connection_count`](Self::connection_count) is 0.
+    pub fn drain(&mut self) {
+        // Connections that wait to be accepted are refused by the kernel from here on. What the
+        // kernel still does for the listener ends with it.
+        if let Some(acceptor) = self.acceptor.take() {
+            acceptor.stop();
+        }
+        self.sessions.drain();
+    }
+
+    /// How many connections are open.
+    pub fn connection_count(&self) -> usize {
+        self.sessions.open_count()
+    }
+
+    /// What was done so far.
+    pub fn stats(&self) -> NetStats {
+        NetStats {
+            sessions: self.sessions.stats(),
+            enters: self.ring.enters(),
+            refused: self.refused,
+            buffers_exhausted: self.buffers_exhausted,
+        }
+    }
+
+    /// Sets what `INFO` and `HELLO` say about the node.
+    pub fn set_facts(&mut self, facts: Facts) {
+        self.sessions.set_facts(facts);
+    }
+
+    fn enter(&mut self) {
+        if let Err(error) = self.ring.enter() {
+            self.failure = Some(error);
+        }
+    }
+
+    #[inline]
+    fn complete<I: Intake>(&mut self, completion: Completion, intake: &mut I) {
+        let (kind, slot, generation) = parts(completion.token);
+        match kind {
+            Some(Kind::Receive) => self.received(slot, generation, completion, intake),
+            Some(Kind::Send) => self.sent(slot, generation, completion),
+            Some(Kind::Accept) => self.accepted(completion),
+            Some(Kind::PollListener) => {
+                if let Some(acceptor) = &mut self.acceptor {
+                    acceptor.poll_ended();
+                }
+            }
+            // The operation that was told to end reports for itself.
+            Some(Kind::Cancel) => {}
+            None => debug_assert!(false, "a token of ours"),
+        }
+    }
+
+    fn received<I: Intake>(
+        &mut self,
+        slot: u32,
+        generation: u32,
+        completion: Completion,
+        intake: &mut I,
+    ) {
+        if let Some(buffer) = completion.buffer {
+            self.buffers.take(buffer);
+        }
+        let Some(socket) = find(&mut self.sockets, slot, generation) else {
+            debug_assert!(false, "a connection outlives its operations");
+            return;
+        };
+        let id = socket.id;
+        if !completion.more {
+            socket.receiving = false;
+            socket.cancelling = false;
+        }
+        match (completion.result, completion.buffer) {
+            (0, _) => {
+                socket.input_ended = true;
+                self.sessions.end_input(id);
+            }
+            (len, Some(buffer)) if len > 0 => {
+                if !socket.closing {
+                    let bytes = self.buffers.bytes(buffer, len as usize);
+                    self.sessions.receive(id, bytes, intake);
+                }
+            }
+            (error, _) => match -error {
+                libc::ENOBUFS => self.buffers_exhausted += 1,
+                libc::ECANCELED | libc::EAGAIN | libc::EINTR => {}
+                _ => {
+                    socket.input_ended = true;
+                    self.sessions.kill(id);
+                }
+            },
+        }
+        if let Some(buffer) = completion.buffer {
+            self.buffers.give(buffer);
+        }
+        self.settle_receive(slot);
+    }
+
+    /// After a completion of a receive: goes on, pauses, or closes.
+    #[inline]
+    fn settle_receive(&mut self, slot: u32) {
+        let Some(socket) = &mut self.sockets[slot as usize] else {
+            return;
+        };
+        if socket.closing {
+            self.release_if_quiet(slot);
+        } else if socket.receiving {
+            if !self.sessions.wants_input(socket.id) && !socket.cancelling {
+                // If the queue is full, the next completion of this receive tries again.
+                socket.cancelling = self
+                    .ring
+                    .cancel(token(Kind::Receive, socket.id), token(Kind::Cancel, socket.id));
+            }
+        } else if !socket.input_ended && !socket.wants_receive {
+            socket.wants_receive = true;
+            self.unarmed.push(socket.id);
+        }
+    }
+
+    fn sent(&mut self, slot: u32, generation: u32, completion: Completion) {
+        let Some(socket) = find(&mut self.sockets, slot, generation) else {
+            debug_assert!(false, "a connection outlives its operations");
+            return;
+        };
+        let id = socket.id;
+        socket.sending = false;
+        if socket.closing {
+            self.release_if_quiet(slot);
+            return;
+        }
+        let len = match completion.result {
+            len if len > 0 => len as usize,
+            result if matches!(-result, libc::EAGAIN | libc::EINTR) => 0,
+            _ => {
+                self.sessions.kill(id);
+                return;
+            }
+        };
+        if let Some(rest) = self.sessions.end_send(id, len) {
+            // SAFETY: the session leaves the bytes in place until `end_send` or `close`, and is
+            // closed only when no send is under way.
+            socket.sending =
+                unsafe { self.ring.send(socket.descriptor(), rest, token(Kind::Send, id)) };
+            if !socket.sending {
+                self.sessions.kill(id);
+            }
+        }
+    }
+
+    fn accepted(&mut self, completion: Completion) {
+        if !completion.more
+            && let Some(acceptor) = &mut self.acceptor
+        {
+            acceptor.accept_ended(completion.result);
+        }
+        if completion.result < 0 {
+            return;
+        }
+        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+        let stream = TcpStream::from(unsafe { OwnedFd::from_raw_fd(completion.result) });
+        if self.acceptor.is_none() {
+            return;
+        }
+        let Some(id) = self.sessions.open(stream.peer_addr().ok()) else {
+            self.refused += 1;
+            refuse(&stream);
+            return;
+        };
+        let slot = id.slot as usize;
+        if slot >= self.sockets.len() {
+            self.sockets.resize_with(slot + 1, || None);
+        }
+        debug_assert!(self.sockets[slot].is_none());
+        let mut socket = Socket::new(id, stream);
+        socket.wants_receive = true;
+        self.sockets[slot] = Some(socket);
+        self.unarmed.push(id);
+    }
+
+    /// Sends or closes.
+    fn attend(&mut self, id: SessionId) {
+        let Some(socket) = find(&mut self.sockets, id.slot, id.generation & GENERATION_MASK) else {
+            debug_assert!(false, "every session has its socket");
+            return;
+        };
+        if socket.closing {
+            return;
+        }
+        if self.sessions.is_finished(id) {
+            socket.shut_down();
+            self.release_if_quiet(id.slot);
+            return;
+        }
+        if socket.sending {
+            return;
+        }
+        if let Some(bytes) = self.sessions.begin_send(id) {
+            // SAFETY: the session leaves the bytes in place until `end_send` or `close`, and is
+            // closed only when no send is under way.
+            socket.sending =
+                unsafe { self.ring.send(socket.descriptor(), bytes, token(Kind::Send, id)) };
+            if !socket.sending {
+                // The ring takes nothing even after an enter: it is broken, and `flush` says so.
+                self.sessions.kill(id);
+            }
+        }
+    }
+
+    /// Starts the receives that are wanted and possible; returns how many.
+    fn arm(&mut self) -> usize {
+        let before = self.unarmed.len();
+        let Self { unarmed, sockets, sessions, ring, .. } = self;
+        unarmed.retain(|id| {
+            let generation = id.generation & GENERATION_MASK;
+            let Some(socket) = find(sockets, id.slot, generation) else {
+                return false;
+            };
+            if socket.closing || socket.input_ended {
+                socket.wants_receive = false;
+            } else if sessions.wants_input(*id)
+                && ring.receive(socket.descriptor(), GROUP, token(Kind::Receive, *id))
+            {
+                socket.receiving = true;
+                socket.wants_receive = false;
+            }
+            socket.wants_receive
+        });
+        before - self.unarmed.len()
+    }
+
+    /// Lets go of a connection for which the kernel does nothing any more.
+    fn release_if_quiet(&mut self, slot: u32) {
+        let place = &mut self.sockets[slot as usize];
+        if let Some(socket) = place
+            && socket.is_quiet()
+        {
+            self.sessions.close(socket.id);
+            *place = None;
+        }
+    }
+}
+
+impl fmt::Debug for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Net")
+            .field("connections", &self.connection_count())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+#[inline]
+fn find(sockets: &mut [Option<Socket>], slot: u32, generation: u32) -> Option<&mut Socket> {
+    let socket = sockets.get_mut(slot as usize)?.as_mut()?;
+    (socket.id.generation & GENERATION_MASK == generation).then_some(socket)
+}
+
+/// Tells a peer why it is not taken, if that fits its socket, and closes.
+fn refuse(stream: &TcpStream) {
+    use std::io::Write;
+    let mut stream = stream;
+    if stream.set_nonblocking(true).is_ok() {
+        stream.write_all(b"-ERR max number of clients reached\r\n").unwrap_or_default();
+    }
+}

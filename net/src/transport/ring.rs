@@ -1,0 +1,203 @@
+//! The submission and completion queues of one shard.
+//!
+//! The kernel does its part of the work only inside `enter` (`DEFER_TASKRUN`), and sets a flag in
+//! shared memory when there is some (`TASKRUN_FLAG`). So a spinning loop looks at memory, and makes
+//! a system call only to submit or to collect.
+
+#![expect(unsafe_code, reason = "operations of the kernel on memory of this process")]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+
+use super::error::NetError;
+
+/// Operations that can be queued before the kernel is entered.
+const SUBMISSIONS: u32 = 1024;
+/// Completions that can wait. The kernel keeps more, at the price of an allocation each.
+const COMPLETIONS: u32 = 16 * 1024;
+
+/// The queues.
+pub(super) struct Ring {
+    ring: IoUring,
+    enters: u64,
+}
+
+/// What the kernel says of an operation.
+#[derive(Clone, Copy)]
+pub(super) struct Completion {
+    pub(super) token: u64,
+    /// Not negative: what the call would return. Negative: the error number.
+    pub(super) result: i32,
+    /// The receive buffer that the bytes are in.
+    pub(super) buffer: Option<u16>,
+    /// Whether the operation goes on.
+    pub(super) more: bool,
+}
+
+impl Ring {
+    /// A ring of the calling thread; only that thread may use it.
+    pub(super) fn new() -> Result<Self, NetError> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(COMPLETIONS)
+            .build(SUBMISSIONS)
+            .map_err(NetError::Ring)?;
+        Ok(Self { ring, enters: 0 })
+    }
+
+    /// How often the kernel was entered.
+    pub(super) fn enters(&self) -> u64 {
+        self.enters
+    }
+
+    /// Accepts connections until told otherwise.
+    #[must_use = "the queue may be full"]
+    pub(super) fn accept(&mut self, listener: RawFd, token: u64) -> bool {
+        let entry = opcode::AcceptMulti::new(types::Fd(listener)).flags(libc::SOCK_CLOEXEC);
+        // SAFETY: a multishot accept names no memory of this process.
+        unsafe { self.push(entry.build().user_data(token)) }
+    }
+
+    /// Reports once that a connection waits at the listener.
+    #[must_use = "the queue may be full"]
+    pub(super) fn poll_listener(&mut self, listener: RawFd, token: u64) -> bool {
+        let entry = opcode::PollAdd::new(types::Fd(listener), libc::POLLIN as u32);
+        // SAFETY: a poll names no memory of this process.
+        unsafe { self.push(entry.build().user_data(token)) }
+    }
+
+    /// Receives into the buffers of `group` until told otherwise.
+    #[must_use = "the queue may be full"]
+    pub(super) fn receive(&mut self, socket: RawFd, group: u16, token: u64) -> bool {
+        let entry = opcode::RecvMulti::new(types::Fd(socket), group);
+        // SAFETY: the memory is that of the registered group, for which its registrar vouches.
+        unsafe { self.push(entry.build().user_data(token)) }
+    }
+
+    /// Sends `bytes` whole, unless an error intervenes.
+    ///
+    /// # Safety
+    /// `bytes` must stay in place and unchanged until the completion of this operation is taken, or
+    /// the ring is dropped.
+    #[must_use = "the queue may be full"]
+    pub(super) unsafe fn send(&mut self, socket: RawFd, bytes: &[u8], token: u64) -> bool {
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let entry = opcode::Send::new(types::Fd(socket), bytes.as_ptr(), len)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL);
+        // SAFETY: the caller keeps the bytes until the completion.
+        unsafe { self.push(entry.build().user_data(token)) }
+    }
+
+    /// Ends the operations with the token `target`.
+    #[must_use = "the queue may be full"]
+    pub(super) fn cancel(&mut self, target: u64, token: u64) -> bool {
+        let entry = opcode::AsyncCancel::new(target);
+        // SAFETY: a cancellation names no memory of this process.
+        unsafe { self.push(entry.build().user_data(token)) }
+    }
+
+    /// Queues an operation, entering the kernel for room if there is none.
+    ///
+    /// # Safety
+    /// What `entry` points to must stay valid until the operation is complete.
+    unsafe fn push(&mut self, entry: squeue::Entry) -> bool {
+        // SAFETY: as the caller promises.
+        if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+            return true;
+        }
+        // SAFETY: as the caller promises.
+        self.enter().is_ok() && unsafe { self.ring.submission().push(&entry) }.is_ok()
+    }
+
+    /// Whether there is anything that only a system call can move on.
+    pub(super) fn wants_enter(&mut self) -> bool {
+        let queue = self.ring.submission();
+        !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
+    }
+
+    /// Whether the kernel has completions that it delivers on the next enter.
+    pub(super) fn wants_collect(&mut self) -> bool {
+        let queue = self.ring.submission();
+        queue.taskrun() || queue.cq_overflow()
+    }
+
+    /// Whether there is a completion to be taken.
+    pub(super) fn has_completions(&mut self) -> bool {
+        !self.ring.completion().is_empty()
+    }
+
+    /// Submits what is queued and collects what is done. Never waits.
+    ///
+    /// # Errors
+    /// What the kernel said, unless it will be better at the next attempt.
+    pub(super) fn enter(&mut self) -> io::Result<()> {
+        self.enters += 1;
+        let len = self.ring.submission().len() as u32;
+        let flags = io_uring::EnterFlags::GETEVENTS.bits();
+        // SAFETY: no argument is passed, and the entries are valid as `push` demands.
+        match unsafe { self.ring.submitter().enter::<libc::sigset_t>(len, 0, flags, None) } {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                // A signal, or no memory or room in the completion queue for now: what is queued
+                // stays queued, and the next pass enters again.
+                Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Takes completions into `batch`, in order; returns how many.
+    pub(super) fn take(&mut self, batch: &mut [MaybeUninit<cqueue::Entry>]) -> usize {
+        self.ring.completion().fill(batch).len()
+    }
+
+    /// Signals `eventfd` for each completion while wake-ups are on.
+    pub(super) fn register_eventfd(&mut self, eventfd: RawFd) -> io::Result<()> {
+        self.ring.submitter().register_eventfd(eventfd)?;
+        self.set_wakeups(false);
+        Ok(())
+    }
+
+    /// Switches the signals to the eventfd on or off.
+    pub(super) fn set_wakeups(&mut self, on: bool) {
+        let queue = self.ring.completion();
+        if on {
+            queue.enable_eventfd();
+        } else {
+            queue.disable_eventfd();
+        }
+    }
+
+    /// Hands memory to the kernel to receive into.
+    ///
+    /// # Safety
+    /// `entries` must be the page-aligned address of a buffer ring of `len` entries, and it and the
+    /// buffers it names must stay valid until the ring is dropped.
+    pub(super) unsafe fn register_buffers(
+        &mut self,
+        entries: u64,
+        len: u16,
+        group: u16,
+    ) -> io::Result<()> {
+        // SAFETY: as the caller promises.
+        unsafe { self.ring.submitter().register_buf_ring_with_flags(entries, len, group, 0) }
+    }
+}
+
+impl From<&cqueue::Entry> for Completion {
+    #[inline]
+    fn from(entry: &cqueue::Entry) -> Self {
+        Self {
+            token: entry.user_data(),
+            result: entry.result(),
+            buffer: cqueue::buffer_select(entry.flags()),
+            more: cqueue::more(entry.flags()),
+        }
+    }
+}

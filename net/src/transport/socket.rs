@@ -1,0 +1,90 @@
+//! What the kernel does for one connection, and how that ends.
+//!
+//! # Stopping
+//! A connection is shut down, which completes whatever the kernel still does for it; its slot, its
+//! descriptor and its memory are released when nothing is under way any more. So no completion can
+//! name a connection that is gone, and the kernel never reads memory that was freed.
+
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
+
+use crate::resp::SessionId;
+
+/// One connection.
+pub(super) struct Socket {
+    pub(super) id: SessionId,
+    pub(super) stream: TcpStream,
+    /// A receive is under way.
+    pub(super) receiving: bool,
+    /// That receive was told to end, because nobody can take its bytes for now.
+    pub(super) cancelling: bool,
+    /// A send is under way.
+    pub(super) sending: bool,
+    /// A receive is wanted as soon as it can be had; the connection is in the list of those.
+    pub(super) wants_receive: bool,
+    /// The peer will send no more.
+    pub(super) input_ended: bool,
+    /// The connection is shut down and waits for the kernel to be done with it.
+    pub(super) closing: bool,
+}
+
+impl Socket {
+    pub(super) fn new(id: SessionId, stream: TcpStream) -> Self {
+        Self {
+            id,
+            stream,
+            receiving: false,
+            cancelling: false,
+            sending: false,
+            wants_receive: false,
+            input_ended: false,
+            closing: false,
+        }
+    }
+
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+
+    /// Whether the kernel does nothing for this connection.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.receiving && !self.sending
+    }
+
+    /// Ends what is under way. Fails only if the peer has done so already.
+    pub(super) fn shut_down(&mut self) {
+        self.closing = true;
+        self.stream.shutdown(Shutdown::Both).unwrap_or_default();
+    }
+}
+
+/// What an operation is, as its token says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Kind {
+    Receive = 1,
+    Send = 2,
+    Cancel = 3,
+    Accept = 4,
+    PollListener = 5,
+}
+
+/// 8 bits of kind, 24 of the generation, 32 of the slot.
+pub(super) fn token(kind: Kind, id: SessionId) -> u64 {
+    (kind as u64) << 56 | u64::from(id.generation & GENERATION_MASK) << 32 | u64::from(id.slot)
+}
+
+/// The kind, the slot and the low bits of the generation.
+pub(super) fn parts(token: u64) -> (Option<Kind>, u32, u32) {
+    let kind = match token >> 56 {
+        1 => Some(Kind::Receive),
+        2 => Some(Kind::Send),
+        3 => Some(Kind::Cancel),
+        4 => Some(Kind::Accept),
+        5 => Some(Kind::PollListener),
+        _ => None,
+    };
+    (kind, token as u32, (token >> 32) as u32 & GENERATION_MASK)
+}
+
+pub(super) const GENERATION_MASK: u32 = 0x00ff_ffff;
