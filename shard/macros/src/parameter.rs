@@ -38,8 +38,8 @@ pub(crate) fn receiver(signature: &Signature) -> Option<&Receiver> {
 /// Checks all of a signature that does not depend on its parameters.
 pub(crate) fn check_signature(signature: &Signature, receiver: &Receiver) -> Result<(), Error> {
     if let Some(token) = &signature.asyncness {
-        let message = "async handlers are not supported yet: take `cx: &mut Cx<Self>`, return \
-                       `Later<R>` from `cx.later()`, and answer in a later turn";
+        let message = "async handlers are not supported yet: return `Later<R>`, which `cx.later()` \
+                       makes, and answer in a later turn";
         return Err(Error::new_spanned(token, message));
     }
     if let Safety::Unsafe(token) = &signature.safety {

@@ -1,0 +1,233 @@
+//! What a shard is given when it is made, what it is told at each poll, and what it counts.
+
+use std::sync::Arc;
+
+use crate::doorbell::Doorbell;
+use crate::key::HashKey;
+use crate::ring::{Consumer, Producer, ring};
+
+/// The number of partitions that keys are divided into, for placement.
+pub const PARTITIONS: usize = 4096;
+
+/// The bounds and habits of a shard. Every bound has a default.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// The node's secret for hashing keys. The same on every shard and node of a cluster.
+    pub hash_key: HashKey,
+    /// Words of 8 bytes that may wait in the run queue [8 Mi words: 64 MiB].
+    pub queue_words_max: usize,
+    /// Words that may wait in the outbox to each other shard [1 Mi words: 8 MiB].
+    pub outbox_words_max: usize,
+    /// Asks that may wait for their answer [1 Mi].
+    pub asks_max: u32,
+    /// Entities of each type [64 Mi, or as many as fit 64 GiB].
+    pub entities_max: usize,
+    /// How long an ask waits for its answer [1 s].
+    pub ask_timeout_ns: u64,
+    /// Turns per poll [1,024].
+    pub turns_per_poll: u32,
+    /// When turns look ahead.
+    pub look_ahead: LookAhead,
+}
+
+impl ShardConfig {
+    /// The defaults, under a secret.
+    pub fn new(hash_key: HashKey) -> Self {
+        Self {
+            hash_key,
+            queue_words_max: 8 << 20,
+            outbox_words_max: 1 << 20,
+            asks_max: 1 << 20,
+            entities_max: 64 << 20,
+            ask_timeout_ns: 1_000_000_000,
+            turns_per_poll: 1024,
+            look_ahead: LookAhead::Above { bytes: 1 << 20 },
+        }
+    }
+}
+
+/// When the shard fetches the entities of waiting records ahead of their turns.
+///
+/// Looking ahead hides the time that memory takes, and costs about 2 ns per turn; so it pays once
+/// the entities no longer fit the core's caches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookAhead {
+    /// Never.
+    Off,
+    /// Always.
+    On,
+    /// While the shard's entities and their index take more than this. A good value is half of the
+    /// core's second-level cache [1 MiB].
+    Above {
+        /// The line, in bytes.
+        bytes: usize,
+    },
+}
+
+/// The time, as the driver of the shard read it before a poll.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// A clock that never goes back, from any start.
+    pub monotonic_ns: u64,
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+/// What a poll did: nothing at all means that the shard may sleep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Records taken from the rings of other shards.
+    pub received: u32,
+    /// Records taken from the run queue.
+    pub turns: u32,
+    /// Asks that were ended by their deadline.
+    pub expired: u32,
+    /// Whether work is left that needs no message to go on.
+    pub more: bool,
+}
+
+impl Progress {
+    /// Whether the poll found nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.received == 0 && self.turns == 0 && self.expired == 0 && !self.more
+    }
+}
+
+/// What a shard counts. Never reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Records run, replies included.
+    pub turns: u64,
+    /// Entities brought into memory.
+    pub activations: u64,
+    /// Turns that panicked.
+    pub faults: u64,
+    /// Messages refused because the store was full.
+    pub refused: u64,
+    /// Replies whose ask had ended before.
+    pub answers_late: u64,
+    /// Replies whose asking entity was gone.
+    pub answers_unclaimed: u64,
+    /// Asks ended by their deadline.
+    pub asks_expired: u64,
+    /// Records taken from other shards.
+    pub received: u64,
+}
+
+/// One shard's place among the others: its rings and everybody's doorbells.
+pub struct MeshEnd {
+    pub(crate) shard: u16,
+    /// By sending shard; `None` at its own place.
+    pub(crate) inbound: Vec<Option<Consumer>>,
+    /// By receiving shard; `None` at its own place.
+    pub(crate) outbound: Vec<Option<Producer>>,
+    pub(crate) doorbells: Vec<Arc<Doorbell>>,
+}
+
+impl MeshEnd {
+    /// A shard without others.
+    pub fn alone() -> Self {
+        Self { shard: 0, inbound: vec![None], outbound: vec![None], doorbells: vec![] }
+    }
+
+    /// The number of this shard.
+    pub fn shard(&self) -> u16 {
+        self.shard
+    }
+
+    /// The doorbell of a shard.
+    pub fn doorbell(&self, shard: u16) -> Option<&Arc<Doorbell>> {
+        self.doorbells.get(usize::from(shard))
+    }
+}
+
+/// The rings between `shards` shards: one each way between every two.
+///
+/// # Panics
+/// When there is no shard, or more than 65,535, or when a ring is too small (see [`ring`]).
+///
+/// # Cost
+/// `shards * (shards - 1)` rings of `ring_words` words of 8 bytes.
+pub fn mesh(shards: usize, ring_words: usize) -> Vec<MeshEnd> {
+    assert!(shards >= 1, "a node has at least one shard");
+    assert!(shards <= usize::from(u16::MAX), "shards are numbered with 16 bits");
+    let doorbells: Vec<_> = (0..shards).map(|_| Arc::new(Doorbell::new())).collect();
+    let mut ends: Vec<_> = (0..shards as u16)
+        .map(|shard| MeshEnd {
+            shard,
+            inbound: (0..shards).map(|_| None).collect(),
+            outbound: (0..shards).map(|_| None).collect(),
+            doorbells: doorbells.clone(),
+        })
+        .collect();
+    for from in 0..shards {
+        for to in (0..shards).filter(|to| *to != from) {
+            let (producer, consumer) = ring(ring_words);
+            ends[from].outbound[to] = Some(producer);
+            ends[to].inbound[from] = Some(consumer);
+        }
+    }
+    ends
+}
+
+/// Where partitions live: the shard of each. Every shard has a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    shards: Box<[u16; PARTITIONS]>,
+}
+
+impl Placement {
+    /// Partitions dealt evenly to `shards` shards.
+    ///
+    /// # Panics
+    /// When there is no shard.
+    pub fn even(shards: u16) -> Self {
+        assert!(shards >= 1, "a node has at least one shard");
+        let mut placement = Box::new([0; PARTITIONS]);
+        for (partition, shard) in placement.iter_mut().enumerate() {
+            *shard = (partition % usize::from(shards)) as u16;
+        }
+        Self { shards: placement }
+    }
+
+    /// The partition of a key with this hash: its top 12 bits.
+    #[inline(always)]
+    pub fn partition(hash: u64) -> usize {
+        (hash >> 52) as usize
+    }
+
+    /// The shard of a key with this hash.
+    #[inline(always)]
+    pub fn shard(&self, hash: u64) -> u16 {
+        self.shards[Self::partition(hash)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_are_dealt_evenly() {
+        for shards in [1u16, 2, 3, 7, 64] {
+            let placement = Placement::even(shards);
+            let mut counts = vec![0; usize::from(shards)];
+            for partition in 0..PARTITIONS as u64 {
+                counts[usize::from(placement.shard(partition << 52))] += 1;
+            }
+            let (least, most) = (counts.iter().min(), counts.iter().max());
+            assert!(most.zip(least).is_some_and(|(most, least)| most - least <= 1));
+        }
+    }
+
+    #[test]
+    fn mesh_joins_every_two_shards_both_ways() {
+        for end in mesh(4, 64) {
+            for other in 0..4 {
+                let own = other == usize::from(end.shard());
+                assert_eq!(end.inbound[other].is_none(), own);
+                assert_eq!(end.outbound[other].is_none(), own);
+            }
+        }
+    }
+}

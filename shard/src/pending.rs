@@ -1,0 +1,338 @@
+//! Asks that wait for their answer, and how the answer finds its asker again.
+//!
+//! An ask leaves a *continuation* on the asking shard and takes a token along that names it:
+//! shard, place, generation. The reply brings the token back; the generation tells a place that
+//! was used again, so a late or second answer finds nobody and is dropped. Every ask has a deadline;
+//! a sweep over the places, spread over polls, ends those that are past theirs.
+#![expect(unsafe_code, reason = "continuations of any type are kept as words")]
+
+use std::mem::{MaybeUninit, align_of, size_of};
+
+use crate::record::Word;
+use crate::reply::{AskError, Token};
+use crate::shard::Shard;
+use crate::value::ToValue;
+
+/// Answers to the world outside of the shard: its sessions, its threads.
+pub trait Outside {
+    /// Takes the answer to the request that was given `ticket`. Called once for each request that
+    /// the shard accepted.
+    fn answer(&mut self, ticket: Ticket, answer: Result<&dyn ToValue, AskError>);
+}
+
+/// Nobody outside.
+impl Outside for () {
+    fn answer(&mut self, _ticket: Ticket, _answer: Result<&dyn ToValue, AskError>) {}
+}
+
+/// What somebody outside puts on a request to know its answer again. The shard does not read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(pub [u64; 2]);
+
+/// What a continuation is given.
+pub(crate) enum Outcome {
+    /// The reply's value stands here; the continuation takes it.
+    Value(*mut Word),
+    /// There is no reply, and this is why.
+    Error(AskError),
+    /// The shard is going: drop what you captured and do nothing.
+    Forget,
+}
+
+/// The type-erased body of a continuation.
+pub(crate) type Resume =
+    unsafe fn(captured: *mut Word, outcome: Outcome, shard: &mut Shard, outside: &mut dyn Outside);
+
+/// Words that a continuation may capture in place; larger ones get a heap block.
+pub(crate) const CAPTURE_WORDS: usize = 4;
+
+/// When the continuation may run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum When {
+    /// At once, also in the middle of the turn that replies: it touches no entity.
+    AtOnce,
+    /// As a turn of its own, from the run queue: it is a turn of the asking entity.
+    InTurn,
+}
+
+/// One waiting ask: a cache line.
+#[repr(C, align(64))]
+struct Place {
+    /// Odd while the place is taken.
+    generation: u32,
+    next_free: u32,
+    /// Nanoseconds of the shard's clock.
+    deadline_ns: u64,
+    resume: MaybeUninit<Resume>,
+    captured: [Word; CAPTURE_WORDS],
+    when: When,
+}
+
+const _: () = assert!(size_of::<Place>() == 64);
+
+/// All asks of one shard that wait for an answer.
+pub(crate) struct Pending {
+    shard: u16,
+    places: Vec<Place>,
+    places_max: u32,
+    free: u32,
+    len: usize,
+    /// Where the sweep for deadlines goes on.
+    cursor: usize,
+    /// When the next round of the sweep begins.
+    next_round_ns: u64,
+}
+
+/// An ask taken out: its continuation, to be run once.
+pub(crate) struct Taken {
+    pub(crate) resume: Resume,
+    pub(crate) captured: [Word; CAPTURE_WORDS],
+}
+
+/// No place for another ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PendingFull;
+
+const NO_PLACE: u32 = u32::MAX;
+
+/// How often the deadlines are looked at: an ask ends at most this long after its deadline, and
+/// a little more when millions wait.
+const ROUND_NS: u64 = 2_000_000;
+
+/// How many places are looked at per poll.
+const PLACES_PER_POLL: usize = 2048;
+
+impl Pending {
+    pub(crate) fn new(shard: u16, places_max: u32) -> Self {
+        Self {
+            shard,
+            places: Vec::new(),
+            places_max: places_max.min(Token::PLACES_MAX),
+            free: NO_PLACE,
+            len: 0,
+            cursor: 0,
+            next_round_ns: 0,
+        }
+    }
+
+    /// Asks that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether another ask may wait.
+    #[inline(always)]
+    pub(crate) fn has_room(&self) -> bool {
+        self.free != NO_PLACE || self.places.len() < self.places_max as usize
+    }
+
+    /// Keeps a continuation and returns the token that names it.
+    #[inline]
+    pub(crate) fn insert<F>(
+        &mut self,
+        continuation: F,
+        resume: Resume,
+        when: When,
+        deadline_ns: u64,
+    ) -> Result<Token, PendingFull> {
+        let number = if self.free != NO_PLACE {
+            let number = self.free;
+            self.free = self.places[number as usize].next_free;
+            number
+        } else {
+            self.add_place()?
+        };
+        let place = &mut self.places[number as usize];
+        place.generation = place.generation.wrapping_add(1) & Token::GENERATION_MASK;
+        place.deadline_ns = deadline_ns;
+        place.resume.write(resume);
+        place.when = when;
+        // SAFETY: the place has CAPTURE_WORDS words, which is what `Captured` needs.
+        unsafe { Captured::<F>::write(place.captured.as_mut_ptr(), continuation) };
+        self.len += 1;
+        Ok(Token::new(self.shard, number, place.generation))
+    }
+
+    #[cold]
+    fn add_place(&mut self) -> Result<u32, PendingFull> {
+        if self.places.len() >= self.places_max as usize {
+            return Err(PendingFull);
+        }
+        self.places.push(Place {
+            generation: 0,
+            next_free: NO_PLACE,
+            deadline_ns: 0,
+            resume: MaybeUninit::uninit(),
+            captured: [Word::uninit(); CAPTURE_WORDS],
+            when: When::AtOnce,
+        });
+        Ok(self.places.len() as u32 - 1)
+    }
+
+    /// When the continuation of `token` may run; `None` when nobody waits for it (any more).
+    #[inline]
+    pub(crate) fn when(&self, token: Token) -> Option<When> {
+        let place = self.places.get(token.place() as usize)?;
+        (place.generation == token.generation() && place.generation & 1 == 1).then_some(place.when)
+    }
+
+    /// Takes out the ask that `token` names.
+    #[inline]
+    pub(crate) fn take(&mut self, token: Token) -> Option<Taken> {
+        self.when(token)?;
+        Some(self.take_place(token.place()))
+    }
+
+    fn take_place(&mut self, number: u32) -> Taken {
+        let place = &mut self.places[number as usize];
+        debug_assert!(place.generation & 1 == 1, "the place is taken");
+        place.generation = place.generation.wrapping_add(1) & Token::GENERATION_MASK;
+        place.next_free = self.free;
+        self.free = number;
+        self.len -= 1;
+        // SAFETY: a taken place has its continuation; the generation says that it is gone now.
+        Taken { resume: unsafe { place.resume.assume_init() }, captured: place.captured }
+    }
+
+    /// The next ask that is past its deadline, among those that this poll looks at. `looked` counts
+    /// them; start it at 0 for each poll.
+    pub(crate) fn take_expired(&mut self, now_ns: u64, looked: &mut usize) -> Option<Taken> {
+        if self.len == 0 || (self.cursor == 0 && now_ns < self.next_round_ns) {
+            return None;
+        }
+        while *looked < PLACES_PER_POLL {
+            let Some(place) = self.places.get(self.cursor) else {
+                self.cursor = 0;
+                self.next_round_ns = now_ns + ROUND_NS;
+                return None;
+            };
+            let expired = place.generation & 1 == 1 && place.deadline_ns <= now_ns;
+            self.cursor += 1;
+            *looked += 1;
+            if expired {
+                return Some(self.take_place(self.cursor as u32 - 1));
+            }
+        }
+        None
+    }
+
+    /// Takes out any ask, to end it because the shard stops.
+    pub(crate) fn take_any(&mut self) -> Option<Taken> {
+        let number = self.places.iter().position(|place| place.generation & 1 == 1)?;
+        Some(self.take_place(number as u32))
+    }
+}
+
+/// A continuation's captured values, in place or as one pointer to a heap block.
+pub(crate) struct Captured<F>(std::marker::PhantomData<F>);
+
+impl<F> Captured<F> {
+    const INLINE: bool =
+        size_of::<F>() <= CAPTURE_WORDS * 8 && align_of::<F>() <= align_of::<Word>();
+
+    /// # Safety
+    /// `at` is valid for writes of [`CAPTURE_WORDS`] words.
+    #[inline(always)]
+    unsafe fn write(at: *mut Word, continuation: F) {
+        if Self::INLINE {
+            // SAFETY: it fits, by the constant above.
+            unsafe { at.cast::<F>().write(continuation) };
+        } else {
+            // SAFETY: a pointer fits one word.
+            unsafe { at.cast::<*mut F>().write(Box::into_raw(Box::new(continuation))) };
+        }
+    }
+
+    /// # Safety
+    /// `at` holds what [`write`](Self::write) put there, and it is read once.
+    #[inline(always)]
+    pub(crate) unsafe fn read(at: *const Word) -> F {
+        if Self::INLINE {
+            // SAFETY: the caller's contract.
+            unsafe { at.cast::<F>().read() }
+        } else {
+            // SAFETY: the caller's contract: the pointer that `write` made.
+            let block = unsafe { at.cast::<*mut F>().read() };
+            // SAFETY: made by Box::into_raw, taken back once.
+            *unsafe { Box::from_raw(block) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::rc::Rc;
+
+    unsafe fn ignore(_: *mut Word, _: Outcome, _: &mut Shard, _: &mut dyn Outside) {}
+
+    fn insert(pending: &mut Pending, deadline_ns: u64) -> Token {
+        pending.insert((), ignore, When::AtOnce, deadline_ns).expect("room")
+    }
+
+    #[test]
+    fn token_finds_its_ask_once() {
+        let mut pending = Pending::new(3, 100);
+        let token = insert(&mut pending, 10);
+        assert_eq!(token.shard(), 3);
+        assert!(pending.take(token).is_some());
+        assert!(pending.take(token).is_none(), "a second answer finds nobody");
+        let next = insert(&mut pending, 10);
+        assert_eq!(next.place(), token.place());
+        assert!(pending.take(token).is_none(), "an old token does not find the new ask");
+        assert!(pending.take(next).is_some());
+        assert_eq!(pending.len(), 0);
+    }
+
+    #[test]
+    fn generation_wraps_without_losing_its_parity() {
+        let mut pending = Pending::new(0, 1);
+        let first = insert(&mut pending, 0);
+        pending.places[0].generation = Token::GENERATION_MASK;
+        let last = Token::new(0, first.place(), Token::GENERATION_MASK);
+        assert!(pending.take(last).is_some());
+        let again = insert(&mut pending, 0);
+        assert_eq!(again.generation(), 1);
+        assert!(pending.take(again).is_some());
+    }
+
+    #[test]
+    fn full_table_refuses_another_ask() {
+        let mut pending = Pending::new(0, 2);
+        insert(&mut pending, 0);
+        insert(&mut pending, 0);
+        assert!(!pending.has_room());
+        assert!(pending.insert((), ignore, When::AtOnce, 0).is_err());
+    }
+
+    #[test]
+    fn expired_asks_are_found_and_others_left() {
+        let mut pending = Pending::new(0, 100_000);
+        let tokens: Vec<_> = (0..10_000).map(|i| insert(&mut pending, i % 2 * 1_000)).collect();
+        let mut ended = 0;
+        let mut polls = 0;
+        while polls < 10 {
+            let mut looked = 0;
+            while pending.take_expired(500, &mut looked).is_some() {
+                ended += 1;
+            }
+            polls += 1;
+        }
+        assert_eq!(ended, 5_000);
+        assert!(pending.when(tokens[0]).is_none());
+        assert!(pending.when(tokens[1]).is_some());
+    }
+
+    #[test]
+    fn large_capture_travels_on_the_heap_and_is_dropped_once() {
+        let witness = Rc::new(());
+        let mut words = [Word::uninit(); CAPTURE_WORDS];
+        let large = (Rc::clone(&witness), [0u64; 9]);
+        // SAFETY: written once, read once.
+        unsafe {
+            Captured::write(words.as_mut_ptr(), large);
+            drop(Captured::<(Rc<()>, [u64; 9])>::read(words.as_ptr()));
+        }
+        assert_eq!(Rc::strong_count(&witness), 1);
+    }
+}

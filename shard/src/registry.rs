@@ -1,0 +1,211 @@
+//! Registration: from entity types to the closed message table of a node.
+
+use std::any::TypeId;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use crate::commands::{CommandRow, Commands, Each};
+use crate::entity::{Entity, Handler, Message};
+use crate::key::Key;
+use crate::pending::Ticket;
+use crate::record::Payload;
+use crate::shard::{CallError, Shard};
+use crate::store::Layout;
+use crate::sweep::{Sweep, SweepRow};
+use crate::table::{Directory, Row, Table, TypeRow};
+use crate::turn;
+use crate::value::{Args, ArgumentError, ToValue};
+
+/// Collects the entity types of a node.
+///
+/// # Examples
+/// ```ignore
+/// let table = Registry::new().entity::<Account>().entity::<Order>().build()?;
+/// ```
+#[derive(Default)]
+pub struct Registry {
+    types: Vec<TypeRow>,
+    rows: Vec<Row>,
+    sweeps: Vec<SweepRow>,
+    numbers: Vec<(TypeId, u16)>,
+    commands: Vec<CommandRow>,
+}
+
+/// Why the types of a node do not make a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// Two types, or two commands, go by the same name.
+    SameName {
+        /// The name, in capitals.
+        name: String,
+    },
+    /// More types or messages than 16-bit numbers.
+    TooMany,
+}
+
+impl fmt::Display for RegistryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SameName { name } => {
+                write!(f, "two registrations go by the name {name}; rename one of them")
+            }
+            Self::TooMany => f.write_str("more than 65,535 message types are registered"),
+        }
+    }
+}
+
+impl std::error::Error for RegistryError {}
+
+impl Registry {
+    /// Nothing registered yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Registers an entity type with all its messages. A second time does nothing.
+    pub fn entity<E: Entity>(&mut self) -> &mut Self {
+        let id = TypeId::of::<E>();
+        if self.numbers.iter().all(|(known, _)| *known != id) {
+            let number = self.types.len() as u16;
+            self.types.push(TypeRow { name: E::NAME, layout: Layout::of::<E>() });
+            self.numbers.push((id, number));
+            E::register(&mut Registration { registry: self, number, entity: PhantomData });
+        }
+        self
+    }
+
+    /// The table of everything registered.
+    ///
+    /// # Errors
+    /// Two types or commands with one name, or too many of them.
+    pub fn build(self) -> Result<Arc<Table>, RegistryError> {
+        if self.rows.len() > usize::from(u16::MAX) || self.types.len() > usize::from(u16::MAX) {
+            return Err(RegistryError::TooMany);
+        }
+        let mut names: Vec<_> = self.types.iter().map(|row| row.name.to_uppercase()).collect();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(RegistryError::SameName { name: pair[0].clone() });
+        }
+        let commands = Commands::new(self.commands)?;
+        Ok(Arc::new(Table {
+            types: self.types,
+            rows: self.rows,
+            sweeps: self.sweeps,
+            directory: Directory::new(&self.numbers),
+            commands: Arc::new(commands),
+        }))
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.types.iter().map(|row| row.name).collect();
+        f.debug_struct("Registry").field("types", &names).finish_non_exhaustive()
+    }
+}
+
+/// The messages of one entity type, as [`Entity::register`] names them.
+pub struct Registration<'a, E> {
+    registry: &'a mut Registry,
+    number: u16,
+    entity: PhantomData<fn(E)>,
+}
+
+/// A message that callers outside may send: its names and its syntax.
+#[derive(Clone, Copy)]
+pub struct Command<M> {
+    /// The method, as in `TYPE.METHOD`.
+    pub method: &'static str,
+    /// A name that stands for `TYPE.METHOD`, such as `GET`.
+    pub bare: Option<&'static str>,
+    /// Makes the message of everything behind the key. Arguments left over are an error of count.
+    pub parse: fn(&mut Args<'_>) -> Result<M, ArgumentError>,
+    /// Whether one key or many stand in the command.
+    pub each: Each,
+}
+
+impl<E: Entity> Registration<'_, E> {
+    /// Registers a message that only this node's own code sends.
+    pub fn message<M: Message>(&mut self, method: &'static str) -> &mut Self
+    where
+        E: Handler<M>,
+    {
+        let number = self.registry.rows.len() as u16;
+        self.registry.rows.push(Row {
+            run: turn::run::<E, M>,
+            store: self.number,
+            key_words: E::Key::WORDS as u16,
+            method,
+            drop_message: Payload::<M>::drop,
+            drop_reply: Payload::<M::Reply>::drop,
+        });
+        self.registry.numbers.push((TypeId::of::<(E, M)>(), number));
+        self
+    }
+
+    /// Registers a message that callers outside may send too.
+    pub fn command<M: Message>(&mut self, command: Command<M>) -> &mut Self
+    where
+        E: Handler<M>,
+        M::Reply: ToValue,
+    {
+        self.message::<M>(command.method);
+        let parse = command.parse;
+        let ask = move |shard: &mut Shard, key: &[u8], args: &mut Args<'_>, ticket: Ticket| {
+            let key = E::Key::from_bytes(key, shard.hash_key())
+                .map_err(|expected| CallError::Argument(ArgumentError::Key(expected)))?;
+            let message = parse(args).map_err(CallError::Argument)?;
+            shard.ask_outside::<E, M>(key, message, ticket)
+        };
+        self.add_command(command.method, command.bare, command.each, false, Box::new(ask));
+        self
+    }
+
+    /// Registers a pass over all entities of the type on all shards, callable as `TYPE.METHOD`
+    /// without key, and by a bare name.
+    pub fn sweep<S: Sweep<E> + ToValue>(
+        &mut self,
+        method: &'static str,
+        bare: Option<&'static str>,
+    ) -> &mut Self {
+        let number = self.registry.sweeps.len() as u16;
+        self.registry.sweeps.push(SweepRow::of::<E, S>(self.number));
+        self.registry.numbers.push((TypeId::of::<(E, S, ())>(), number));
+        let ask = |shard: &mut Shard, _: &[u8], args: &mut Args<'_>, ticket: Ticket| {
+            if !args.is_empty() {
+                return Err(CallError::Argument(ArgumentError::Count));
+            }
+            shard
+                .sweep::<E, S, _>(move |total, outside| match total {
+                    Ok(total) => outside.answer(ticket, Ok(&total)),
+                    Err(error) => outside.answer(ticket, Err(error)),
+                })
+                .map_err(|_| CallError::Full)
+        };
+        self.add_command(method, bare, Each::One, true, Box::new(ask));
+        self
+    }
+
+    fn add_command(
+        &mut self,
+        method: &str,
+        bare: Option<&str>,
+        each: Each,
+        sweep: bool,
+        ask: crate::commands::Ask,
+    ) {
+        let ask = Arc::new(ask);
+        let full = format!("{}.{method}", E::NAME);
+        for name in [Some(full.as_str()), bare].into_iter().flatten() {
+            self.registry.commands.push(CommandRow {
+                name: name.to_uppercase(),
+                each,
+                sweep,
+                ask: Arc::clone(&ask),
+            });
+        }
+    }
+}

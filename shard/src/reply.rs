@@ -1,0 +1,139 @@
+//! Replies: the token that an ask takes along, and what comes back instead of a reply.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+/// Names a waiting ask: the shard it waits on, its place there, and the generation of the place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Token(u64);
+
+impl Token {
+    /// The most asks that may wait on one shard.
+    pub(crate) const PLACES_MAX: u32 = 1 << 24;
+    pub(crate) const GENERATION_MASK: u32 = (1 << 24) - 1;
+
+    #[inline(always)]
+    pub(crate) const fn new(shard: u16, place: u32, generation: u32) -> Self {
+        Self((shard as u64) << 48 | (generation as u64) << 24 | place as u64)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn shard(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+
+    #[inline(always)]
+    pub(crate) const fn place(self) -> u32 {
+        (self.0 & 0xff_ffff) as u32
+    }
+
+    #[inline(always)]
+    pub(crate) const fn generation(self) -> u32 {
+        (self.0 >> 24) as u32 & Self::GENERATION_MASK
+    }
+}
+
+/// The duty to answer an ask in a later turn; made by [`Cx::later`](crate::Cx::later), ended by
+/// [`Cx::reply`](crate::Cx::reply).
+///
+/// It is not `Clone`, so an ask is answered at most once. Dropped without a reply, it leaves the
+/// asker to its deadline.
+#[must_use = "an asker waits for this reply until its deadline"]
+pub struct ReplyTo<R> {
+    /// `None` when the message was told, not asked: the reply goes nowhere.
+    pub(crate) token: Option<Token>,
+    pub(crate) message: u16,
+    pub(crate) reply: PhantomData<fn(R)>,
+}
+
+impl<R> fmt::Debug for ReplyTo<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplyTo").field("asked", &self.token.is_some()).finish()
+    }
+}
+
+/// Why an ask ended without a reply, and whether its work may have been done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AskError {
+    /// The message never reached the entity: nothing was done, it is safe to ask again.
+    NotSent,
+    /// The message was sent and nobody will say whether the entity handled it: the node is
+    /// stopping, or the deadline passed.
+    MaybeExecuted,
+    /// The entity failed in the turn that handled the message. Its state was dropped; what the turn
+    /// told others before has been sent.
+    Failed,
+    /// The deadline passed before the message had its turn: nothing was done.
+    Expired,
+}
+
+impl AskError {
+    /// The error as the status of a reply record; 0 is kept for a value.
+    pub(crate) const fn to_status(self) -> u32 {
+        match self {
+            Self::NotSent => 1,
+            Self::MaybeExecuted => 2,
+            Self::Failed => 3,
+            Self::Expired => 4,
+        }
+    }
+
+    pub(crate) const fn from_status(status: u32) -> Option<Self> {
+        match status {
+            0 => None,
+            1 => Some(Self::NotSent),
+            3 => Some(Self::Failed),
+            4 => Some(Self::Expired),
+            _ => Some(Self::MaybeExecuted),
+        }
+    }
+}
+
+impl fmt::Display for AskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotSent => "the message was not sent; nothing was done",
+            Self::MaybeExecuted => "no answer came in time; the work may have been done",
+            Self::Failed => "the entity failed while it handled the message",
+            Self::Expired => "the deadline passed before the message was handled",
+        })
+    }
+}
+
+impl std::error::Error for AskError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_keeps_its_parts() {
+        let token = Token::new(65_535, Token::PLACES_MAX - 1, Token::GENERATION_MASK);
+        assert_eq!(
+            (token.shard(), token.place(), token.generation()),
+            (65_535, Token::PLACES_MAX - 1, Token::GENERATION_MASK)
+        );
+        assert_eq!(Token::from_bits(token.bits()), token);
+    }
+
+    #[test]
+    fn error_survives_the_trip_as_a_status() {
+        for error in
+            [AskError::NotSent, AskError::MaybeExecuted, AskError::Failed, AskError::Expired]
+        {
+            assert_eq!(AskError::from_status(error.to_status()), Some(error));
+        }
+        assert_eq!(AskError::from_status(0), None);
+    }
+}

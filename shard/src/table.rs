@@ -1,0 +1,225 @@
+//! The message table: what a record's message number stands for on this node.
+//!
+//! Every pair of entity type and message type that was registered has a dense number, given when
+//! the node is built. The table is closed: nothing is added while the node runs, so each shard
+//! reads it without a lock, and a number that is in range is a handler.
+
+#![expect(unsafe_code, reason = "values in records are dropped through the table")]
+
+use std::any::TypeId;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use crate::commands::Commands;
+use crate::entity::{Entity, Handler, Message};
+use crate::pending::Outside;
+use crate::record::{Head, Kind, Word};
+use crate::shard::Shard;
+use crate::store::Layout;
+use crate::sweep::SweepRow;
+
+/// Everything registered on a node; shared by its shards.
+pub struct Table {
+    pub(crate) types: Vec<TypeRow>,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) sweeps: Vec<SweepRow>,
+    pub(crate) directory: Directory,
+    pub(crate) commands: Arc<Commands>,
+}
+
+/// One entity type.
+pub(crate) struct TypeRow {
+    pub(crate) name: &'static str,
+    pub(crate) layout: Layout,
+}
+
+/// Runs the turn of the record at the pointer.
+pub(crate) type Run = unsafe fn(&mut Shard, &mut dyn Outside, *mut Word, Head);
+
+/// Drops the value at the pointer.
+pub(crate) type DropValue = unsafe fn(*mut Word);
+
+/// One message type of one entity type.
+#[derive(Clone, Copy)]
+pub(crate) struct Row {
+    pub(crate) run: Run,
+    /// The number of the entity type, which is the number of its store on each shard.
+    pub(crate) store: u16,
+    pub(crate) key_words: u16,
+    pub(crate) method: &'static str,
+    pub(crate) drop_message: DropValue,
+    pub(crate) drop_reply: DropValue,
+}
+
+impl Table {
+    /// The commands that callers outside may give.
+    pub fn commands(&self) -> &Arc<Commands> {
+        &self.commands
+    }
+
+    /// Every message as its entity type's name and its method, in the order of their numbers.
+    pub fn messages(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.rows.iter().map(|row| (self.types[usize::from(row.store)].name, row.method))
+    }
+
+    /// How to drop the reply to message number `message`; numbers behind the messages are sweeps.
+    pub(crate) fn drop_reply(&self, message: u16) -> DropValue {
+        let message = usize::from(message);
+        match self.rows.get(message) {
+            Some(row) => row.drop_reply,
+            None => self.sweeps[message - self.rows.len()].drop_reply,
+        }
+    }
+
+    /// Drops the value of a record that nobody will run.
+    ///
+    /// # Safety
+    /// A record of this table stands at `record`, and is given up.
+    pub(crate) unsafe fn drop_record(&self, record: *mut Word) {
+        // SAFETY: the first word of a record is its head.
+        let head = Head::from_bits(unsafe { record.cast::<u64>().read() });
+        let (value_at, drop_value) = match head.kind() {
+            Kind::Tell | Kind::Ask => {
+                let row = &self.rows[usize::from(head.message())];
+                let token_words = usize::from(head.kind() == Kind::Ask);
+                (1 + usize::from(row.key_words) + token_words, row.drop_message)
+            }
+            Kind::Reply if head.upper() == 0 => (2, self.drop_reply(head.message())),
+            Kind::Reply | Kind::Sweep => return,
+        };
+        // SAFETY: the value stands behind the routing words, and is of the type its number names.
+        unsafe { drop_value(record.add(value_at)) };
+    }
+
+    /// The names of the entity types, in the order of their numbers.
+    pub fn type_names(&self) -> impl Iterator<Item = &'static str> {
+        self.types.iter().map(|row| row.name)
+    }
+}
+
+/// Type to number: a small open-addressed table of the compiler's type identifiers, built once.
+///
+/// # Cost
+/// A look-up is a handful of instructions: the identifier is a constant of the caller's code, so
+/// its place in the table is too, and it is compared with what stands there.
+#[derive(Clone)]
+pub(crate) struct Directory {
+    cells: Box<[Option<(TypeId, u16)>]>,
+}
+
+impl Directory {
+    pub(crate) fn new(entries: &[(TypeId, u16)]) -> Self {
+        let capacity = (entries.len() * 4).next_power_of_two().max(16);
+        let mut cells = vec![None; capacity].into_boxed_slice();
+        for (id, number) in entries {
+            let mut at = place(id) & (capacity - 1);
+            while cells[at].is_some() {
+                at = (at + 1) & (capacity - 1);
+            }
+            cells[at] = Some((*id, *number));
+        }
+        Self { cells }
+    }
+
+    #[inline(always)]
+    fn find(&self, id: TypeId) -> Option<u16> {
+        let mut at = place(&id) & (self.cells.len() - 1);
+        loop {
+            match self.cells[at] {
+                Some((there, number)) if there == id => return Some(number),
+                None => return None,
+                Some(_) => at = (at + 1) & (self.cells.len() - 1),
+            }
+        }
+    }
+
+    /// The number of message `M` to entity `E`.
+    ///
+    /// # Panics
+    /// When the type was not registered with this node.
+    #[inline(always)]
+    pub(crate) fn message<E: Handler<M>, M: Message>(&self) -> u16 {
+        match self.find(TypeId::of::<(E, M)>()) {
+            Some(number) => number,
+            None => not_registered(E::NAME, std::any::type_name::<M>()),
+        }
+    }
+
+    /// The number of entity type `E`.
+    ///
+    /// # Panics
+    /// When the type was not registered with this node.
+    #[inline(always)]
+    pub(crate) fn entity<E: Entity>(&self) -> u16 {
+        match self.find(TypeId::of::<E>()) {
+            Some(number) => number,
+            None => not_registered(E::NAME, "it"),
+        }
+    }
+
+    /// The number of sweep `S` over the entities `E`.
+    ///
+    /// # Panics
+    /// When it was not registered with this node.
+    pub(crate) fn sweep<E: Entity, S: 'static>(&self) -> u16 {
+        match self.find(TypeId::of::<(E, S, ())>()) {
+            Some(number) => number,
+            None => not_registered(E::NAME, std::any::type_name::<S>()),
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn not_registered(entity: &str, what: &str) -> ! {
+    panic!(
+        "entity type {entity} or {what} is not registered: add `.entity::<{entity}>()` where the node is built"
+    );
+}
+
+/// The identifier's own bits: it is a hash already.
+#[inline(always)]
+fn place(id: &TypeId) -> usize {
+    struct Bits(u64);
+    impl Hasher for Bits {
+        #[inline(always)]
+        fn write(&mut self, bytes: &[u8]) {
+            for byte in bytes {
+                self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+            }
+        }
+        #[inline(always)]
+        fn write_u64(&mut self, bits: u64) {
+            self.0 = bits;
+        }
+        #[inline(always)]
+        fn finish(&self) -> u64 {
+            self.0
+        }
+    }
+    let mut bits = Bits(0);
+    id.hash(&mut bits);
+    bits.finish() as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directory_finds_what_it_was_built_from_and_nothing_else() {
+        let ids = [
+            TypeId::of::<u8>(),
+            TypeId::of::<u16>(),
+            TypeId::of::<(u8, u16)>(),
+            TypeId::of::<String>(),
+            TypeId::of::<[u8; 7]>(),
+        ];
+        let entries: Vec<_> = ids.iter().enumerate().map(|(i, id)| (*id, i as u16)).collect();
+        let directory = Directory::new(&entries);
+        for (id, number) in entries {
+            assert_eq!(directory.find(id), Some(number));
+        }
+        assert_eq!(directory.find(TypeId::of::<i8>()), None);
+    }
+}
