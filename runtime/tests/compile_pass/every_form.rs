@@ -68,7 +68,9 @@ impl Account {
         amount: i64,
     ) -> Later<Result<i64, String>> {
         let _ = (to, amount);
-        cx.later()
+        let (later, reply) = cx.later();
+        cx.reply(reply, Ok(amount));
+        later
     }
 
     /// Answers nothing.

@@ -194,7 +194,7 @@ impl Handler {
                 #[doc = #docs]
                 #deprecated
                 #[allow(dead_code, reason = "callers outside may be the only senders")]
-                #[inline]
+                #[inline(always)]
                 #vis fn #method(self, #(#parameters),*) -> V::Call<#path, #name> {
                     #krate::Address::<#path, V>::from(self).message(#message)
                 }
