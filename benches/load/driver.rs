@@ -4,8 +4,8 @@
 //! The clock is read once per batch of at most sixteen completions, not once per request. All
 //! replies of a batch arrive, and in a closed loop all requests sent in answer to them depart, at
 //! that time. Both roundings make a latency longer than it was, never shorter: a reply may have
-//! waited for its batch, and a request is stamped before it is encoded and handed to the kernel. The
-//! error is the time that a batch takes, some microseconds when the pipelines are deep.
+//! waited for its batch, and a request is stamped before it is encoded and handed to the kernel.
+//! The error is the time that a batch takes, some microseconds when the pipelines are deep.
 //!
 //! In an open loop a request counts from the time it was due, whenever it could be sent, so that a
 //! slow target cannot slow down its own measurement ("coordinated omission").
@@ -15,6 +15,8 @@
 //! after it. The rate is that of the replies which came inside the window.
 
 use std::time::Duration;
+
+use hdrhistogram::Histogram;
 
 use crate::failure::Failure;
 use crate::gate::Gate;
@@ -191,17 +193,13 @@ impl<'a> Driver<'a> {
             self.tally.replies = if limited { self.tally.latency.len() } else { in_window };
             self.tally.sent_bytes = self.sent_bytes - window.sent_bytes_before;
             self.tally.received_bytes = self.received_bytes - window.received_bytes_before;
-            let Phase { schedule, close_ns, .. } = phase;
-            if let Some(schedule) = schedule
+            if let Some(schedule) = &mut phase.schedule
                 && !limited
             {
-                while schedule.due_ns() < *close_ns {
-                    let waited_ns = *close_ns - schedule.due_ns();
-                    self.tally.latency.saturating_record(waited_ns);
-                    self.tally.due += 1;
-                    self.tally.unsent += 1;
-                    schedule.advance();
-                }
+                let latency = &mut self.tally.latency;
+                let late = leave_behind(schedule, phase.open_ns, phase.close_ns, latency);
+                self.tally.due += late;
+                self.tally.unsent += late;
             }
         }
         window.state = State::Closed;
@@ -389,5 +387,42 @@ impl<'a> Driver<'a> {
             return Ok(true);
         }
         Err(Failure::Silent { outstanding: self.outstanding, quiet_ns })
+    }
+}
+
+/// Records the requests that fell due in a window and were not sent before it closed, with the time
+/// they had waited by then; returns their number.
+///
+/// A backlog from the warm-up comes before them in the schedule and is passed over.
+fn leave_behind(
+    schedule: &mut Schedule,
+    open_ns: u64,
+    close_ns: u64,
+    latency: &mut Histogram<u64>,
+) -> u64 {
+    let mut late = 0;
+    while schedule.due_ns() < close_ns {
+        if schedule.due_ns() >= open_ns {
+            latency.saturating_record(close_ns - schedule.due_ns());
+            late += 1;
+        }
+        schedule.advance();
+    }
+    late
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leftovers_of_the_window_count_and_those_of_the_warm_up_do_not() {
+        const SECOND: u64 = 1_000_000_000;
+        let mut schedule = Schedule::constant(0, 1_000.0, 0, 1);
+        let mut tally = Tally::new();
+        let late = leave_behind(&mut schedule, SECOND, 3 * SECOND, &mut tally.latency);
+        assert_eq!((late, tally.latency.len()), (2_000, 2_000));
+        assert!(tally.latency.max().abs_diff(2 * SECOND) < SECOND / 500);
+        assert_eq!(schedule.due_ns(), 3 * SECOND);
     }
 }

@@ -1,8 +1,8 @@
 //! When the requests of an open loop are due.
 //!
 //! A schedule is arithmetic, not a queue: it knows the next due time only. A client that falls
-//! behind leaves the schedule behind too and catches up from there, so a backlog of any length costs
-//! no memory, and no due time is ever moved because the target was slow.
+//! behind leaves the schedule behind too and catches up from there, so a backlog of any length
+//! costs no memory, and no due time is ever moved because the target was slow.
 
 use crate::random::Random;
 

@@ -19,8 +19,8 @@ impl Session {
 
 /// Since when the requests in flight count, in the order of their replies.
 ///
-/// Requests with the same time are one entry: a pipeline that is filled in one go costs one entry to
-/// note and one to record, whatever its depth.
+/// Requests with the same time are one entry: a pipeline that is filled in one go costs one entry
+/// to note and one to record, whatever its depth.
 #[derive(Debug)]
 pub(crate) struct Stamps {
     entries: Box<[Stamp]>,

@@ -79,11 +79,9 @@ fn frame(out: &mut String, caption: &Caption<'_>) -> fmt::Result {
     }
     text(out, (LEFT + RIGHT) / 2.0, HEIGHT - 22.0, "axis", "middle", "percentile of requests")?;
     let (x, y) = (26.0, (TOP + BOTTOM) / 2.0);
-    writeln!(
-        out,
-        r#"<text class="axis" text-anchor="middle" transform="translate({x} {y}) rotate(-90)">{}</text>"#,
-        escape(caption.axis)
-    )
+    let turned = format!("translate({x} {y}) rotate(-90)");
+    let axis = escape(caption.axis);
+    writeln!(out, r#"<text class="axis" text-anchor="middle" transform="{turned}">{axis}</text>"#)
 }
 
 const STYLE: &str = "\
