@@ -27,9 +27,6 @@ mod session;
 mod sessions;
 mod write;
 
-#[cfg(test)]
-mod fake;
-
 pub use self::builtin::Facts;
 pub use self::intake::{Entry, Intake};
 pub use self::limits::Limits;
