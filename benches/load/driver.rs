@@ -169,8 +169,8 @@ impl<'a> Driver<'a> {
             window.sent_bytes_before = self.sent_bytes;
             window.received_bytes_before = self.received_bytes;
             if phase.schedule.is_none() {
-                // What was stamped up to now was issued on the warm-up's account.
-                phase.open_ns = now_ns + 1;
+                // What was stamped up to now was issued on the warm-up's account, if there was one.
+                phase.open_ns = now_ns + u64::from(self.outstanding > 0);
             }
         }
         if self.gate.stopping() && now_ns < phase.close_ns {
