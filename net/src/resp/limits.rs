@@ -18,7 +18,7 @@ pub struct Limits {
     pub query_bytes_total_max: usize,
     /// Unread bytes past which a connection that may not be parsed further is not read either.
     pub query_bytes_pause: usize,
-    /// Bytes of output past which a connection is neither parsed nor read, until half is sent.
+    /// Bytes of output, unsent or expected, past which a connection is neither parsed nor read.
     pub output_bytes_pause: usize,
     /// Bytes of output past which a connection is closed.
     pub output_bytes_max: usize,

@@ -71,27 +71,30 @@ impl Order {
             && self.slots[sequence as usize & (self.slots.len() - 1)] != Slot::OWED
     }
 
-    /// Has `write` write the reply `sequence` to `out` if it is its turn, aside otherwise.
+    /// Has `write` write the reply `sequence` to `out` if it is its turn, aside otherwise. Returns
+    /// its length.
     #[inline]
     pub(crate) fn put(
         &mut self,
         sequence: u32,
         out: &mut Vec<u8>,
         write: impl FnOnce(&mut Vec<u8>),
-    ) {
+    ) -> usize {
         debug_assert!(self.is_owed(sequence), "a reply is owed once");
-        if sequence == self.head {
-            write(out);
-            self.head = self.head.wrapping_add(1);
-            if self.early > 0 {
-                self.release(out);
-            }
-        } else {
-            self.put_aside(sequence, write);
+        if sequence != self.head {
+            return self.put_aside(sequence, write);
         }
+        let start = out.len();
+        write(out);
+        let len = out.len() - start;
+        self.head = self.head.wrapping_add(1);
+        if self.early > 0 {
+            self.release(out);
+        }
+        len
     }
 
-    fn put_aside(&mut self, sequence: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    fn put_aside(&mut self, sequence: u32, write: impl FnOnce(&mut Vec<u8>)) -> usize {
         if self.slots.len() < self.owed() as usize {
             self.grow();
         }
@@ -105,6 +108,7 @@ impl Order {
         self.slots[sequence as usize & mask] = Slot { start: start as u32, len: len as u32 };
         self.aside_live += len;
         self.early += 1;
+        len
     }
 
     /// Writes out the early replies whose turn has come.

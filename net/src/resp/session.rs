@@ -1,7 +1,8 @@
 //! One connection: bytes become requests, answers become bytes, in the order of the commands.
 //!
 //! # Pausing
-//! A session stops parsing while too many answers are outstanding, while too much output is unsent,
+//! A session stops parsing while too many answers are outstanding, while too much output is unsent
+//! or to be expected (the answers outstanding, each taken to be as large as the largest of late),
 //! while it waits at a *barrier* (a sweep, or `HELLO` behind unanswered commands), or while the
 //! shard is congested. Bytes that arrive meanwhile wait in `unparsed`. Whatever ends the pause (an
 //! answer, a send that is done) reports the session as ready again, so nobody has to look for it.
@@ -31,6 +32,8 @@ pub(crate) struct Session {
     /// Output that is being sent; not touched until the send is done.
     sending: Vec<u8>,
     sent: usize,
+    /// How large the next reply may be: as large as the largest of late.
+    reply_bytes: usize,
     parser: Parser,
     /// Bytes of commands that are not parsed or not whole, from the command that the parser is in.
     unparsed: Vec<u8>,
@@ -80,6 +83,7 @@ impl Session {
             output: Vec::new(),
             sending: Vec::new(),
             sent: 0,
+            reply_bytes: FIRST_REPLY_BYTES,
             parser: Parser::new(),
             unparsed: Vec::new(),
             unparsed_at: 0,
@@ -210,11 +214,15 @@ impl Session {
         at
     }
 
-    fn must_pause(&self, limits: &Limits) -> bool {
+    #[inline]
+    fn must_pause(&mut self, limits: &Limits) -> bool {
+        if self.flags.barrier && self.order.owed() == 0 {
+            self.flags.barrier = false;
+        }
         self.flags.barrier
             || self.order.owed() >= limits.pipeline_max
-            || self.output.len() >= limits.output_bytes_pause
-            || (!self.sending.is_empty() && self.output_bytes() >= limits.output_bytes_pause)
+            || self.output_bytes() + self.order.owed() as usize * self.reply_bytes
+                >= limits.output_bytes_pause
     }
 
     /// Handles the command that the parser stands at.
@@ -398,9 +406,6 @@ impl Session {
 
     /// Ends the pause if its reason is gone.
     fn recover(&mut self, shared: &mut Shared) {
-        if self.flags.barrier && self.order.owed() == 0 {
-            self.flags.barrier = false;
-        }
         if !self.must_pause(&shared.limits) {
             self.flags.stalled = false;
             shared.make_ready(&mut self.flags, self.id);
@@ -418,7 +423,10 @@ impl Session {
     #[inline]
     fn put(&mut self, sequence: u32, shared: &mut Shared, write: impl FnOnce(&mut Vec<u8>)) {
         shared.owed -= 1;
-        self.order.put(sequence, &mut self.output, write);
+        let len = self.order.put(sequence, &mut self.output, write);
+        // Rises at once, falls by a 64th of the difference.
+        let falls = self.reply_bytes.saturating_sub(len) / 64;
+        self.reply_bytes = len.max(self.reply_bytes - falls);
         if !self.output.is_empty() {
             shared.make_dirty(&mut self.flags, self.id);
         }
@@ -512,6 +520,10 @@ impl Session {
         !self.output.is_empty()
     }
 }
+
+/// What a reply is taken to need before there was one: a new connection may have 256 outstanding at
+/// the default limit, and thousands once its replies are known to be small.
+const FIRST_REPLY_BYTES: usize = 4096;
 
 /// Memory of an idle connection: a buffer that grew beyond this is given back when it is empty.
 const KEPT_BYTES_MAX: usize = 32 * 1024;

@@ -1,0 +1,294 @@
+//! What the transport promises, over loopback.
+
+#[path = "support/fake.rs"]
+mod fake;
+#[path = "support/random.rs"]
+mod random;
+#[path = "support/server.rs"]
+mod server;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+
+use coreside_net::{Limits, NetConfig};
+use random::Random;
+use server::Server;
+
+fn read_exactly(stream: &mut TcpStream, expected: &str) {
+    let mut bytes = vec![0; expected.len()];
+    stream.read_exact(&mut bytes).expect("the reply comes");
+    assert_eq!(String::from_utf8_lossy(&bytes), expected);
+}
+
+fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("the server closes");
+    bytes
+}
+
+fn get(number: usize) -> (String, String) {
+    let value = format!("value of {number}");
+    (format!("GET {number}\r\n"), format!("${}\r\n{value}\r\n", value.len()))
+}
+
+/// `connections` clients on four threads, each with a pipeline that is written in odd pieces.
+fn talk_over(server: &Server, connections: usize, requests: usize) {
+    thread::scope(|scope| {
+        for part in 0..4 {
+            scope.spawn(move || {
+                let mut random = Random::new(part as u64);
+                let mut streams: Vec<_> = (0..connections / 4).map(|_| server.connect()).collect();
+                let (mut input, mut expected) = (String::new(), String::new());
+                for number in 0..requests {
+                    let (request, reply) = get(number * 7 + part);
+                    input.push_str(&request);
+                    expected.push_str(&reply);
+                }
+                let mut rest = input.as_bytes();
+                while !rest.is_empty() {
+                    let len = (1 + random.below(200)).min(rest.len());
+                    for stream in &mut streams {
+                        stream.write_all(&rest[..len]).expect("the server reads");
+                    }
+                    rest = &rest[len..];
+                }
+                for stream in &mut streams {
+                    read_exactly(stream, &expected);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn pipelines_in_pieces_are_answered_in_order() {
+    let server = Server::start(NetConfig::default());
+    talk_over(&server, 8, 500);
+    let stats = server.stop();
+    assert_eq!(stats.sessions.commands, 8 * 500);
+    assert_eq!((stats.sessions.opened, stats.sessions.closed), (8, 8));
+}
+
+#[test]
+fn many_connections_share_the_net() {
+    let server = Server::start(NetConfig::default());
+    talk_over(&server, 400, 20);
+    assert_eq!(server.stop().sessions.commands, 400 * 20);
+}
+
+#[test]
+fn receives_go_on_although_buffers_run_out() {
+    // Four buffers of 64 bytes for 64 busy connections: most receives end for want of one.
+    let config = NetConfig { buffers: 4, buffer_bytes: 64, ..NetConfig::default() };
+    let server = Server::start(config);
+    talk_over(&server, 64, 200);
+    let stats = server.stop();
+    assert_eq!(stats.sessions.commands, 64 * 200);
+    assert!(stats.buffers_exhausted > 0, "the case did not arise: {stats:?}");
+}
+
+#[test]
+fn large_arguments_and_replies_go_through() {
+    let server = Server::start(NetConfig::default());
+    let len = 5 << 20;
+    let mut reader = server.connect();
+    let mut writer = reader.try_clone().expect("a descriptor");
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let value = vec![b'x'; len];
+            write!(writer, "*2\r\n$4\r\nECHO\r\n${len}\r\n").expect("sent");
+            writer.write_all(&value).expect("sent");
+            writer.write_all(b"\r\nPING\r\n").expect("sent");
+        });
+        read_exactly(&mut reader, &format!("${len}\r\n"));
+        let mut value = vec![0; len];
+        reader.read_exact(&mut value).expect("the value comes");
+        assert!(value.iter().all(|byte| *byte == b'x'));
+        read_exactly(&mut reader, "\r\n+PONG\r\n");
+    });
+    server.stop();
+}
+
+#[test]
+fn peer_that_does_not_read_is_not_served_beyond_the_limit_and_loses_nothing() {
+    let limits = Limits { output_bytes_pause: 64 * 1024, ..Limits::default() };
+    let server = Server::start(NetConfig { limits, ..NetConfig::default() });
+    let mut stream = server.connect();
+    stream.set_nonblocking(true).expect("a flag");
+    let requests = "GET big\r\n".repeat(1000);
+    let mut sent = 0usize;
+    loop {
+        match stream.write(&requests.as_bytes()[sent % requests.len()..]) {
+            Ok(len) => sent += len,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                let before = server.commands();
+                server.settle();
+                if server.commands() == before {
+                    break;
+                }
+            }
+        }
+        assert!(sent < 1 << 30, "the server reads without end");
+    }
+    // Replies of 10 kB: what is answered fits the two socket buffers and a little more.
+    let answered = server.commands();
+    assert!(answered < 3000, "{answered} commands answered for a peer that reads nothing");
+    assert!(answered < sent as u64 / 9, "the case did not arise");
+    stream.set_nonblocking(false).expect("a flag");
+    // The last request may be cut; it is completed, then all replies are read.
+    let rest = &requests.as_bytes()[sent % requests.len()..];
+    let mut writer = stream.try_clone().expect("a descriptor");
+    let total = sent.div_ceil(requests.len()) * 1000;
+    thread::scope(|scope| {
+        scope.spawn(move || writer.write_all(rest).expect("sent"));
+        let mut reply = vec![0; b"$10000\r\n".len() + 10_000 + 2];
+        for _ in 0..total {
+            stream.read_exact(&mut reply).expect("the reply comes");
+            assert!(reply.starts_with(b"$10000\r\nBBB") && reply.ends_with(b"B\r\n"));
+        }
+    });
+    server.stop();
+}
+
+#[test]
+fn congestion_reaches_the_peer_and_ends() {
+    let server = Server::start(NetConfig::default());
+    let mut stream = server.connect();
+    stream.write_all(b"PING\r\n").expect("sent");
+    read_exactly(&mut stream, "+PONG\r\n");
+    server.set_congested(true);
+    let before = server.commands();
+    stream.set_nonblocking(true).expect("a flag");
+    let requests = "GET a\r\n".repeat(1000);
+    let mut sent = 0usize;
+    loop {
+        match stream.write(&requests.as_bytes()[sent % requests.len()..]) {
+            Ok(len) => sent += len,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                server.settle();
+                if stream.write(b"").is_ok() && sent > 0 {
+                    break;
+                }
+            }
+        }
+        assert!(sent < 1 << 30, "the server reads without end");
+        if sent > 64 << 20 {
+            break;
+        }
+    }
+    assert_eq!(server.commands(), before);
+    server.set_congested(false);
+    stream.set_nonblocking(false).expect("a flag");
+    let mut writer = stream.try_clone().expect("a descriptor");
+    let rest = &requests.as_bytes()[sent % requests.len()..];
+    let total = sent.div_ceil(requests.len()) * 1000;
+    thread::scope(|scope| {
+        scope.spawn(move || writer.write_all(rest).expect("sent"));
+        let mut reply = [0; 17];
+        for _ in 0..total {
+            stream.read_exact(&mut reply).expect("the reply comes");
+            assert_eq!(&reply, b"$10\r\nvalue of a\r\n");
+        }
+    });
+    server.stop();
+}
+
+#[test]
+fn peer_that_closes_its_half_gets_its_replies_and_then_the_end() {
+    let server = Server::start(NetConfig::default());
+    let mut stream = server.connect();
+    stream.write_all(b"GET a\r\nPING\r\nGET unfin").expect("sent");
+    stream.shutdown(Shutdown::Write).expect("connected");
+    assert_eq!(read_to_end(&mut stream), b"$10\r\nvalue of a\r\n+PONG\r\n");
+    server.stop();
+}
+
+#[test]
+fn quit_and_protocol_errors_are_answered_before_the_end() {
+    let server = Server::start(NetConfig::default());
+    let mut stream = server.connect();
+    stream.write_all(b"GET a\r\nQUIT\r\nPING\r\n").expect("sent");
+    assert_eq!(read_to_end(&mut stream), b"$10\r\nvalue of a\r\n+OK\r\n");
+    let mut stream = server.connect();
+    stream.write_all(b"PING\r\n*1\r\nx\r\n").expect("sent");
+    let expected = b"+PONG\r\n-ERR Protocol error: expected '$', got 'x'\r\n";
+    assert_eq!(read_to_end(&mut stream), expected);
+    let stats = server.stop();
+    assert_eq!(stats.sessions.protocol_errors, 1);
+}
+
+#[test]
+fn reset_connections_leave_nothing_behind() {
+    let server = Server::start(NetConfig::default());
+    for round in 0..200 {
+        let stream = server.connect();
+        socket2::SockRef::from(&stream)
+            .set_linger(Some(std::time::Duration::ZERO))
+            .expect("a TCP socket");
+        (&stream).write_all(b"GET big\r\nGET big\r\nGET unfin").expect("sent");
+        if round % 2 == 0 {
+            server.settle();
+        }
+    }
+    while server.connections() > 0 {
+        thread::yield_now();
+    }
+    let stats = server.stop();
+    assert_eq!((stats.sessions.opened, stats.sessions.closed), (200, 200));
+}
+
+#[test]
+fn one_connection_too_many_is_told_so() {
+    let limits = Limits { connections_max: 2, ..Limits::default() };
+    let server = Server::start(NetConfig { limits, ..NetConfig::default() });
+    let (mut first, mut second) = (server.connect(), server.connect());
+    for stream in [&mut first, &mut second] {
+        stream.write_all(b"PING\r\n").expect("sent");
+        read_exactly(stream, "+PONG\r\n");
+    }
+    let mut third = server.connect();
+    assert_eq!(read_to_end(&mut third), b"-ERR max number of clients reached\r\n");
+    drop(first);
+    while server.connections() > 1 {
+        thread::yield_now();
+    }
+    let mut fourth = server.connect();
+    fourth.write_all(b"PING\r\n").expect("sent");
+    read_exactly(&mut fourth, "+PONG\r\n");
+    assert_eq!(server.stop().refused, 1);
+}
+
+#[test]
+fn drained_net_closes_connections_and_listens_no_more() {
+    let server = Server::start(NetConfig::default());
+    let address = server.address;
+    let mut stream = server.connect();
+    stream.write_all(b"GET a\r\n").expect("sent");
+    read_exactly(&mut stream, "$10\r\nvalue of a\r\n");
+    server.stop();
+    assert_eq!(read_to_end(&mut stream), b"");
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn system_calls_are_shared_by_many_requests() {
+    let server = Server::start(NetConfig::default());
+    let mut streams: Vec<_> = (0..64).map(|_| server.connect()).collect();
+    let (request, reply) = get(1);
+    let (batch, replies) = (request.repeat(16), reply.repeat(16));
+    for _ in 0..50 {
+        for stream in &mut streams {
+            stream.write_all(batch.as_bytes()).expect("sent");
+        }
+        for stream in &mut streams {
+            read_exactly(stream, &replies);
+        }
+    }
+    let stats = server.stop();
+    assert_eq!(stats.sessions.commands, 50 * 64 * 16);
+    let per_command = stats.enters as f64 / stats.sessions.commands as f64;
+    assert!(per_command < 0.2, "{per_command} system calls per command");
+}

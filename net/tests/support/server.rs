@@ -1,0 +1,115 @@
+//! A net over a fake shard, driven by a thread of its own until it is dropped.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use coreside_net::{Net, NetConfig, NetStats, listen};
+
+use super::fake::Fake;
+
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<NetStats>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    drain: AtomicBool,
+    congested: AtomicBool,
+    passes: AtomicU64,
+    idle_passes: AtomicU64,
+    commands: AtomicU64,
+    connections: AtomicU64,
+}
+
+impl Server {
+    pub(crate) fn start(config: NetConfig) -> Self {
+        let listener = listen("127.0.0.1:0".parse().expect("an address"), 1)
+            .expect("a port is free")
+            .pop()
+            .expect("one was asked for");
+        let address = listener.local_addr().expect("it is bound");
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
+        let thread = thread::spawn(move || {
+            let mut net = Net::new(config, Some(listener)).expect("the kernel has io_uring");
+            drive(&mut net, &theirs);
+            net.stats()
+        });
+        Self { address, shared, thread: Some(thread) }
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("the server listens");
+        // A test that waits longer has found a bug; it should say so rather than hang.
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("not zero");
+        stream.set_nodelay(true).expect("a TCP socket");
+        stream
+    }
+
+    pub(crate) fn commands(&self) -> u64 {
+        self.shared.commands.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_congested(&self, congested: bool) {
+        self.shared.congested.store(congested, Ordering::SeqCst);
+    }
+
+    /// Waits until the server has made passes in which it found nothing to do.
+    pub(crate) fn settle(&self) {
+        let passes = self.shared.passes.load(Ordering::SeqCst) + 2;
+        while self.shared.passes.load(Ordering::SeqCst) < passes {
+            thread::yield_now();
+        }
+        let idle = self.shared.idle_passes.load(Ordering::SeqCst) + 200;
+        while self.shared.idle_passes.load(Ordering::SeqCst) < idle {
+            thread::yield_now();
+        }
+    }
+
+    pub(crate) fn drain(&self) {
+        self.shared.drain.store(true, Ordering::SeqCst);
+    }
+
+    /// Drains and says what was done.
+    pub(crate) fn stop(mut self) -> NetStats {
+        self.drain();
+        let thread = self.thread.take().expect("stopped once");
+        thread.join().expect("the server does not panic")
+    }
+}
+
+fn drive(net: &mut Net, shared: &Shared) {
+    let mut fake = Fake::default();
+    let mut draining = false;
+    loop {
+        fake.congested = shared.congested.load(Ordering::SeqCst);
+        let received = net.receive(&mut fake);
+        fake.seen.clear();
+        fake.answer_all(net.outside());
+        let flushed = net.flush().expect("the ring works");
+        shared.commands.store(net.stats().sessions.commands, Ordering::SeqCst);
+        shared.connections.store(net.connection_count() as u64, Ordering::SeqCst);
+        shared.passes.fetch_add(1, Ordering::SeqCst);
+        if received == 0 && flushed == 0 {
+            shared.idle_passes.fetch_add(1, Ordering::SeqCst);
+            thread::yield_now();
+        }
+        if shared.drain.load(Ordering::SeqCst) && !draining {
+            net.drain();
+            draining = true;
+        }
+        if draining && net.connection_count() == 0 {
+            assert!(!net.has_unfinished_work());
+            return;
+        }
+    }
+}
