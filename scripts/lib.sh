@@ -23,6 +23,9 @@ die() {
     exit 1
 }
 
+# 1000000 as 1,000,000.
+grouped() { sed -E ':more; s/^([0-9]+)([0-9]{3})/\1,\2/; t more' <<<"$1"; }
+
 # Prints the comment at the top of the calling script, which is its help.
 usage() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$0"; }
 
@@ -88,9 +91,10 @@ stop() {
 }
 
 clean_up() {
-    local status=$? pid
+    local status=$? at
     trap - EXIT INT TERM HUP
-    for pid in "${groups[@]}"; do stop "$pid"; done
+    # The youngest first: clients before the servers that they talk to.
+    for ((at = ${#groups[@]} - 1; at >= 0; at--)); do stop "${groups[at]}"; done
     if [[ -n $scratch ]]; then rm -rf "$scratch"; fi
     exit "$status"
 }
