@@ -347,6 +347,25 @@ fn the_top_level_is_the_charters() {
 }
 
 #[test]
+fn links_lead_somewhere() {
+    let root = root();
+    let mut findings = Findings::new("Correct the link, or remove it.");
+    for file in files().iter().filter(|file| file.path.ends_with(".md")) {
+        let folder = root.join(&file.path).parent().map(Path::to_path_buf).unwrap_or_default();
+        for (number, line) in file.lines() {
+            for rest in line.split("](").skip(1) {
+                let link = rest.split([')', '#']).next().unwrap_or_default();
+                let is_file = !link.is_empty() && !link.contains("://");
+                if is_file && !folder.join(link).exists() {
+                    findings.add(&file.path, number, format!("nothing at '{link}'"));
+                }
+            }
+        }
+    }
+    findings.check();
+}
+
+#[test]
 fn scripts_are_strict_executable_and_documented() {
     let root = root();
     let described: String = ["README.md", "CONTRIBUTING.md"]
