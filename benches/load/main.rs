@@ -103,21 +103,23 @@ fn report(arguments: &Arguments, plan: &Plan, outcome: &Outcome) -> Result<(), F
         write(path, &report::json::render(plan, label, &Machine::detect(), outcome))?;
     }
     if let Some(path) = &arguments.svg {
-        let summary = plan.summary();
-        let rate = report::units::rate(outcome.tally.rate());
-        let machine = Machine::detect();
-        let subtitle = format!("{summary} — {rate} — {}, Linux {}", machine.cpu, machine.kernel);
-        let caption = Caption {
-            title: label.unwrap_or("Latency by percentile"),
-            subtitle: &subtitle,
-            axis: if plan.rate.is_some() { "latency from due time" } else { "latency" },
-        };
-        write(path, &report::plot::render(&outcome.tally.latency, &caption))?;
+        write(path, &plot(plan, label, outcome))?;
     }
     if let Some(path) = &arguments.hgrm {
         write(path, &report::hgrm::render(&outcome.tally.latency))?;
     }
     Ok(())
+}
+
+fn plot(plan: &Plan, label: Option<&str>, outcome: &Outcome) -> String {
+    let rate = report::units::rate(outcome.tally.rate());
+    let Machine { cpu, kernel, .. } = Machine::detect();
+    let caption = Caption {
+        title: label.unwrap_or("Latency by percentile"),
+        subtitle: &format!("{}, {rate} achieved, {cpu}, Linux {kernel}", plan.summary()),
+        axis: if plan.rate.is_some() { "latency from due time" } else { "latency" },
+    };
+    report::plot::render(&outcome.tally.latency, &caption)
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {

@@ -76,6 +76,7 @@ impl<'a> Progress<'a> {
             Some(_) => "{spinner} {msg:34} [{bar:32}] {percent:>3} %",
             None => "{spinner} {msg}",
         };
+        self.bar.set_position(0);
         self.bar.set_length(length.unwrap_or(0));
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.bar.set_style(style.progress_chars("=> "));

@@ -56,7 +56,7 @@ fn write_all(out: &mut String, plan: &Plan, label: Option<&str>, outcome: &Outco
         writeln!(out)?;
         writeln!(
             out,
-            "  THE TARGET DID NOT KEEP UP: {} of {} requests were not even sent in time.",
+            "  THE TARGET DID NOT KEEP UP: {} of {} due requests could not even be sent.",
             units::count(tally.unsent),
             units::count(tally.due)
         )?;
