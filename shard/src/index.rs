@@ -39,7 +39,8 @@ struct Bucket {
 
 const _: () = assert!(size_of::<Bucket>() == 64);
 
-/// Hash of a key to slot number.
+/// Hash of a key to slot number. What a probe reads comes first.
+#[repr(C)]
 pub(crate) struct Index {
     /// First bucket; never moves.
     buckets: *mut Bucket,

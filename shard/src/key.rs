@@ -80,7 +80,7 @@ pub struct Name(u128);
 impl Name {
     /// The key of `name` under the hash key of the node (every node of a cluster has the same).
     pub fn new(name: impl AsRef<[u8]>, hash: &HashKey) -> Self {
-        let mut hasher = SipHasher24::new_with_keys(hash.seed[0], hash.seed[1]);
+        let mut hasher = SipHasher24::new_with_keys(hash.seed, hash.multiplier);
         hasher.write(name.as_ref());
         Self(hasher.finish128().as_u128())
     }
@@ -110,14 +110,15 @@ impl Key for Name {
 /// Outside callers choose keys, so without a secret they could aim them all at one bucket.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HashKey {
-    seed: [u64; 2],
+    seed: u64,
+    /// Odd bits and even bits in fair measure, whatever the secret is.
+    multiplier: u64,
 }
 
 impl HashKey {
     /// A hash key from 128 bits that callers outside must not know.
     pub const fn new(seed: u128) -> Self {
-        // The multiplier must be odd and dense, or short keys would keep their structure.
-        Self { seed: [seed as u64 ^ 0xa076_1d64_78bd_642f, (seed >> 64) as u64 | 1] }
+        Self { seed: seed as u64 ^ SEED_MASK, multiplier: (seed >> 64) as u64 ^ MULTIPLIER_MASK }
     }
 
     /// The hash of a one-word key: 64 bits, all of them usable.
@@ -129,13 +130,13 @@ impl HashKey {
     /// One 64x64 multiplication: about 4 cycles.
     #[inline(always)]
     pub fn hash_one(&self, word: u64) -> u64 {
-        fold(word ^ self.seed[0], MULTIPLIER ^ self.seed[1])
+        fold(word ^ self.seed, self.multiplier)
     }
 
     /// The hash of a two-word key.
     #[inline(always)]
     pub fn hash_two(&self, words: KeyWords) -> u64 {
-        fold(fold(words[0] ^ self.seed[0], MULTIPLIER ^ self.seed[1]) ^ words[1], MULTIPLIER)
+        fold(fold(words[0] ^ self.seed, self.multiplier) ^ words[1], self.multiplier)
     }
 
     /// The hash of a key of either width.
@@ -153,7 +154,9 @@ impl fmt::Debug for HashKey {
     }
 }
 
-const MULTIPLIER: u64 = 0xe703_7ed1_a0b4_28db;
+/// Two of wyhash's constants: dense, so that a weak secret still mixes.
+const SEED_MASK: u64 = 0xa076_1d64_78bd_642f;
+const MULTIPLIER_MASK: u64 = 0xe703_7ed1_a0b4_28db;
 
 #[inline(always)]
 fn fold(a: u64, b: u64) -> u64 {

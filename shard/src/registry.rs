@@ -135,7 +135,8 @@ impl<E: Entity> Registration<'_, E> {
     {
         let number = self.registry.rows.len() as u16;
         self.registry.rows.push(Row {
-            run: turn::run::<E, M>,
+            run_tell: turn::run::<false, E, M>,
+            run_ask: turn::run::<true, E, M>,
             store: self.number,
             key_words: E::Key::WORDS as u16,
             method,

@@ -27,9 +27,9 @@ use crate::pending::{Outcome, Outside, Taken, Ticket, When};
 use crate::record::{Head, Kind, Payload, RECORD_WORDS_MAX, Word, copy_words};
 use crate::reply::{AskError, Token};
 use crate::ring::Consumer;
-use crate::store::Store;
+use crate::store::{Store, StoreId};
 use crate::sweep::{SLOTS_PER_POLL, Sweeping};
-use crate::table::{Row, Table};
+use crate::table::{Row, Run, Table};
 use crate::value::{Args, ArgumentError, ToValue};
 
 pub(crate) use crate::core::Core;
@@ -39,9 +39,9 @@ pub use crate::core::{Full, Wake};
 pub struct Shard {
     pub(crate) core: Core,
     /// By number of the entity type.
-    pub(crate) stores: Vec<Store>,
-    /// The table's rows, copied so that a turn reaches them in one step.
-    pub(crate) rows: Box<[Row]>,
+    pub(crate) stores: Box<[StoreId]>,
+    /// By message number: what a turn needs of the table, and the store, in one step.
+    rows: Box<[Dispatch]>,
     pub(crate) current: Current,
     turns_left: u32,
     turns_per_poll: u32,
@@ -56,6 +56,14 @@ pub struct Shard {
 // continuation; afterwards it stays on its thread (`Ownership` above, kept by the drivers). The
 // rings and queues themselves carry only values that are Send.
 unsafe impl Send for Shard {}
+
+/// Where the records of one message go.
+struct Dispatch {
+    run_tell: Run,
+    run_ask: Run,
+    store: StoreId,
+    key_words: u32,
+}
 
 /// Why a command was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +88,8 @@ impl std::fmt::Display for CallError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Current {
     stage: Stage,
-    store: u16,
     slot: SlotNumber,
+    store: Option<StoreId>,
     /// The asker's token; 0 when nobody asks.
     token: u64,
 }
@@ -99,14 +107,20 @@ enum Stage {
 }
 
 impl Current {
-    pub(crate) const NONE: Self = Self { stage: Stage::None, store: 0, slot: 0, token: 0 };
+    pub(crate) const NONE: Self = Self { stage: Stage::None, slot: 0, store: None, token: 0 };
 
     #[inline(always)]
-    pub(crate) fn new(store: u16, slot: SlotNumber, token: Option<Token>) -> Self {
-        Self { stage: Stage::Turn, store, slot, token: token.map_or(0, Token::bits) }
+    pub(crate) fn new(store: StoreId, slot: SlotNumber, token: Option<Token>) -> Self {
+        Self { stage: Stage::Turn, slot, store: Some(store), token: token.map_or(0, Token::bits) }
     }
 
-    pub(crate) fn activating(store: u16, slot: SlotNumber, token: Option<Token>) -> Self {
+    /// The user's code has returned.
+    #[inline(always)]
+    pub(crate) fn clear(&mut self) {
+        self.stage = Stage::None;
+    }
+
+    pub(crate) fn activating(store: StoreId, slot: SlotNumber, token: Option<Token>) -> Self {
         Self { stage: Stage::Activating, ..Self::new(store, slot, token) }
     }
 
@@ -134,12 +148,19 @@ impl Shard {
         wake: Wake,
     ) -> io::Result<Self> {
         let store = |row: &crate::table::TypeRow| {
-            Store::new(row.layout, config.hash_key, config.entities_max)
+            Store::new(row.layout, config.hash_key, config.entities_max).map(StoreId::new)
+        };
+        let stores = table.types.iter().map(store).collect::<io::Result<Box<_>>>()?;
+        let dispatch = |row: &Row| Dispatch {
+            run_tell: row.run_tell,
+            run_ask: row.run_ask,
+            store: stores[usize::from(row.store)],
+            key_words: u32::from(row.key_words),
         };
         Ok(Self {
             core: Core::new(config, &table, &mut mesh, placement, wake),
-            stores: table.types.iter().map(store).collect::<io::Result<_>>()?,
-            rows: table.rows.clone().into_boxed_slice(),
+            rows: table.rows.iter().map(dispatch).collect(),
+            stores,
             current: Current::NONE,
             turns_left: 0,
             turns_per_poll: config.turns_per_poll.max(1),
@@ -337,12 +358,15 @@ impl Shard {
     /// # Panics
     /// When `E` is not registered with this node.
     pub fn entities<E: Entity>(&self) -> usize {
-        self.stores[usize::from(self.core.directory.entity::<E>())].len()
+        let store = self.stores[usize::from(self.core.directory.entity::<E>())];
+        // SAFETY: one step.
+        unsafe { store.get() }.len()
     }
 
     /// Entities of all types in memory on this shard.
     pub fn entities_in_all(&self) -> usize {
-        self.stores.iter().map(Store::len).sum()
+        // SAFETY: one step each.
+        self.stores.iter().map(|store| unsafe { store.get() }.len()).sum()
     }
 
     /// Whether intake from outside should pause: more waits already than is wholesome.
@@ -385,7 +409,7 @@ impl Shard {
 
     /// Answers an ask. One that waits here and touches no entity is answered at once; every other
     /// gets a record.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn reply<R: Send + 'static>(
         &mut self,
         token: Token,
@@ -412,12 +436,7 @@ impl Shard {
 
     /// Answers a message that found no room for its entity.
     #[cold]
-    pub(crate) fn refuse<E: Handler<M>, M: Message>(
-        &mut self,
-        token: Option<Token>,
-        message: M,
-        _outside: &mut dyn Outside,
-    ) {
+    pub(crate) fn refuse<E: Handler<M>, M: Message>(&mut self, token: Option<Token>, message: M) {
         self.core.stats.refused += 1;
         if let Some(token) = token {
             self.core.error_record(token, AskError::NotSent);
@@ -456,11 +475,12 @@ impl Shard {
     /// Everything in a poll that may run user code. Picks up where it was when a panic ended it.
     fn run_all(&mut self, outside: &mut dyn Outside) {
         self.expire_asks(outside);
-        let working_bytes = || self.stores.iter().map(Store::working_bytes).sum::<usize>();
+        // SAFETY: one step each.
+        let working = |store: &StoreId| unsafe { store.get() }.working_bytes();
         let ahead = match self.look_ahead {
             LookAhead::Off => false,
             LookAhead::On => true,
-            LookAhead::Above { bytes } => working_bytes() > bytes,
+            LookAhead::Above { bytes } => self.stores.iter().map(working).sum::<usize>() > bytes,
         };
         if ahead {
             self.run_turns::<true>(outside);
@@ -504,9 +524,11 @@ impl Shard {
         if head.is_for_entity() {
             debug_assert!(usize::from(head.message()) < self.rows.len());
             // SAFETY: records are written with numbers of the table, which the rows are a copy of.
-            let run = unsafe { self.rows.get_unchecked(usize::from(head.message())) }.run;
+            let row = unsafe { self.rows.get_unchecked(usize::from(head.message())) };
+            let run = if head.kind() == Kind::Tell { row.run_tell } else { row.run_ask };
+            let store = row.store;
             // SAFETY: the record is of the message that its number names, and is given up.
-            unsafe { run(self, outside, at, head) };
+            unsafe { run(self, outside, at, head, store) };
         } else {
             self.run_system(at, head, outside);
         }
@@ -519,7 +541,8 @@ impl Shard {
         if head.kind() == Kind::Sweep {
             let row = &self.table.sweeps[usize::from(head.message())];
             let total = (row.start)();
-            let end = self.stores[usize::from(row.store)].slots_used();
+            // SAFETY: one step.
+            let end = unsafe { self.stores[usize::from(row.store)].get() }.slots_used();
             let row = head.message();
             self.sweeps.push(Sweeping { row, total, token, next: 0, end });
             return;
@@ -567,26 +590,29 @@ impl Shard {
     fn run_sweeps(&mut self, _outside: &mut dyn Outside) {
         let Some(sweeping) = self.sweeps.first_mut() else { return };
         let row = &self.table.sweeps[usize::from(sweeping.row)];
-        let store = &mut self.stores[usize::from(row.store)];
+        let id = self.stores[usize::from(row.store)];
         let until = sweeping.end.min(sweeping.next + SLOTS_PER_POLL);
         while sweeping.next < until {
             let slot = sweeping.next;
             sweeping.next += 1;
+            // SAFETY: one step.
+            let store = unsafe { id.get() };
             if !store.is_live(slot) {
                 continue;
             }
-            self.current = Current::new(row.store, slot, None);
+            self.current = Current::new(id, slot, None);
             // SAFETY: the total is this sweep's, and the slot is live in the row's store.
             let visit = unsafe { (row.visit)(sweeping.total, store.at(slot)) };
             if visit == crate::sweep::Visit::Stop {
-                store.remove(slot);
+                // SAFETY: one step, after the user's code.
+                unsafe { id.get() }.remove(slot);
             }
         }
         self.current = Current::NONE;
         if sweeping.next == sweeping.end {
             let sweeping = self.sweeps.remove(0);
             let finish = self.table.sweeps[usize::from(sweeping.row)].finish;
-            let message = (self.rows.len() + usize::from(sweeping.row)) as u16;
+            let message = (self.table.rows.len() + usize::from(sweeping.row)) as u16;
             // SAFETY: the total was made by the row's `start` and is given up here.
             unsafe { finish(self, sweeping.total, sweeping.token, message) };
         }
@@ -604,9 +630,13 @@ impl Shard {
                 eprintln!("coreside: shard {} is broken: {reason}; aborting", self.core.shard);
                 std::process::abort();
             }
-            Stage::Activating => self.stores[usize::from(current.store)].discard(current.slot),
+            Stage::Activating => {
+                // SAFETY: one step, after the user's code.
+                current.store.into_iter().for_each(|id| unsafe { id.get() }.discard(current.slot));
+            }
             Stage::Turn => {
-                let store = &mut self.stores[usize::from(current.store)];
+                // SAFETY: one step, after the user's code.
+                let Some(store) = current.store.map(|id| unsafe { id.get() }) else { return };
                 if store.is_live(current.slot) {
                     // A second panic, in the state's own drop, leaks what it left.
                     let remove = || store.remove(current.slot);
@@ -633,8 +663,8 @@ impl Shard {
             let at = unsafe { self.core.queue.record(position) };
             // SAFETY: numbers in records are the table's.
             let row = unsafe { self.rows.get_unchecked(usize::from(head.message())) };
-            // SAFETY: a row's store is one of the shard's.
-            let store = unsafe { self.stores.get_unchecked(usize::from(row.store)) };
+            // SAFETY: one step.
+            let store = unsafe { row.store.get() };
             // SAFETY: the key follows the head.
             unsafe {
                 if row.key_words == 1 {
@@ -657,8 +687,8 @@ impl Shard {
             let at = unsafe { self.core.queue.record(position) };
             // SAFETY: numbers in records are the table's.
             let row = unsafe { self.rows.get_unchecked(usize::from(head.message())) };
-            // SAFETY: a row's store is one of the shard's.
-            let store = unsafe { self.stores.get_unchecked(usize::from(row.store)) };
+            // SAFETY: one step.
+            let store = unsafe { row.store.get() };
             // SAFETY: the key follows the head, whose upper half is the hint.
             unsafe {
                 let hint = if row.key_words == 1 {
@@ -693,6 +723,10 @@ impl Drop for Shard {
             let row = &table.sweeps[usize::from(sweeping.row)];
             // SAFETY: made by the row's `start`, given up here.
             unsafe { (row.drop_total)(sweeping.total) };
+        }
+        for store in std::mem::take(&mut self.stores) {
+            // SAFETY: the shard is going, and with it the rows that name the store.
+            unsafe { store.discard() };
         }
     }
 }

@@ -79,16 +79,19 @@ unsafe fn drop_entity<E>(at: *mut u8) {
     unsafe { at.cast::<E>().drop_in_place() };
 }
 
-/// The states of one entity type on one shard.
+/// The states of one entity type on one shard. What every turn reads fills the first cache line.
+#[repr(C, align(64))]
 pub(crate) struct Store {
     /// First slot; never moves.
     base: *mut u8,
-    layout: Layout,
-    hash: HashKey,
-    index: Index,
+    /// Bytes from one slot to the next.
+    stride: u32,
     /// Slots ever used.
     used: u32,
+    hash: HashKey,
+    index: Index,
     slots_max: u32,
+    layout: Layout,
     /// First free slot, plus one.
     free: u64,
     region: Region,
@@ -97,6 +100,37 @@ pub(crate) struct Store {
 // SAFETY: the pointer is into the region that the store owns. The entities inside need not be Send:
 // they are made, used and dropped by the one thread that drives the shard (`Shard` says how).
 unsafe impl Send for Store {}
+
+/// One of a shard's stores, by address: what every turn needs, resolved once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct StoreId(std::ptr::NonNull<Store>);
+
+impl StoreId {
+    /// Gives the store a fixed address. [`discard`](Self::discard) ends it.
+    pub(crate) fn new(store: Store) -> Self {
+        Self(std::ptr::NonNull::from(Box::leak(Box::new(store))))
+    }
+
+    /// The store.
+    ///
+    /// # Safety
+    /// It was not discarded, and no other reference to it is alive: the shard's code borrows a
+    /// store for one step at a time, never across user code.
+    #[inline(always)]
+    pub(crate) unsafe fn get<'a>(self) -> &'a mut Store {
+        // SAFETY: the caller's contract.
+        unsafe { &mut *self.0.as_ptr() }
+    }
+
+    /// Drops the store with all its entities.
+    ///
+    /// # Safety
+    /// It is not used afterwards.
+    pub(crate) unsafe fn discard(self) {
+        // SAFETY: made by Box::leak in `new`.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
 
 /// The store holds as many entities as it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,14 +146,16 @@ impl Store {
     /// The kernel's when the addresses cannot be reserved.
     pub(crate) fn new(layout: Layout, hash: HashKey, entities_max: usize) -> io::Result<Self> {
         let slots_max = entities_max.clamp(1, BYTES_MAX / layout.stride).min(u32::MAX as usize - 1);
+        assert!(layout.stride <= u32::MAX as usize / 2, "an entity's state is below 2 GiB");
         let region = Region::reserve(slots_max * layout.stride)?;
         let index = Index::new(slots_max)?;
         Ok(Self {
             base: region.start(),
-            layout,
+            stride: layout.stride as u32,
+            used: 0,
             hash,
             index,
-            used: 0,
+            layout,
             slots_max: slots_max as u32,
             free: 0,
             region,
@@ -146,7 +182,7 @@ impl Store {
     pub(crate) fn at(&self, slot: SlotNumber) -> *mut u8 {
         debug_assert!(slot < self.used);
         // SAFETY: slots below `used` lie in the usable part of the region.
-        unsafe { self.base.add(slot as usize * self.layout.stride) }
+        unsafe { self.base.add(slot as usize * self.stride as usize) }
     }
 
     /// The slot of `E` with this number.
@@ -199,8 +235,9 @@ impl Store {
     fn fetch_lines(&self, slot: SlotNumber) {
         let at = self.at(slot);
         prefetch(at);
-        if self.layout.stride > 64 || (at.addr() & 63) + self.layout.stride > 64 {
-            prefetch(at.wrapping_add(self.layout.stride.min(128) - 1));
+        let stride = self.stride as usize;
+        if (at.addr() & 63) + stride > 64 {
+            prefetch(at.wrapping_add(stride.min(128) - 1));
         }
     }
 
@@ -212,10 +249,7 @@ impl Store {
         key: [u64; KEY_WORDS],
     ) -> Option<SlotNumber> {
         let slot = hint.wrapping_sub(1);
-        if slot >= self.used {
-            return None;
-        }
-        self.is_live_key(slot, key).then_some(slot)
+        (slot < self.used && self.is_live_key(slot, key)).then_some(slot)
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@
 //! the node is built. The table is closed: nothing is added while the node runs, so each shard
 //! reads it without a lock, and a number that is in range is a handler.
 
-#![expect(unsafe_code, reason = "values in records are dropped through the table")]
+#![expect(unsafe_code, reason = "values are dropped through the table, which is read unchecked")]
 
 use std::any::TypeId;
 use std::hash::{Hash, Hasher};
@@ -15,7 +15,7 @@ use crate::entity::{Entity, Handler, Message};
 use crate::pending::Outside;
 use crate::record::{Head, Kind, Word};
 use crate::shard::Shard;
-use crate::store::Layout;
+use crate::store::{Layout, StoreId};
 use crate::sweep::SweepRow;
 
 /// Everything registered on a node; shared by its shards.
@@ -33,8 +33,8 @@ pub(crate) struct TypeRow {
     pub(crate) layout: Layout,
 }
 
-/// Runs the turn of the record at the pointer.
-pub(crate) type Run = unsafe fn(&mut Shard, &mut dyn Outside, *mut Word, Head);
+/// Runs the turn of the record at the pointer, on an entity of the store.
+pub(crate) type Run = unsafe fn(&mut Shard, &mut dyn Outside, *mut Word, Head, StoreId);
 
 /// Drops the value at the pointer.
 pub(crate) type DropValue = unsafe fn(*mut Word);
@@ -42,7 +42,8 @@ pub(crate) type DropValue = unsafe fn(*mut Word);
 /// One message type of one entity type.
 #[derive(Clone, Copy)]
 pub(crate) struct Row {
-    pub(crate) run: Run,
+    pub(crate) run_tell: Run,
+    pub(crate) run_ask: Run,
     /// The number of the entity type, which is the number of its store on each shard.
     pub(crate) store: u16,
     pub(crate) key_words: u16,
@@ -97,40 +98,65 @@ impl Table {
     }
 }
 
-/// Type to number: a small open-addressed table of the compiler's type identifiers, built once.
+/// Type to number: a small hash table of the compiler's type identifiers, built once.
 ///
 /// # Cost
-/// A look-up is a handful of instructions: the identifier is a constant of the caller's code, so
-/// its place in the table is too, and it is compared with what stands there.
+/// The identifier is a constant of the caller's code, and the table is made so that no two share a
+/// cell: one multiplication, one load, one comparison.
 #[derive(Clone)]
 pub(crate) struct Directory {
-    cells: Box<[Option<(TypeId, u16)>]>,
+    cells: Box<[Cell]>,
+    multiplier: u64,
+    shift: u32,
 }
 
+#[derive(Clone, Copy)]
+struct Cell {
+    id: TypeId,
+    number: u16,
+}
+
+/// Tries per size of the table before it is made larger.
+const TRIES: u64 = 1000;
+
 impl Directory {
+    /// The directory of these types, which must differ.
     pub(crate) fn new(entries: &[(TypeId, u16)]) -> Self {
-        let capacity = (entries.len() * 4).next_power_of_two().max(16);
-        let mut cells = vec![None; capacity].into_boxed_slice();
-        for (id, number) in entries {
-            let mut at = place(id) & (capacity - 1);
-            while cells[at].is_some() {
-                at = (at + 1) & (capacity - 1);
+        let mut bits = (entries.len() * 2).next_power_of_two().trailing_zeros().max(4);
+        loop {
+            // Odd multipliers from a Weyl sequence: arbitrary, and the same in every run.
+            let multipliers = (1..=TRIES).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+            for multiplier in multipliers {
+                if let Some(directory) = Self::without_collision(entries, bits, multiplier) {
+                    return directory;
+                }
             }
-            cells[at] = Some((*id, *number));
+            bits += 1;
         }
-        Self { cells }
+    }
+
+    fn without_collision(entries: &[(TypeId, u16)], bits: u32, multiplier: u64) -> Option<Self> {
+        // A type that nobody registers, because nobody else can name it.
+        struct Nothing;
+        let free = TypeId::of::<Nothing>();
+        let shift = u64::BITS - bits;
+        let mut cells = vec![Cell { id: free, number: 0 }; 1 << bits];
+        for (id, number) in entries {
+            let cell = &mut cells[(bits_of(id).wrapping_mul(multiplier) >> shift) as usize];
+            if cell.id != free {
+                return None;
+            }
+            *cell = Cell { id: *id, number: *number };
+        }
+        Some(Self { cells: cells.into_boxed_slice(), multiplier, shift })
     }
 
     #[inline(always)]
     fn find(&self, id: TypeId) -> Option<u16> {
-        let mut at = place(&id) & (self.cells.len() - 1);
-        loop {
-            match self.cells[at] {
-                Some((there, number)) if there == id => return Some(number),
-                None => return None,
-                Some(_) => at = (at + 1) & (self.cells.len() - 1),
-            }
-        }
+        let at = (bits_of(&id).wrapping_mul(self.multiplier) >> self.shift) as usize;
+        // SAFETY: the shift leaves as many bits as the number of cells has.
+        let cell = unsafe { self.cells.get_unchecked(at) };
+        (cell.id == id).then_some(cell.number)
     }
 
     /// The number of message `M` to entity `E`.
@@ -179,7 +205,7 @@ fn not_registered(entity: &str, what: &str) -> ! {
 
 /// The identifier's own bits: it is a hash already.
 #[inline(always)]
-fn place(id: &TypeId) -> usize {
+fn bits_of(id: &TypeId) -> u64 {
     struct Bits(u64);
     impl Hasher for Bits {
         #[inline(always)]
@@ -199,7 +225,7 @@ fn place(id: &TypeId) -> usize {
     }
     let mut bits = Bits(0);
     id.hash(&mut bits);
-    bits.finish() as usize
+    bits.finish()
 }
 
 #[cfg(test)]

@@ -21,10 +21,10 @@ use crate::entity::{Address, Answer, Entity, Handler, Later, Message, Via};
 use crate::index::SlotNumber;
 use crate::key::Key;
 use crate::pending::{Captured, Outcome, Outside, When};
-use crate::record::{Head, Kind, Payload, Word};
+use crate::record::{Head, Payload, Word};
 use crate::reply::{AskError, ReplyTo, Token};
 use crate::shard::{Core, Current, Full, Shard};
-use crate::store::{Slot, narrow};
+use crate::store::{Slot, StoreId, narrow};
 
 /// What a handler knows and may do during its turn.
 pub struct Cx<'a, E: Entity> {
@@ -162,20 +162,21 @@ struct Asker<F> {
 /// Runs the turn of one tell or ask.
 ///
 /// # Safety
-/// `at` is a record of message `M` to entity `E`, whose value is given up; `head` is its head;
-/// `shard` was built from the table that has this function in the record's row.
-pub(crate) unsafe fn run<E: Handler<M>, M: Message>(
+/// `at` is a record of message `M` to entity `E`, whose value is given up, and an ask if `ASK`;
+/// `head` is its head; `store` is this shard's store of `E`.
+pub(crate) unsafe fn run<const ASK: bool, E: Handler<M>, M: Message>(
     shard: &mut Shard,
     outside: &mut dyn Outside,
     at: *mut Word,
     head: Head,
+    store: StoreId,
 ) {
     // SAFETY: the caller's contract; the number of key words is that of E.
     unsafe {
         if E::Key::WORDS == 1 {
-            run_keyed::<1, E, M>(shard, outside, at, head);
+            run_keyed::<1, ASK, E, M>(shard, outside, at, head, store);
         } else {
-            run_keyed::<2, E, M>(shard, outside, at, head);
+            run_keyed::<2, ASK, E, M>(shard, outside, at, head, store);
         }
     }
 }
@@ -183,46 +184,43 @@ pub(crate) unsafe fn run<E: Handler<M>, M: Message>(
 /// # Safety
 /// As for [`run`], and `KEY_WORDS` is that of `E`.
 #[inline(always)]
-unsafe fn run_keyed<const KEY_WORDS: usize, E: Handler<M>, M: Message>(
+unsafe fn run_keyed<const KEY_WORDS: usize, const ASK: bool, E: Handler<M>, M: Message>(
     shard: &mut Shard,
     outside: &mut dyn Outside,
     at: *mut Word,
     head: Head,
+    id: StoreId,
 ) {
     // SAFETY: the key follows the head.
     let key = unsafe { at.add(1).cast::<[u64; KEY_WORDS]>().read() };
-    let mut value_at = 1 + KEY_WORDS;
-    let token = if head.kind() == Kind::Ask {
+    let token = ASK.then(|| {
         // SAFETY: in an ask the token follows the key.
-        let bits = unsafe { at.add(value_at).cast::<u64>().read() };
-        value_at += 1;
-        Some(Token::from_bits(bits))
-    } else {
-        None
-    };
+        Token::from_bits(unsafe { at.add(1 + KEY_WORDS).cast::<u64>().read() })
+    });
     // SAFETY: the value follows, and the record is given up. It is taken out before the handler
     // runs, which may make the queue grow and move.
-    let message = unsafe { Payload::<M>::read(at.add(value_at)) };
+    let message = unsafe { Payload::<M>::read(at.add(1 + KEY_WORDS + usize::from(ASK))) };
 
-    let number = shard.rows[usize::from(head.message())].store;
-    let store = &shard.stores[usize::from(number)];
-    let slot = match store.by_hint(head.upper(), key).or_else(|| store.find(key)) {
+    // SAFETY: one step; no other reference to a store is alive.
+    let store = unsafe { id.get() };
+    let slot = match store.by_hint(head.upper(), key) {
         Some(slot) => slot,
-        None => match activate::<KEY_WORDS, E>(shard, number, key, token) {
+        None => match store.find(key) {
             Some(slot) => slot,
-            None => return shard.refuse::<E, M>(token, message, outside),
+            None => match activate::<KEY_WORDS, E>(shard, id, key, token) {
+                Some(slot) => slot,
+                None => return shard.refuse::<E, M>(token, message),
+            },
         },
     };
-
-    let place = shard.stores[usize::from(number)].slot::<KEY_WORDS, E>(slot);
-    shard.current = Current::new(number, slot, token);
-    // SAFETY: the slot is live, so its head and state are initialised.
-    let generation = unsafe { (*place).head.generation };
+    let place = store.slot::<KEY_WORDS, E>(slot);
+    shard.current = Current::new(id, slot, token);
     let mut cx = Cx {
         core: &mut shard.core,
+        // SAFETY: the slot is live, so its head is initialised.
+        generation: unsafe { (*place).head.generation },
         key: E::Key::from_words(widen(key)),
         slot,
-        generation,
         token,
         message: head.message(),
         stop: false,
@@ -232,31 +230,34 @@ unsafe fn run_keyed<const KEY_WORDS: usize, E: Handler<M>, M: Message>(
     let entity = unsafe { (*place).entity.assume_init_mut() };
     let answer = entity.handle(message, &mut cx);
     let stop = cx.stop;
-    if let Some(token) = token {
-        if let Some(reply) = answer.into_reply() {
-            shard.reply::<M::Reply>(token, head.message(), reply, outside);
+    match token {
+        Some(token) => {
+            if let Some(reply) = answer.into_reply() {
+                shard.reply::<M::Reply>(token, head.message(), reply, outside);
+            }
         }
-    } else {
-        drop(answer);
+        None => drop(answer),
     }
     if stop {
-        shard.stores[usize::from(number)].remove(slot);
+        // SAFETY: one step.
+        unsafe { id.get() }.remove(slot);
     }
-    shard.current = Current::NONE;
+    shard.current.clear();
 }
 
 /// Makes the state of `key`, which is not in memory. `None` when the store is full.
-#[cold]
+#[inline(never)]
 fn activate<const KEY_WORDS: usize, E: Entity>(
     shard: &mut Shard,
-    number: u16,
+    id: StoreId,
     key: [u64; KEY_WORDS],
     token: Option<Token>,
 ) -> Option<SlotNumber> {
-    let store = &mut shard.stores[usize::from(number)];
+    // SAFETY: one step; no other reference to a store is alive.
+    let store = unsafe { id.get() };
     let slot = store.claim(key).ok()?;
     let place = store.slot::<KEY_WORDS, E>(slot);
-    shard.current = Current::activating(number, slot, token);
+    shard.current = Current::activating(id, slot, token);
     // SAFETY: a claimed slot's head is initialised.
     let generation = unsafe { (*place).head.generation };
     let key = E::Key::from_words(widen(key));
@@ -273,9 +274,10 @@ fn activate<const KEY_WORDS: usize, E: Entity>(
     let entity = E::activate(key, &mut cx);
     // SAFETY: the slot was claimed for this state, and nothing was written there yet.
     unsafe { (*place).entity.write(entity) };
-    let store = &mut shard.stores[usize::from(number)];
+    // SAFETY: one step, after the user's code.
+    let store = unsafe { id.get() };
     let settled = store.settle::<KEY_WORDS>(slot);
-    shard.current = Current::NONE;
+    shard.current.clear();
     if settled.is_err() {
         // SAFETY: just written; not filed, so nobody else finds it.
         unsafe { (*place).entity.assume_init_drop() };
@@ -306,49 +308,51 @@ unsafe fn resume<S: Entity, R, F>(
         Outcome::Error(error) => Err(error),
         Outcome::Forget => return,
     };
-    let number = shard.core.directory.entity::<S>();
-    let store = &shard.stores[usize::from(number)];
+    let id = shard.stores[usize::from(shard.core.directory.entity::<S>())];
+    // SAFETY: one step; no other reference to a store is alive.
+    let store = unsafe { id.get() };
     if !store.is_live(slot) || store.generation(slot) != generation {
         shard.core.stats.answers_unclaimed += 1;
         return;
     }
-    shard.current = Current::new(number, slot, None);
+    shard.current = Current::new(id, slot, None);
     let stop = if S::Key::WORDS == 1 {
-        answer_in_turn::<1, S, R, F>(shard, number, slot, generation, answer, then)
+        answer_in_turn(shard, store.slot::<1, S>(slot), slot, answer, then)
     } else {
-        answer_in_turn::<2, S, R, F>(shard, number, slot, generation, answer, then)
+        answer_in_turn(shard, store.slot::<2, S>(slot), slot, answer, then)
     };
     if stop {
-        shard.stores[usize::from(number)].remove(slot);
+        // SAFETY: one step, after the user's code.
+        unsafe { id.get() }.remove(slot);
     }
-    shard.current = Current::NONE;
+    shard.current.clear();
 }
 
-/// Calls `then` with the live entity in `slot`; returns whether the entity is to stop.
+/// Calls `then` with the live entity in `place`; returns whether the entity is to stop.
 fn answer_in_turn<const KEY_WORDS: usize, S: Entity, R, F>(
     shard: &mut Shard,
-    number: u16,
+    place: *mut Slot<KEY_WORDS, S>,
     slot: SlotNumber,
-    generation: u32,
     answer: Result<R, AskError>,
     then: F,
 ) -> bool
 where
     F: FnOnce(&mut S, Result<R, AskError>, &mut Cx<'_, S>) + 'static,
 {
-    let place = shard.stores[usize::from(number)].slot::<KEY_WORDS, S>(slot);
-    // SAFETY: the slot is live, so its key and state are initialised; this turn is the only user.
-    let (key, entity) = unsafe { ((*place).head.key, (*place).entity.assume_init_mut()) };
+    // SAFETY: the slot is live, so its head is initialised.
+    let head = unsafe { &(*place).head };
     let mut cx = Cx {
         core: &mut shard.core,
-        key: S::Key::from_words(widen(key)),
+        generation: head.generation,
+        key: S::Key::from_words(widen(head.key)),
         slot,
-        generation,
         token: None,
         message: 0,
         stop: false,
         entity: PhantomData,
     };
+    // SAFETY: the state is initialised, and this turn is the only user.
+    let entity = unsafe { (*place).entity.assume_init_mut() };
     then(entity, answer, &mut cx);
     cx.stop
 }
