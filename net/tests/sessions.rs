@@ -97,6 +97,7 @@ fn a_peer_that_breaks_the_protocol_reads_why_in_redis_words() {
         ("*99999999999999999999\r\n".to_owned(), "invalid multibulk length"),
         (format!("*{long}"), "too big mbulk count string"),
         ("*1\r\nx\r\n".to_owned(), "expected '$', got 'x'"),
+        ("*1\r\n\r\n".to_owned(), "expected '$', got ' '"),
         ("*1\r\n$x\r\n".to_owned(), "invalid bulk length"),
         ("*1\r\n$-1\r\n".to_owned(), "invalid bulk length"),
         ("*1\r\n$04\r\n".to_owned(), "invalid bulk length"),

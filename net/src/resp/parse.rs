@@ -241,7 +241,9 @@ impl Parser {
             self.scanned = end;
             return Ok(None);
         }
-        Ok(Some((parse_i64(&bytes[self.at + 1..end]), end + 2)))
+        // The line may end with its first byte, where a kind should stand.
+        let number = bytes[self.at..end].get(1..).and_then(parse_i64);
+        Ok(Some((number, end + 2)))
     }
 
     /// The index of the first `terminator` at or behind `self.at`, searched once.

@@ -1,5 +1,7 @@
 //! One session over a fake shard: bytes in, bytes out.
 
+#![allow(dead_code, reason = "every test uses a part of it")]
+
 use coreside_net::resp::{Limits, SessionId, Sessions};
 
 use super::fake::Fake;

@@ -1,5 +1,7 @@
 //! A shard of functions: what it answers depends on the request alone, when it answers on the test.
 
+#![allow(dead_code, reason = "every test uses a part of it")]
+
 use coreside_net::resp::{Entry, Intake};
 use coreside_shard::{
     Args, ArgumentError, AskError, CallError, Each, Outside, Ticket, ToValue, ValueWriter,

@@ -1,5 +1,7 @@
 //! A net over a fake shard, driven by a thread of its own until it is dropped.
 
+#![allow(dead_code, reason = "every test uses a part of it")]
+
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,17 +14,17 @@ use super::fake::Fake;
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     thread: Option<JoinHandle<NetStats>>,
 }
 
 #[derive(Default)]
-struct Shared {
+pub(crate) struct Shared {
     drain: AtomicBool,
-    congested: AtomicBool,
+    pub(crate) congested: AtomicBool,
     passes: AtomicU64,
     idle_passes: AtomicU64,
-    commands: AtomicU64,
+    pub(crate) commands: AtomicU64,
     connections: AtomicU64,
 }
 
@@ -51,16 +53,8 @@ impl Server {
         stream
     }
 
-    pub(crate) fn commands(&self) -> u64 {
-        self.shared.commands.load(Ordering::SeqCst)
-    }
-
     pub(crate) fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn set_congested(&self, congested: bool) {
-        self.shared.congested.store(congested, Ordering::SeqCst);
     }
 
     /// Waits until the server has made passes in which it found nothing to do.
