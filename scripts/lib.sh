@@ -160,7 +160,7 @@ step() {
     mkdir -p "$target/logs"
     printf '%s%-12s%s ' "$bold" "$name" "$plain"
     patience=20
-    run "$log" env CARGO_TERM_COLOR=never CARGO_TERM_PROGRESS_WHEN=never "$@" || status=$?
+    run "$log" env TERM=dumb CARGO_TERM_COLOR=never CARGO_TERM_PROGRESS_WHEN=never "$@" || status=$?
     patience=5
     read -r ok failed < <(count_tests "$log")
     passed=$((passed + ok))
@@ -178,6 +178,8 @@ step() {
     printf '\n%d passed, %d failed\n' "$passed" "$failed"
     exit 1
 }
+
+skip() { printf '%s%-12s%s skipped: %s\n' "$bold" "$1" "$plain" "$2"; }
 
 # Ends a gate whose steps all passed.
 summary() {
