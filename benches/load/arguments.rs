@@ -12,7 +12,7 @@ use crate::cores;
 /// the target's capacity. `--rate` opens the loop: requests fall due on a fixed schedule and their
 /// latency counts from then, so that a slow target cannot hide its own delays.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "coreside-load", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "coreside-load", version, verbatim_doc_comment, after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Target as HOST:PORT; repeat it to spread the connections over several
     #[arg(long, default_value = "127.0.0.1:6379", value_delimiter = ',', value_name = "HOST:PORT")]
