@@ -152,6 +152,8 @@ start_node() {
 
 passed=0
 steps_began=$SECONDS
+# What hangs is ended; the slowest step takes a few minutes.
+step_seconds_max=1200
 
 # step NAME TESTS-AT-LEAST COMMAND..: runs one; a step that should run tests and ran none has failed.
 step() {
@@ -160,7 +162,7 @@ step() {
     mkdir -p "$target/logs"
     printf '%s%-12s%s ' "$bold" "$name" "$plain"
     patience=20
-    run "$log" env TERM=dumb CARGO_TERM_COLOR=never CARGO_TERM_PROGRESS_WHEN=never "$@" || status=$?
+    run "$log" timeout --kill-after=30 "$step_seconds_max" env TERM=dumb CARGO_TERM_COLOR=never CARGO_TERM_PROGRESS_WHEN=never "$@" || status=$?
     patience=5
     read -r ok failed < <(count_tests "$log")
     passed=$((passed + ok))
@@ -171,9 +173,10 @@ step() {
         return
     fi
     printf '%sFAILED%s after %d s\n\n' "$red" "$plain" $((SECONDS - began))
+    if ((status == 124)); then note "ended after $step_seconds_max s"; fi
     if ((status == 0 && failed == 0)); then note "expected at least $least test(s), found $ok"; fi
     tail -n 40 "$log"
-    printf '\nThe whole output: %s\nThe command:      %s\n' "$log" "$*"
+    printf '\nThe whole output: %s\nThe command:      %s\n' "$log" "${*@Q}"
     if ((failed == 0)); then failed=1; fi
     printf '\n%d passed, %d failed\n' "$passed" "$failed"
     exit 1
