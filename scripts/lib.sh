@@ -52,7 +52,9 @@ start() {
     if [[ $log == - ]]; then
         "$@" </dev/null &
     else
-        "$@" </dev/null >"$log" 2>&1 &
+        # Emptied here, not by the child: nobody may find lines of an earlier run in it.
+        : >"$log"
+        "$@" </dev/null >>"$log" 2>&1 &
     fi
     set +m
     started_pid=$!
@@ -162,7 +164,8 @@ step() {
     mkdir -p "$target/logs"
     printf '%s%-12s%s ' "$bold" "$name" "$plain"
     patience=20
-    run "$log" timeout --kill-after=30 "$step_seconds_max" env TERM=dumb CARGO_TERM_COLOR=never CARGO_TERM_PROGRESS_WHEN=never "$@" || status=$?
+    run "$log" timeout --kill-after=30 "$step_seconds_max" \
+        env TERM=dumb CARGO_TERM_COLOR=never CARGO_TERM_PROGRESS_WHEN=never "$@" || status=$?
     patience=5
     read -r ok failed < <(count_tests "$log")
     passed=$((passed + ok))
