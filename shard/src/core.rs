@@ -8,7 +8,7 @@ use crate::doorbell::Doorbell;
 use crate::entity::{Handler, Message};
 use crate::key::{HashKey, Key};
 use crate::peer::Peer;
-use crate::pending::Pending;
+use crate::pending::{Pending, Resume, When};
 use crate::queue::RunQueue;
 use crate::record::{Head, Kind, Payload, Word};
 use crate::reply::{AskError, Token};
@@ -80,30 +80,49 @@ impl Core {
         self.now.monotonic_ns.saturating_add(self.ask_timeout_ns)
     }
 
-    /// Sends a message to `key`, wherever it lives.
+    /// Sends a message to `key`, wherever it lives, and expects no answer.
     #[inline(always)]
-    pub(crate) fn send<E: Handler<M>, M: Message>(
+    pub(crate) fn tell<E: Handler<M>, M: Message>(
         &mut self,
         key: E::Key,
         message: M,
-        ask: impl FnOnce(&mut Self) -> Option<Token>,
-        asks: bool,
     ) -> Result<(), Full<M>> {
         let number = self.directory.message::<E, M>();
-        let words = 1 + E::Key::WORDS + usize::from(asks) + Payload::<M>::WORDS;
+        let words = 1 + E::Key::WORDS + Payload::<M>::WORDS;
         let Some(at) = self.reserve(key, words) else { return Err(Full(message)) };
-        let kind = if asks { Kind::Ask } else { Kind::Tell };
+        // SAFETY: `words` words were reserved, and here are head, key and value: all of them.
+        unsafe {
+            at.cast::<u64>().write(Head::new(Kind::Tell, words, number).bits());
+            write_key(at.add(1), key);
+            Payload::<M>::write(at.add(1 + E::Key::WORDS), message);
+        }
+        Ok(())
+    }
+
+    /// Sends a message to `key`, wherever it lives; `resume` gets the answer, with `continuation`.
+    /// Both come back when a bound is reached.
+    #[inline(always)]
+    pub(crate) fn ask<E: Handler<M>, M: Message, F>(
+        &mut self,
+        key: E::Key,
+        message: M,
+        continuation: F,
+        (resume, when): (Resume, When),
+        deadline_ns: u64,
+    ) -> Result<(), (M, F)> {
+        let number = self.directory.message::<E, M>();
+        let words = 2 + E::Key::WORDS + Payload::<M>::WORDS;
+        if !self.pending.has_room() {
+            return Err((message, continuation));
+        }
+        let Some(at) = self.reserve(key, words) else { return Err((message, continuation)) };
+        let token = self.pending.insert(continuation, resume, when, deadline_ns);
         // SAFETY: `words` words were reserved, and here are head, key, token and value: all of them.
         unsafe {
-            at.cast::<u64>().write(Head::new(kind, words, number).bits());
+            at.cast::<u64>().write(Head::new(Kind::Ask, words, number).bits());
             write_key(at.add(1), key);
-            let mut value_at = 1 + E::Key::WORDS;
-            if asks {
-                let token = ask(self).map_or(0, Token::bits);
-                at.add(value_at).cast::<u64>().write(token);
-                value_at += 1;
-            }
-            Payload::<M>::write(at.add(value_at), message);
+            at.add(1 + E::Key::WORDS).cast::<u64>().write(token.bits());
+            Payload::<M>::write(at.add(2 + E::Key::WORDS), message);
         }
         Ok(())
     }

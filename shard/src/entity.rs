@@ -11,6 +11,10 @@ use crate::registry::Registration;
 use crate::turn::Cx;
 
 /// State plus behaviour with a stable address.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an entity",
+    label = "put `#[entity]` on the type, or implement `Entity` by hand"
+)]
 pub trait Entity: Sized + 'static {
     /// What an entity is called within its type.
     type Key: Key;

@@ -46,5 +46,5 @@ pub use ring::{Consumer, Producer, RingFull, ring};
 pub use shard::{CallError, Full, Shard, Wake};
 pub use sweep::{Sweep, Visit};
 pub use table::Table;
-pub use turn::{Call, Cx};
+pub use turn::{Call, Cx, NotAsked};
 pub use value::{Args, ArgumentError, FromArguments, Span, ToValue, ValueWriter, parse_integer};

@@ -89,10 +89,6 @@ pub(crate) struct Taken {
     pub(crate) captured: [Word; CAPTURE_WORDS],
 }
 
-/// No place for another ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PendingFull;
-
 const NO_PLACE: u32 = u32::MAX;
 
 /// How often the deadlines are looked at: an ask ends at most this long after its deadline, and
@@ -126,7 +122,15 @@ impl Pending {
         self.free != NO_PLACE || self.places.len() < self.places_max as usize
     }
 
+    /// Whether `count` more asks may wait.
+    pub(crate) fn has_room_for(&self, count: usize) -> bool {
+        self.len + count <= self.places_max as usize
+    }
+
     /// Keeps a continuation and returns the token that names it.
+    ///
+    /// # Panics
+    /// Without [room](Self::has_room).
     #[inline]
     pub(crate) fn insert<F>(
         &mut self,
@@ -134,13 +138,13 @@ impl Pending {
         resume: Resume,
         when: When,
         deadline_ns: u64,
-    ) -> Result<Token, PendingFull> {
+    ) -> Token {
         let number = if self.free != NO_PLACE {
             let number = self.free;
             self.free = self.places[number as usize].next_free;
             number
         } else {
-            self.add_place()?
+            self.add_place()
         };
         let place = &mut self.places[number as usize];
         place.generation = place.generation.wrapping_add(1) & Token::GENERATION_MASK;
@@ -150,14 +154,12 @@ impl Pending {
         // SAFETY: the place has CAPTURE_WORDS words, which is what `Captured` needs.
         unsafe { Captured::<F>::write(place.captured.as_mut_ptr(), continuation) };
         self.len += 1;
-        Ok(Token::new(self.shard, number, place.generation))
+        Token::new(self.shard, number, place.generation)
     }
 
     #[cold]
-    fn add_place(&mut self) -> Result<u32, PendingFull> {
-        if self.places.len() >= self.places_max as usize {
-            return Err(PendingFull);
-        }
+    fn add_place(&mut self) -> u32 {
+        assert!(self.has_room(), "whoever asks has looked for room");
         self.places.push(Place {
             generation: 0,
             next_free: NO_PLACE,
@@ -166,7 +168,7 @@ impl Pending {
             captured: [Word::uninit(); CAPTURE_WORDS],
             when: When::AtOnce,
         });
-        Ok(self.places.len() as u32 - 1)
+        self.places.len() as u32 - 1
     }
 
     /// When the continuation of `token` may run; `None` when nobody waits for it (any more).
@@ -267,7 +269,7 @@ mod tests {
     unsafe fn ignore(_: *mut Word, _: Outcome, _: &mut Shard, _: &mut dyn Outside) {}
 
     fn insert(pending: &mut Pending, deadline_ns: u64) -> Token {
-        pending.insert((), ignore, When::AtOnce, deadline_ns).expect("room")
+        pending.insert((), ignore, When::AtOnce, deadline_ns)
     }
 
     #[test]
@@ -302,7 +304,6 @@ mod tests {
         insert(&mut pending, 0);
         insert(&mut pending, 0);
         assert!(!pending.has_room());
-        assert!(pending.insert((), ignore, When::AtOnce, 0).is_err());
     }
 
     #[test]

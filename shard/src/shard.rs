@@ -23,7 +23,7 @@ use crate::config::{LookAhead, MeshEnd, Now, Placement, Progress, ShardConfig, S
 use crate::entity::{Entity, Handler, Message};
 use crate::index::SlotNumber;
 use crate::key::HashKey;
-use crate::pending::{Outcome, Outside, Taken, Ticket, When};
+use crate::pending::{Outcome, Outside, Resume, Taken, Ticket, When};
 use crate::record::{Head, Kind, Payload, RECORD_WORDS_MAX, Word, copy_words};
 use crate::reply::{AskError, Token};
 use crate::ring::Consumer;
@@ -215,7 +215,7 @@ impl Shard {
         key: E::Key,
         message: M,
     ) -> Result<(), Full<M>> {
-        self.core.send::<E, M>(key, message, |_| None, false)
+        self.core.tell::<E, M>(key, message)
     }
 
     /// Sends one message from outside of the shard; `then` runs with the answer, once, at the
@@ -236,14 +236,9 @@ impl Shard {
         M: Message,
         F: FnOnce(Result<M::Reply, AskError>, &mut dyn Outside) + 'static,
     {
-        if !self.core.pending.has_room() {
-            return Err(Full(message));
-        }
-        let keep = |core: &mut Core| {
-            let resume = answer_at_once::<M::Reply, F>;
-            core.pending.insert(then, resume, When::AtOnce, deadline_ns).ok()
-        };
-        self.core.send::<E, M>(key, message, keep, true)
+        let resume = (answer_at_once::<M::Reply, F> as Resume, When::AtOnce);
+        let asked = self.core.ask::<E, M, F>(key, message, then, resume, deadline_ns);
+        asked.map_err(|(message, _)| Full(message))
     }
 
     /// Sends one message whose answer goes to [`Outside::answer`] under `ticket`.
@@ -308,6 +303,9 @@ impl Shard {
     {
         let number = self.core.directory.sweep::<E, S>();
         let shards = self.core.shards();
+        if !self.core.pending.has_room_for(usize::from(shards)) {
+            return Err(AskError::NotSent);
+        }
         let gather = Gather::new(shards, then);
         let deadline_ns = self.core.now.monotonic_ns.saturating_add(SWEEP_TIMEOUT_NS);
         for shard in 0..shards {
@@ -318,11 +316,7 @@ impl Shard {
                 }
             };
             let resume = answer_at_once_of(&then);
-            let token = self
-                .core
-                .pending
-                .insert(then, resume, When::AtOnce, deadline_ns)
-                .map_err(|_| AskError::NotSent)?;
+            let token = self.core.pending.insert(then, resume, When::AtOnce, deadline_ns);
             self.core.sweep_record(shard, number, token);
         }
         Ok(())
@@ -436,7 +430,7 @@ impl Shard {
 
     /// Answers a message that found no room for its entity.
     #[cold]
-    pub(crate) fn refuse<E: Handler<M>, M: Message>(&mut self, token: Option<Token>, message: M) {
+    pub(crate) fn refuse<M>(&mut self, token: Option<Token>, message: M) {
         self.core.stats.refused += 1;
         if let Some(token) = token {
             self.core.error_record(token, AskError::NotSent);
@@ -754,7 +748,7 @@ unsafe fn answer_at_once<R, F>(
 }
 
 /// [`answer_at_once`] for a closure whose type has no name.
-fn answer_at_once_of<R, F>(_: &F) -> crate::pending::Resume
+fn answer_at_once_of<R, F>(_: &F) -> Resume
 where
     F: FnOnce(Result<R, AskError>, &mut dyn Outside),
 {

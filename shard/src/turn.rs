@@ -20,7 +20,7 @@ use std::marker::PhantomData;
 use crate::entity::{Address, Answer, Entity, Handler, Later, Message, Via};
 use crate::index::SlotNumber;
 use crate::key::Key;
-use crate::pending::{Captured, Outcome, Outside, When};
+use crate::pending::{Captured, Outcome, Outside, Resume, When};
 use crate::record::{Head, Payload, Word};
 use crate::reply::{AskError, ReplyTo, Token};
 use crate::shard::{Core, Current, Full, Shard};
@@ -118,7 +118,7 @@ impl<S: Entity, E: Handler<M>, M: Message> Call<'_, '_, S, E, M> {
     /// for messages up to [`INLINE_BYTES_MAX`](crate::INLINE_BYTES_MAX) bytes, one for larger ones.
     #[inline(always)]
     pub fn try_tell(self) -> Result<(), Full<M>> {
-        self.cx.core.send::<E, M>(self.key, self.message, |_| None, false)
+        self.cx.core.tell::<E, M>(self.key, self.message)
     }
 
     /// Sends the message; the answer comes as a turn of its own, in which `then` runs with this
@@ -129,26 +129,40 @@ impl<S: Entity, E: Handler<M>, M: Message> Call<'_, '_, S, E, M> {
     /// one of the two, at the latest when the node's deadline for asks has passed.
     ///
     /// # Errors
-    /// [`Full`] with the message inside when a bound is reached; `then` is dropped.
+    /// [`NotAsked`] with the message and `then` inside when a bound is reached.
     ///
     /// # Cost
     /// Two records. No allocation while `then` captures at most 24 bytes.
     #[inline]
-    pub fn ask<F>(self, then: F) -> Result<(), Full<M>>
+    pub fn ask<F>(self, then: F) -> Result<(), NotAsked<M, F>>
     where
         F: FnOnce(&mut S, Result<M::Reply, AskError>, &mut Cx<'_, S>) + 'static,
     {
         let Cx { core, slot, generation, .. } = self.cx;
-        if !core.pending.has_room() {
-            return Err(Full(self.message));
-        }
         let asker = Asker { slot: *slot, generation: *generation, then };
-        let keep = |core: &mut Core| {
-            let deadline_ns = core.ask_deadline_ns();
-            let resume = resume::<S, M::Reply, F>;
-            core.pending.insert(asker, resume, When::InTurn, deadline_ns).ok()
-        };
-        core.send::<E, M>(self.key, self.message, keep, true)
+        let resume = (resume::<S, M::Reply, F> as Resume, When::InTurn);
+        let deadline_ns = core.ask_deadline_ns();
+        core.ask::<E, M, _>(self.key, self.message, asker, resume, deadline_ns)
+            .map_err(|(message, asker)| NotAsked { message, then: asker.then })
+    }
+}
+
+/// An ask that was not sent because a bound was reached.
+///
+/// # Examples
+/// To treat it as an answer that never came, call what was to get the answer:
+/// `(refused.then)(self, Err(AskError::NotSent), cx)`.
+#[derive(Clone, Copy)]
+pub struct NotAsked<M, F> {
+    /// The message.
+    pub message: M,
+    /// What was to get the answer.
+    pub then: F,
+}
+
+impl<M, F> std::fmt::Debug for NotAsked<M, F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NotAsked(a queue on the way to the entity is full)")
     }
 }
 
@@ -209,7 +223,7 @@ unsafe fn run_keyed<const KEY_WORDS: usize, const ASK: bool, E: Handler<M>, M: M
             Some(slot) => slot,
             None => match activate::<KEY_WORDS, E>(shard, id, key, token) {
                 Some(slot) => slot,
-                None => return shard.refuse::<E, M>(token, message),
+                None => return shard.refuse(token, message),
             },
         },
     };

@@ -1,0 +1,282 @@
+//! Driving a shard: on a thread of its own, by a glommio executor, on a core of its own if may be.
+//!
+//! One task does everything, in this order and for ever: completions of the net, jobs from
+//! outside, a poll of the shard, sends of the net. It yields to the executor when that asks for
+//! it, and sleeps when there was nothing to do for a while.
+//!
+//! # Sleeping
+//! Four things can bring work: the net's ring, another shard, a thread outside, the stop. All of
+//! them write the shard's eventfd, on which the executor waits in its own ring. The order on the way
+//! to sleep closes the race with each: say that we sleep ([`Doorbell`]), then look at everything
+//! once more, then wait.
+//!
+//! [`Doorbell`]: coreside_shard::Doorbell
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use coreside_net::{Facts, Net, NetConfig};
+use coreside_shard::{AskError, MeshEnd, Placement, Progress, Shard, ShardConfig, Table};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder};
+
+use crate::clock::Clock;
+use crate::handle::{Counts, Shared};
+use crate::ingress::Ingress;
+use crate::node::{Idle, NodeError};
+use crate::park::Parking;
+use crate::stopping::{Phase, Stopping};
+
+/// Where a shard's thread runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seat {
+    Core(usize),
+    Anywhere,
+}
+
+/// Everything that a shard's thread is given.
+pub(crate) struct Drive {
+    pub(crate) shard: ShardConfig,
+    pub(crate) table: Arc<Table>,
+    pub(crate) mesh: MeshEnd,
+    pub(crate) placement: Placement,
+    pub(crate) net: NetConfig,
+    pub(crate) listener: Option<TcpListener>,
+    pub(crate) idle: Idle,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) stopping: Arc<Stopping>,
+}
+
+/// A shard's thread.
+#[derive(Debug)]
+pub(crate) struct Running(ExecutorJoinHandle<()>);
+
+impl Running {
+    /// Waits for its end.
+    pub(crate) fn join(self) {
+        // A panic that reaches this thread's root has been reported by the panic hook.
+        let _ = self.0.join();
+    }
+}
+
+/// Jobs taken from outside per pass.
+const JOBS_PER_PASS: usize = 256;
+
+/// Passes between two updates of what the shard shows of itself.
+const PASSES_PER_REPORT: u32 = 1024;
+
+/// The longest sleep while asks wait for their deadline.
+const NAP: Duration = Duration::from_millis(5);
+
+impl Drive {
+    /// Starts the thread; `ready` hears how it went.
+    pub(crate) fn start(
+        self,
+        seat: Seat,
+        ready: Sender<Result<(), NodeError>>,
+    ) -> Result<Running, NodeError> {
+        let placement = match seat {
+            Seat::Core(core) => glommio::Placement::Fixed(core),
+            Seat::Anywhere => glommio::Placement::Unbound,
+        };
+        let name = format!("coreside-{}", self.mesh.shard());
+        LocalExecutorBuilder::new(placement)
+            .name(&name)
+            // Files are not used yet; the default would pin 10 MiB per shard.
+            .io_memory(64 << 10)
+            .spawn(move || async move {
+                match self.set_up() {
+                    Ok(mut driver) => {
+                        // Nobody listens any more if another shard failed to start.
+                        let _ = ready.send(Ok(()));
+                        drop(ready);
+                        driver.run().await;
+                    }
+                    Err(error) => {
+                        let _ = ready.send(Err(error));
+                    }
+                }
+            })
+            .map(Running)
+            .map_err(|error| NodeError::Executor(error.to_string()))
+    }
+
+    fn set_up(self) -> Result<Driver, NodeError> {
+        let number = self.mesh.shard();
+        let shared = Arc::clone(&self.shared);
+        let wake = move |shard: u16| shared.ingresses[usize::from(shard)].wake();
+        let port = self.listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let shard = Shard::new(&self.shard, self.table, self.mesh, self.placement, Arc::new(wake))
+            .map_err(NodeError::System)?;
+        let mut net = Net::new(self.net, self.listener).map_err(NodeError::Net)?;
+        net.register_eventfd(self.shared.ingresses[usize::from(number)].eventfd())
+            .map_err(NodeError::Net)?;
+        net.set_facts(Facts {
+            tcp_port: port.map_or(0, |address| address.port()),
+            ..Facts::default()
+        });
+        let spin = match self.idle {
+            Idle::Spin => None,
+            Idle::Park { spin } => Some(spin),
+        };
+        let parking = Parking::new(self.shared.ingresses[usize::from(number)].eventfd())
+            .map_err(NodeError::System)?;
+        Ok(Driver {
+            number,
+            shard,
+            net,
+            clock: Clock::new(),
+            spin,
+            parking,
+            shared: self.shared,
+            stopping: self.stopping,
+            passes: 0,
+        })
+    }
+}
+
+/// One shard with its sockets, on its thread.
+struct Driver {
+    number: u16,
+    shard: Shard,
+    net: Net,
+    clock: Clock,
+    /// How long to look for work before sleeping; `None` for ever.
+    spin: Option<Duration>,
+    parking: Parking,
+    shared: Arc<Shared>,
+    stopping: Arc<Stopping>,
+    passes: u32,
+}
+
+impl Driver {
+    async fn run(&mut self) {
+        let mut idle_since_ns = None;
+        while self.stopping.phase() == Phase::Running {
+            if self.pass() {
+                idle_since_ns = None;
+            } else if let Some(spin) = self.spin {
+                let now_ns = self.clock.monotonic_ns();
+                let since_ns = *idle_since_ns.get_or_insert(now_ns);
+                if now_ns - since_ns >= spin.as_nanos() as u64 {
+                    self.park().await;
+                    idle_since_ns = None;
+                }
+            } else {
+                std::hint::spin_loop();
+            }
+            glommio::yield_if_needed().await;
+        }
+        self.drain().await;
+        self.end();
+    }
+
+    /// One pass over everything that may have work. Returns whether anything had.
+    fn pass(&mut self) -> bool {
+        let now = self.clock.now();
+        let received = self.net.receive(&mut self.shard);
+        let jobs = self.take_jobs();
+        let progress: Progress = self.shard.poll(now, self.net.outside());
+        let sent = match self.net.flush() {
+            Ok(sent) => sent,
+            Err(error) => {
+                eprintln!("coreside: shard {}: {error}; stopping the node", self.number);
+                self.stopping.begin();
+                0
+            }
+        };
+        self.passes = self.passes.wrapping_add(1);
+        if self.passes.is_multiple_of(PASSES_PER_REPORT) {
+            self.report();
+        }
+        received + jobs + sent > 0 || !progress.is_idle()
+    }
+
+    fn ingress(&self) -> &Ingress {
+        &self.shared.ingresses[usize::from(self.number)]
+    }
+
+    fn take_jobs(&mut self) -> usize {
+        let mut count = 0;
+        while count < JOBS_PER_PASS && !self.shard.is_congested() {
+            let Some(job) = self.ingress().pop() else { break };
+            job(&mut self.shard);
+            count += 1;
+        }
+        count
+    }
+
+    /// Sleeps until something wants this shard.
+    async fn park(&mut self) {
+        self.report();
+        let shared = Arc::clone(&self.shared);
+        let ingress = &shared.ingresses[usize::from(self.number)];
+        ingress.prepare_sleep();
+        let work = self.shard.has_work()
+            || !ingress.is_empty()
+            || self.stopping.phase() != Phase::Running
+            || !self.net.prepare_park();
+        if work {
+            ingress.awake();
+            return;
+        }
+        let counts = &shared.board[usize::from(self.number)];
+        counts.parks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let nap = (self.shard.asks_waiting() > 0).then_some(NAP);
+        self.parking.sleep(nap).await;
+        ingress.clear_wakeups();
+        ingress.awake();
+        self.net.unpark();
+    }
+
+    /// Finishes what is under way, within the limit.
+    async fn drain(&mut self) {
+        self.net.drain();
+        let begun_ns = self.clock.monotonic_ns();
+        let limit_ns = self.stopping.limit().as_nanos() as u64;
+        while self.stopping.phase() == Phase::Draining {
+            let busy = self.pass();
+            let idle = !busy
+                && !self.shard.has_work()
+                && self.shard.asks_waiting() == 0
+                && self.ingress().is_empty()
+                && !self.net.has_unfinished_work();
+            if self.stopping.report(self.number, idle, self.shard.traffic_words()) {
+                break;
+            }
+            if self.clock.monotonic_ns() - begun_ns > limit_ns {
+                eprintln!(
+                    "coreside: shard {}: work was left when the drain limit passed",
+                    self.number
+                );
+                break;
+            }
+            if !busy {
+                // Others are not done: leave them the core.
+                glommio::timer::sleep(Duration::from_micros(200)).await;
+            }
+            glommio::yield_if_needed().await;
+        }
+        self.stopping.stop_now();
+    }
+
+    /// Ends what still waits, so that every ask has its answer.
+    fn end(&mut self) {
+        self.ingress().close();
+        self.shard.end_asks(AskError::MaybeExecuted, self.net.outside());
+        // What the ends of asks have put into the sessions goes out if the sockets take it.
+        let _ = self.net.flush();
+        self.report();
+    }
+
+    fn report(&mut self) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let stats = self.shard.stats();
+        let counts: &Counts = &self.shared.board[usize::from(self.number)];
+        counts.entities.store(self.shard.entities_in_all() as u64, Relaxed);
+        counts.turns.store(stats.turns, Relaxed);
+        counts.faults.store(stats.faults, Relaxed);
+        counts.connections.store(self.net.connection_count() as u64, Relaxed);
+    }
+}

@@ -1,0 +1,433 @@
+//! A node: shards on cores, the rings between them, and the way in from outside.
+
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use coreside_net::{NetConfig, NetError, listen};
+use coreside_shard::{Entity, HashKey, LookAhead, Placement, Registry, RegistryError, ShardConfig};
+
+use crate::driver::{Drive, Running, Seat};
+use crate::handle::{Counts, Handle, Shared};
+use crate::ingress::Ingress;
+use crate::signals::Signals;
+use crate::stopping::Stopping;
+use crate::topology::Topology;
+
+/// What a shard does while nothing is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// It goes on looking: least latency, a whole core.
+    Spin,
+    /// It looks for so long, then sleeps until it is woken: no time used, a wake-up of some tens of
+    /// microseconds for the first message.
+    Park {
+        /// How long it looks before it sleeps.
+        spin: Duration,
+    },
+}
+
+/// Sets up a node.
+///
+/// # Examples
+/// ```no_run
+/// # use coreside::{Node, entity, handlers};
+/// # #[entity] struct Account { balance: i64 }
+/// # #[handlers] impl Account { fn deposit(&mut self, amount: i64) -> i64 { self.balance += amount; self.balance } }
+/// let node = Node::builder().entity::<Account>().listen(([127, 0, 0, 1], 7379).into()).start()?;
+/// println!("serving on {:?}", node.local_addr());
+/// node.run_until_signal();
+/// # Ok::<(), coreside::NodeError>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing runs before `start`"]
+pub struct NodeBuilder {
+    registry: Registry,
+    shards: Option<usize>,
+    cores: Option<Vec<usize>>,
+    idle: Option<Idle>,
+    listen: Option<SocketAddr>,
+    net: NetConfig,
+    shard: ShardConfig,
+    ring_bytes: Option<usize>,
+    ingress_jobs_max: usize,
+    drain: Duration,
+}
+
+/// Why a node did not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The registered types do not go together.
+    Registry(RegistryError),
+    /// More than 65,535 shards, or none.
+    Shards(usize),
+    /// A core that this process may not use.
+    Core(usize),
+    /// The address cannot be listened on.
+    Listen(SocketAddr, std::io::Error),
+    /// A shard's io_uring ring could not be made.
+    Net(NetError),
+    /// A shard's thread and executor could not be made.
+    Executor(String),
+    /// The kernel refused memory, a descriptor or a signal handler.
+    System(std::io::Error),
+}
+
+impl std::fmt::Display for NodeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Registry(error) => error.fmt(f),
+            Self::Shards(count) => write!(f, "a node has 1 to 65,535 shards, not {count}"),
+            Self::Core(core) => write!(
+                f,
+                "core {core} is not among those that this process may use; see `taskset -p $$`"
+            ),
+            Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Net(error) => error.fmt(f),
+            Self::Executor(reason) => write!(f, "a shard's executor did not start: {reason}"),
+            Self::System(error) => write!(f, "the system refused a resource: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for NodeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Registry(error) => Some(error),
+            Self::Listen(_, error) | Self::System(error) => Some(error),
+            Self::Net(error) => Some(error),
+            Self::Shards(_) | Self::Core(_) | Self::Executor(_) => None,
+        }
+    }
+}
+
+impl Default for NodeBuilder {
+    fn default() -> Self {
+        Self {
+            registry: Registry::new(),
+            shards: None,
+            cores: None,
+            idle: None,
+            listen: None,
+            net: NetConfig::default(),
+            shard: ShardConfig::new(HashKey::new(random_bits())),
+            ring_bytes: None,
+            ingress_jobs_max: 4096,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+impl NodeBuilder {
+    /// Registers an entity type.
+    pub fn entity<E: Entity>(mut self) -> Self {
+        self.registry.entity::<E>();
+        self
+    }
+
+    /// How many shards [one per core that the process may use, no more than its quota pays for].
+    pub fn shards(mut self, count: usize) -> Self {
+        self.shards = Some(count);
+        self
+    }
+
+    /// The cores to pin the shards to, in turn. Without this, shards are pinned to the allowed
+    /// cores if there are enough of them and no CPU quota throttles the process.
+    pub fn cores(mut self, cores: impl Into<Vec<usize>>) -> Self {
+        self.cores = Some(cores.into());
+        self
+    }
+
+    /// What a shard does while nothing is to be done [looks for 50 µs, then sleeps; sleeps at once
+    /// where there are more shards than cores].
+    pub fn idle(mut self, idle: Idle) -> Self {
+        self.idle = Some(idle);
+        self
+    }
+
+    /// Serves Redis clients (RESP2 and RESP3) on `address` [nobody]. Port 0 takes any free one.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// The bounds of client connections.
+    pub fn net(mut self, config: NetConfig) -> Self {
+        self.net = config;
+        self
+    }
+
+    /// The secret under which keys are hashed [random]. It decides where entities live and which
+    /// key a name has.
+    pub fn hash_key(mut self, hash_key: HashKey) -> Self {
+        self.shard.hash_key = hash_key;
+        self
+    }
+
+    /// How long an ask waits for its answer [1 s].
+    pub fn ask_timeout(mut self, timeout: Duration) -> Self {
+        self.shard.ask_timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        self
+    }
+
+    /// Bytes of messages that may wait in each shard's run queue [64 MiB].
+    pub fn queue_bytes_max(mut self, bytes: usize) -> Self {
+        self.shard.queue_words_max = bytes / 8;
+        self
+    }
+
+    /// Bytes of messages that may wait on a shard for room in the ring to another [8 MiB].
+    pub fn outbox_bytes_max(mut self, bytes: usize) -> Self {
+        self.shard.outbox_words_max = bytes / 8;
+        self
+    }
+
+    /// Bytes of each ring between two shards [4 MiB shared by the rings into a shard, at least
+    /// 16 KiB and at most 512 KiB each].
+    pub fn ring_bytes(mut self, bytes: usize) -> Self {
+        self.ring_bytes = Some(bytes);
+        self
+    }
+
+    /// Entities of each type on each shard [64 Mi].
+    pub fn entities_max(mut self, count: usize) -> Self {
+        self.shard.entities_max = count;
+        self
+    }
+
+    /// Requests from threads outside that may wait at each shard [4,096].
+    pub fn ingress_max(mut self, count: usize) -> Self {
+        self.ingress_jobs_max = count;
+        self
+    }
+
+    /// When shards fetch entities ahead of their turns [while they take more than half of the
+    /// core's second-level cache].
+    pub fn look_ahead(mut self, look_ahead: LookAhead) -> Self {
+        self.shard.look_ahead = look_ahead;
+        self
+    }
+
+    /// How long a stop waits for work under way [10 s].
+    pub fn drain(mut self, limit: Duration) -> Self {
+        self.drain = limit;
+        self
+    }
+
+    /// Starts the shards and returns when all of them run.
+    ///
+    /// # Errors
+    /// What is wrong with the set-up, or what the system refused. Nothing is left running.
+    pub fn start(mut self) -> Result<Node, NodeError> {
+        let topology = Topology::read();
+        let count = self.shards.unwrap_or_else(|| match &self.cores {
+            Some(cores) => cores.len().max(1),
+            None => topology.shards(),
+        });
+        if count == 0 || count > usize::from(u16::MAX) {
+            return Err(NodeError::Shards(count));
+        }
+        if let LookAhead::Above { bytes } = &mut self.shard.look_ahead {
+            *bytes = (topology.cache_bytes / 2).min(*bytes);
+        }
+        let mut notes = Vec::new();
+        let seats = seats(count, self.cores.as_deref(), &topology, &mut notes)?;
+        let idle = self.idle.unwrap_or_else(|| {
+            let roomy = count <= topology.shards();
+            Idle::Park { spin: Duration::from_micros(if roomy { 50 } else { 0 }) }
+        });
+        let table = std::mem::take(&mut self.registry).build().map_err(NodeError::Registry)?;
+        let mut listeners = match self.listen {
+            Some(address) => {
+                listen(address, count).map_err(|error| NodeError::Listen(address, error))?
+            }
+            None => vec![],
+        };
+        let local_addr = listeners.first().and_then(|listener| listener.local_addr().ok());
+
+        let mesh = coreside_shard::mesh(count, self.ring_words(count));
+        let placement = Placement::even(count as u16);
+        let shared = self.shared(&mesh, placement.clone()).map_err(NodeError::System)?;
+        let stopping = Arc::new(Stopping::new(count, self.drain));
+        let (ready, started) = mpsc::channel();
+        let mut running = Vec::with_capacity(count);
+        for (end, seat) in mesh.into_iter().zip(seats) {
+            let listener = (!listeners.is_empty()).then(|| listeners.remove(0));
+            let drive = Drive {
+                shard: self.shard.clone(),
+                table: Arc::clone(&table),
+                mesh: end,
+                placement: placement.clone(),
+                net: self.net,
+                listener,
+                idle,
+                shared: Arc::clone(&shared),
+                stopping: Arc::clone(&stopping),
+            };
+            match drive.start(seat, ready.clone()) {
+                Ok(shard) => running.push(shard),
+                Err(error) => return Err(abandon(running, &stopping, &shared, error)),
+            }
+        }
+        drop(ready);
+        for _ in 0..count {
+            let outcome = started.recv().unwrap_or_else(|_| {
+                Err(NodeError::Executor("its thread ended before it was ready".to_owned()))
+            });
+            if let Err(error) = outcome {
+                return Err(abandon(running, &stopping, &shared, error));
+            }
+        }
+        Ok(Node { handle: Handle { shared }, running, stopping, local_addr, notes })
+    }
+
+    fn ring_words(&self, shards: usize) -> usize {
+        const SHARED_BYTES: usize = 4 << 20;
+        let share = SHARED_BYTES / shards.saturating_sub(1).max(1);
+        let bytes = self.ring_bytes.unwrap_or(share.clamp(16 << 10, 512 << 10));
+        (bytes / 8).max(64)
+    }
+
+    fn shared(
+        &self,
+        mesh: &[coreside_shard::MeshEnd],
+        placement: Placement,
+    ) -> std::io::Result<Arc<Shared>> {
+        let doorbells = mesh.iter().filter_map(|end| end.doorbell(end.shard()));
+        let ingress = |doorbell: &Arc<_>| Ingress::new(self.ingress_jobs_max, Arc::clone(doorbell));
+        Ok(Arc::new(Shared {
+            ingresses: doorbells.map(ingress).collect::<std::io::Result<_>>()?,
+            placement,
+            hash_key: self.shard.hash_key,
+            ask_timeout: Duration::from_nanos(self.shard.ask_timeout_ns),
+            board: mesh.iter().map(|_| Counts::default()).collect(),
+        }))
+    }
+}
+
+/// Ends the shards that run already, because the start of the node failed.
+fn abandon(
+    running: Vec<Running>,
+    stopping: &Stopping,
+    shared: &Shared,
+    error: NodeError,
+) -> NodeError {
+    stopping.stop_now();
+    shared.ingresses.iter().for_each(Ingress::wake);
+    running.into_iter().for_each(Running::join);
+    error
+}
+
+/// Where each shard's thread runs, and why it is not pinned where it is not.
+fn seats(
+    count: usize,
+    cores: Option<&[usize]>,
+    topology: &Topology,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Seat>, NodeError> {
+    let pinned = |cores: &[usize]| (0..count).map(|i| Seat::Core(cores[i % cores.len()])).collect();
+    if let Some(cores) = cores.filter(|cores| !cores.is_empty()) {
+        if let Some(core) = cores.iter().find(|core| !topology.cores.contains(core)) {
+            return Err(NodeError::Core(*core));
+        }
+        return Ok(pinned(cores));
+    }
+    if let Some(quota) = topology.quota {
+        notes.push(format!("shards are not pinned: the cgroup grants {quota:.2} cores of time"));
+    } else if count > topology.cores.len() {
+        let cores = topology.cores.len();
+        notes.push(format!("shards are not pinned: there are {count} of them on {cores} cores"));
+    } else {
+        return Ok(pinned(&topology.cores));
+    }
+    Ok(vec![Seat::Anywhere; count])
+}
+
+/// A running node. Dropping it stops it gracefully.
+///
+/// It is also a [`Handle`], of which other threads take clones.
+#[derive(Debug)]
+pub struct Node {
+    handle: Handle,
+    running: Vec<Running>,
+    stopping: Arc<Stopping>,
+    local_addr: Option<SocketAddr>,
+    notes: Vec<String>,
+}
+
+impl Node {
+    /// Sets up a node.
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder::default()
+    }
+
+    /// A handle to take elsewhere.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Where clients are served.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.local_addr
+    }
+
+    /// How many shards the node has.
+    pub fn shards(&self) -> usize {
+        self.handle.shared.ingresses.len()
+    }
+
+    /// What an operator should know about how the node was set up, a sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Serves until SIGTERM or Ctrl-C, then stops gracefully. A second signal stops at once.
+    ///
+    /// # Errors
+    /// When the signals cannot be caught; the node goes on.
+    pub fn run_until_signal(self) -> Result<(), NodeError> {
+        let signals = Signals::catch().map_err(NodeError::System)?;
+        signals.wait();
+        let stopping = Arc::clone(&self.stopping);
+        let shared = Arc::clone(&self.handle.shared);
+        signals.on_next(move || {
+            stopping.stop_now();
+            shared.ingresses.iter().for_each(Ingress::wake);
+        });
+        self.stop();
+        Ok(())
+    }
+
+    /// Stops gracefully: takes no new work, finishes what is under way within the drain limit, and
+    /// ends the shards' threads.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stopping.begin();
+        self.handle.shared.ingresses.iter().for_each(Ingress::wake);
+        self.running.drain(..).for_each(Running::join);
+    }
+}
+
+impl Deref for Node {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+/// 128 bits that callers outside cannot guess, from the system's source of randomness.
+fn random_bits() -> u128 {
+    use std::hash::{BuildHasher, RandomState};
+    // Each `RandomState` has keys of its own from the system; its hash of nothing depends on them.
+    let half = || u128::from(RandomState::new().hash_one(0u8));
+    half() << 64 | half()
+}

@@ -1,0 +1,111 @@
+//! How the shards of a node stop together.
+//!
+//! A shard may end only when nobody will send to it any more. Each shard that is out of work says
+//! so, together with how many words it has ever sent to others and taken from them. When all say
+//! so and the two sums are equal, nothing is under way: a record on its way would have been
+//! counted as sent and not as taken (Mattern 1987). Whoever sees that first ends the node.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What the shards of a stopping node know of each other.
+#[derive(Debug)]
+pub(crate) struct Stopping {
+    phase: AtomicU8,
+    /// How long the drain may take.
+    limit: Duration,
+    reports: Vec<Report>,
+}
+
+#[derive(Debug, Default)]
+struct Report {
+    idle: AtomicBool,
+    sent: AtomicU64,
+    taken: AtomicU64,
+}
+
+/// How far the stop has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Serve.
+    Running,
+    /// Take nothing new, finish what is under way.
+    Draining,
+    /// End now.
+    Stopped,
+}
+
+impl Stopping {
+    pub(crate) fn new(shards: usize, limit: Duration) -> Self {
+        let reports = (0..shards).map(|_| Report::default()).collect();
+        Self { phase: AtomicU8::new(0), limit, reports }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Running,
+            1 => Phase::Draining,
+            _ => Phase::Stopped,
+        }
+    }
+
+    /// How long the drain may take.
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// Begins the drain.
+    pub(crate) fn begin(&self) {
+        self.phase.fetch_max(1, Ordering::AcqRel);
+    }
+
+    /// Ends everything without a drain, or what is left of it.
+    pub(crate) fn stop_now(&self) {
+        self.phase.fetch_max(2, Ordering::AcqRel);
+    }
+
+    /// A shard's report during the drain. Returns whether the node is done.
+    pub(crate) fn report(&self, shard: u16, idle: bool, traffic: (u64, u64)) -> bool {
+        let own = &self.reports[usize::from(shard)];
+        own.sent.store(traffic.0, Ordering::SeqCst);
+        own.taken.store(traffic.1, Ordering::SeqCst);
+        own.idle.store(idle, Ordering::SeqCst);
+        if !idle || !self.reports.iter().all(|report| report.idle.load(Ordering::SeqCst)) {
+            return false;
+        }
+        let sum = |count: fn(&Report) -> &AtomicU64| -> u64 {
+            self.reports.iter().map(|report| count(report).load(Ordering::SeqCst)).sum()
+        };
+        let quiet = sum(|report| &report.taken) == sum(|report| &report.sent);
+        if quiet && self.reports.iter().all(|report| report.idle.load(Ordering::SeqCst)) {
+            self.stop_now();
+            return true;
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_is_done_when_all_are_idle_and_nothing_is_under_way() {
+        let stopping = Stopping::new(2, Duration::ZERO);
+        stopping.begin();
+        assert!(!stopping.report(0, true, (10, 0)), "shard 1 has not reported");
+        assert!(!stopping.report(1, true, (0, 7)), "three words are under way");
+        assert!(!stopping.report(1, false, (0, 10)));
+        assert!(stopping.report(1, true, (0, 10)));
+        assert_eq!(stopping.phase(), Phase::Stopped);
+    }
+
+    #[test]
+    fn phases_only_go_forward() {
+        let stopping = Stopping::new(1, Duration::ZERO);
+        assert_eq!(stopping.phase(), Phase::Running);
+        stopping.stop_now();
+        stopping.begin();
+        assert_eq!(stopping.phase(), Phase::Stopped);
+    }
+}
