@@ -17,11 +17,15 @@ use coreside_shard::Outside;
 use random::Random;
 
 /// A pipeline with every shape of command.
-const MIXED: &[u8] = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*3\r\n$3\r\nset\r\n$2\r\nkk\r\n$12\r\nbinary\r\n\0\xff\r\n\r\n\
-    PING\r\n  set \"a b\" 'c\\'d'\n\r\n*0\r\n*-1\r\n*4\r\n$4\r\nMGET\r\n$1\r\nx\r\n$3\r\nnil\r\n$0\r\n\r\n\
-    *5\r\n$4\r\nMSET\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nb\r\n$1\r\n2\r\n*2\r\n$3\r\nDEL\r\n$10\r\n0123456789\r\n\
-    *1\r\n$6\r\nDBSIZE\r\nGET failed\r\n*3\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$4\r\noops\r\nHELLO 3\r\nKV.SHAPES x\r\n\
-    GET nil\r\nget full\r\nGET\r\nFOO \"bar\\x00\" \xc3\xa9\r\nECHO \"\\n\"\r\nRESET\r\nGET nil\r\nQUIT\r\nGET late\r\n";
+const MIXED: &[u8] = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n\
+    *3\r\n$3\r\nset\r\n$2\r\nkk\r\n$12\r\nbinary\r\n\0\xff\r\n\r\n\
+    PING\r\n  set \"a b\" 'c\\'d'\n\r\n*0\r\n*-1\r\n\
+    *4\r\n$4\r\nMGET\r\n$1\r\nx\r\n$3\r\nnil\r\n$0\r\n\r\n\
+    *5\r\n$4\r\nMSET\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nb\r\n$1\r\n2\r\n\
+    *2\r\n$3\r\nDEL\r\n$10\r\n0123456789\r\n*1\r\n$6\r\nDBSIZE\r\nGET failed\r\n\
+    *3\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$4\r\noops\r\nHELLO 3\r\nKV.SHAPES x\r\n\
+    GET nil\r\nget full\r\nGET\r\nFOO \"bar\\x00\" \xc3\xa9\r\nECHO \"\\n\"\r\n\
+    RESET\r\nGET nil\r\nQUIT\r\nGET late\r\n";
 
 /// Requests seen, output, and whether the session is finished, for one way to cut the bytes.
 fn outcome(input: &[u8], cuts: &[usize]) -> (Vec<Vec<Vec<u8>>>, Vec<u8>, bool) {

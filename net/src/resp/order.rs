@@ -128,8 +128,12 @@ impl Order {
         }
         debug_assert_eq!(self.aside_live, 0);
         self.aside.clear();
+        // An idle connection should not hold much.
         if self.aside.capacity() > KEPT_BYTES_MAX {
             self.aside = Vec::new();
+        }
+        if self.slots.len() > KEPT_SLOTS_MAX {
+            self.slots = Vec::new();
         }
     }
 
@@ -167,7 +171,8 @@ impl Order {
 
 const SLOTS_MIN: usize = 16;
 const COMPACT_BYTES_MIN: usize = 16 * 1024;
-const KEPT_BYTES_MAX: usize = 64 * 1024;
+const KEPT_BYTES_MAX: usize = 4 * 1024;
+const KEPT_SLOTS_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {

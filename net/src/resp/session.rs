@@ -40,6 +40,8 @@ pub(crate) struct Session {
     /// Where that command begins.
     unparsed_at: usize,
     gathers: VecDeque<Gather>,
+    /// Memory held by `gathers`.
+    gathered_bytes: usize,
     pub(crate) flags: Flags,
     /// What `CLIENT ID` says.
     pub(crate) number: u64,
@@ -88,6 +90,7 @@ impl Session {
             unparsed: Vec::new(),
             unparsed_at: 0,
             gathers: VecDeque::new(),
+            gathered_bytes: 0,
             flags: Flags::default(),
             number,
             name: Vec::new(),
@@ -107,7 +110,8 @@ impl Session {
 
     /// Memory held for replies.
     pub(crate) fn output_bytes(&self) -> usize {
-        self.output.len() + self.sending.len() - self.sent + self.order.aside_bytes()
+        let unsent = self.output.len() + self.sending.len() - self.sent;
+        unsent + self.order.aside_bytes() + self.gathered_bytes
     }
 
     /// Whether bytes of the peer are welcome. A session that cannot parse takes only a few, and
@@ -136,7 +140,10 @@ impl Session {
         }
         if self.unparsed.is_empty() {
             let taken = self.parse(bytes, intake, shared);
-            self.unparsed.extend_from_slice(&bytes[taken..]);
+            if taken < bytes.len() {
+                shared.equip(&mut self.unparsed);
+                self.unparsed.extend_from_slice(&bytes[taken..]);
+            }
         } else {
             self.unparsed.extend_from_slice(bytes);
             if !self.flags.stalled && !self.flags.ready {
@@ -144,6 +151,7 @@ impl Session {
             }
         }
         if self.unparsed.len() - self.unparsed_at > shared.limits.query_bytes_max {
+            shared.stats.limit_closes += 1;
             self.kill();
         }
     }
@@ -157,11 +165,8 @@ impl Session {
         let mut unparsed = std::mem::take(&mut self.unparsed);
         self.unparsed_at += self.parse(&unparsed[self.unparsed_at..], intake, shared);
         if self.flags.ending || self.flags.killed || self.unparsed_at == unparsed.len() {
-            unparsed.clear();
+            shared.strip(&mut unparsed);
             self.unparsed_at = 0;
-            if unparsed.capacity() > KEPT_BYTES_MAX {
-                unparsed = Vec::new();
-            }
         } else if self.unparsed_at > unparsed.len() / 2 {
             // Amortized: fewer bytes move than have been parsed.
             unparsed.drain(..self.unparsed_at);
@@ -207,7 +212,7 @@ impl Session {
                 Handled::Hold => self.flags.barrier = true,
             }
             self.parser.restart();
-            if self.flags.ending {
+            if self.flags.ending || self.flags.killed {
                 return bytes.len();
             }
         }
@@ -337,6 +342,7 @@ impl Session {
             let protocol = self.protocol;
             self.put(sequence, shared, |out| gather.write_to(out, protocol));
         } else {
+            self.gathered_bytes += gather.held_bytes();
             self.gathers.push_back(gather);
         }
     }
@@ -393,14 +399,13 @@ impl Session {
             return;
         };
         let gather = &mut self.gathers[index];
+        self.gathered_bytes -= gather.held_bytes();
         gather.put(part, answer, protocol);
-        if gather.is_complete() {
-            if let Some(gather) = self.gathers.remove(index) {
-                self.put(sequence, shared, |out| gather.write_to(out, protocol));
-            }
-        } else if gather.held_bytes() > shared.limits.output_bytes_max {
-            self.kill();
-            shared.make_dirty(&mut self.flags, self.id);
+        if !gather.is_complete() {
+            self.gathered_bytes += gather.held_bytes();
+            self.check_output(shared);
+        } else if let Some(gather) = self.gathers.remove(index) {
+            self.put(sequence, shared, |out| gather.write_to(out, protocol));
         }
     }
 
@@ -423,6 +428,7 @@ impl Session {
     #[inline]
     fn put(&mut self, sequence: u32, shared: &mut Shared, write: impl FnOnce(&mut Vec<u8>)) {
         shared.owed -= 1;
+        shared.equip(&mut self.output);
         let len = self.order.put(sequence, &mut self.output, write);
         // Rises at once, falls by a 64th of the difference.
         let falls = self.reply_bytes.saturating_sub(len) / 64;
@@ -430,7 +436,14 @@ impl Session {
         if !self.output.is_empty() {
             shared.make_dirty(&mut self.flags, self.id);
         }
-        if self.output.len() + self.order.aside_bytes() > shared.limits.output_bytes_max {
+        self.check_output(shared);
+    }
+
+    /// Closes the connection if it holds too much output.
+    #[inline]
+    fn check_output(&mut self, shared: &mut Shared) {
+        if self.output_bytes() > shared.limits.output_bytes_max {
+            shared.stats.limit_closes += 1;
             self.kill();
             shared.make_dirty(&mut self.flags, self.id);
         }
@@ -473,6 +486,8 @@ impl Session {
         self.flags.stalled = false;
         self.drop_input();
         self.output = Vec::new();
+        self.gathers = VecDeque::new();
+        self.gathered_bytes = 0;
     }
 
     fn drop_input(&mut self) {
@@ -499,11 +514,8 @@ impl Session {
         if self.sent < self.sending.len() && !self.flags.killed {
             return false;
         }
-        self.sending.clear();
+        shared.strip(&mut self.sending);
         self.sent = 0;
-        if self.sending.capacity() > KEPT_BYTES_MAX {
-            self.sending = Vec::new();
-        }
         if self.flags.stalled {
             self.recover(shared);
         }
@@ -524,9 +536,6 @@ impl Session {
 /// What a reply is taken to need before there was one: a new connection may have 256 outstanding at
 /// the default limit, and thousands once its replies are known to be small.
 const FIRST_REPLY_BYTES: usize = 4096;
-
-/// Memory of an idle connection: a buffer that grew beyond this is given back when it is empty.
-const KEPT_BYTES_MAX: usize = 32 * 1024;
 
 /// The error line for a request that was not sent.
 fn refusal(name: &[u8], error: CallError) -> Vec<u8> {

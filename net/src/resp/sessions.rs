@@ -72,9 +72,36 @@ pub(crate) struct Shared {
     unparsed_bytes: usize,
     dirty: Vec<SessionId>,
     ready: VecDeque<SessionId>,
+    /// Empty buffers that keep their memory for the next connection that needs one, so that idle
+    /// connections hold none.
+    spare: Vec<Vec<u8>>,
 }
 
+/// How many buffers, and how large ones, are kept.
+const SPARE_MAX: usize = 256;
+const SPARE_BYTES_MAX: usize = 64 * 1024;
+
 impl Shared {
+    /// Gives `buffer` memory if it has none.
+    #[inline]
+    pub(crate) fn equip(&mut self, buffer: &mut Vec<u8>) {
+        if buffer.capacity() == 0
+            && let Some(spare) = self.spare.pop()
+        {
+            *buffer = spare;
+        }
+    }
+
+    /// Takes the memory of `buffer`, and what is in it.
+    pub(crate) fn strip(&mut self, buffer: &mut Vec<u8>) {
+        let mut buffer = std::mem::take(buffer);
+        let capacity = buffer.capacity();
+        if capacity > 0 && capacity <= SPARE_BYTES_MAX && self.spare.len() < SPARE_MAX {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+
     #[inline]
     pub(crate) fn make_dirty(&mut self, flags: &mut Flags, id: SessionId) {
         if !flags.dirty {
@@ -109,6 +136,7 @@ impl Sessions {
             unparsed_bytes: 0,
             dirty: Vec::new(),
             ready: VecDeque::new(),
+            spare: Vec::new(),
         };
         Self { slots: Vec::new(), free: Vec::new(), shared }
     }
@@ -203,7 +231,8 @@ impl Sessions {
             session.resume(intake, &mut self.shared);
             let shared = &mut self.shared;
             shared.unparsed_bytes = shared.unparsed_bytes - before + session.unparsed_bytes();
-            settle(session, shared);
+            // Whoever reads the socket may have to go on as well.
+            shared.make_dirty(&mut session.flags, id);
             count += 1;
         }
         count
@@ -241,9 +270,9 @@ impl Sessions {
 
     /// Whether bytes of the peer are welcome.
     pub fn wants_input(&mut self, id: SessionId) -> bool {
-        let limits = self.shared.limits;
+        let limits = &self.shared.limits;
         let is_crowded = self.shared.unparsed_bytes > limits.query_bytes_total_max / 2;
-        find(&mut self.slots, id).is_some_and(|session| session.wants_input(&limits, is_crowded))
+        find(&mut self.slots, id).is_some_and(|session| session.wants_input(limits, is_crowded))
     }
 
     /// Whether the connection is to be closed now.

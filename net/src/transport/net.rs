@@ -5,8 +5,9 @@
 //!
 //! # Invariants
 //! - At most one receive and one send are under way per connection.
-//! - A connection that wants to receive and is not receiving is in `unarmed`. It stays there until
-//!   a receive is queued, whatever went wrong before.
+//! - A connection that receives nothing keeps `wants_receive` until a receive is queued, whatever
+//!   went wrong before. It is in `unarmed` unless its session takes no bytes for now; then the
+//!   session's being dirty again brings it back.
 //! - Nothing looks at all connections; what has something to do is in a list.
 
 #![expect(unsafe_code, reason = "descriptors that the kernel made, memory that it reads")]
@@ -65,7 +66,7 @@ pub struct Net {
     sessions: Sessions,
     sockets: Vec<Option<Socket>>,
     acceptor: Option<Acceptor>,
-    /// Connections that want to receive and do not.
+    /// Connections whose receive is to be started.
     unarmed: Vec<SessionId>,
     batch: Vec<MaybeUninit<cqueue::Entry>>,
     refused: u64,
@@ -138,7 +139,7 @@ impl Net {
     /// The ring is broken; nothing can be expected of this net any more.
     ///
     /// # Cost
-    /// At most one system call (one more per 1,024 operations), and none without something to submit.
+    /// At most one system call (one more per 1,024 operations), none if there is nothing to submit.
     pub fn flush(&mut self) -> Result<usize, NetError> {
         let mut count = 0;
         while let Some(id) = self.sessions.next_dirty() {
@@ -320,9 +321,9 @@ impl Net {
                     .ring
                     .cancel(token(Kind::Receive, socket.id), token(Kind::Cancel, socket.id));
             }
-        } else if !socket.input_ended && !socket.wants_receive {
+        } else if !socket.input_ended {
             socket.wants_receive = true;
-            self.unarmed.push(socket.id);
+            list(&mut self.unarmed, socket);
         }
     }
 
@@ -382,11 +383,11 @@ impl Net {
         debug_assert!(self.sockets[slot].is_none());
         let mut socket = Socket::new(id, stream);
         socket.wants_receive = true;
+        list(&mut self.unarmed, &mut socket);
         self.sockets[slot] = Some(socket);
-        self.unarmed.push(id);
     }
 
-    /// Sends or closes.
+    /// Sends, closes, or receives again.
     fn attend(&mut self, id: SessionId) {
         let Some(socket) = find(&mut self.sockets, id.slot, id.generation & GENERATION_MASK) else {
             debug_assert!(false, "every session has its socket");
@@ -399,6 +400,9 @@ impl Net {
             socket.shut_down();
             self.release_if_quiet(id.slot);
             return;
+        }
+        if socket.wants_receive {
+            list(&mut self.unarmed, socket);
         }
         if socket.sending {
             return;
@@ -417,24 +421,26 @@ impl Net {
 
     /// Starts the receives that are wanted and possible; returns how many.
     fn arm(&mut self) -> usize {
-        let before = self.unarmed.len();
+        let mut count = 0;
         let Self { unarmed, sockets, sessions, ring, .. } = self;
         unarmed.retain(|id| {
             let generation = id.generation & GENERATION_MASK;
             let Some(socket) = find(sockets, id.slot, generation) else {
                 return false;
             };
+            socket.listed = false;
             if socket.closing || socket.input_ended {
                 socket.wants_receive = false;
-            } else if sessions.wants_input(*id)
-                && ring.receive(socket.descriptor(), GROUP, token(Kind::Receive, *id))
-            {
-                socket.receiving = true;
-                socket.wants_receive = false;
+            } else if sessions.wants_input(*id) {
+                let token = token(Kind::Receive, *id);
+                socket.receiving = ring.receive(socket.descriptor(), GROUP, token);
+                socket.wants_receive = !socket.receiving;
+                socket.listed = !socket.receiving;
+                count += usize::from(socket.receiving);
             }
-            socket.wants_receive
+            socket.listed
         });
-        before - self.unarmed.len()
+        count
     }
 
     /// Lets go of a connection for which the kernel does nothing any more.
@@ -449,6 +455,39 @@ impl Net {
     }
 }
 
+impl Drop for Net {
+    /// Has the kernel let go of the memory of sends and receives before it is freed.
+    fn drop(&mut self) {
+        for socket in self.sockets.iter_mut().flatten() {
+            socket.shut_down();
+        }
+        // A shut-down socket completes everything at once; the bound is for a broken ring, whose
+        // operations end when it is closed, which happens before any memory is freed.
+        for _ in 0..DROP_PASSES_MAX {
+            if self.sockets.iter().flatten().all(Socket::is_quiet) || self.ring.enter().is_err() {
+                return;
+            }
+            let mut batch = std::mem::take(&mut self.batch);
+            let count = self.ring.take(&mut batch);
+            for entry in &batch[..count] {
+                // SAFETY: `take` has filled the first `count` entries.
+                let completion = Completion::from(unsafe { entry.assume_init_ref() });
+                let (kind, slot, generation) = parts(completion.token);
+                let socket = find(&mut self.sockets, slot, generation);
+                match (kind, socket) {
+                    (Some(Kind::Receive), Some(socket)) => socket.receiving = completion.more,
+                    (Some(Kind::Send), Some(socket)) => socket.sending = false,
+                    _ => {}
+                }
+            }
+            self.batch = batch;
+        }
+    }
+}
+
+/// More than enough to take a full completion queue.
+const DROP_PASSES_MAX: usize = 1000;
+
 impl fmt::Debug for Net {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Net")
@@ -462,6 +501,14 @@ impl fmt::Debug for Net {
 fn find(sockets: &mut [Option<Socket>], slot: u32, generation: u32) -> Option<&mut Socket> {
     let socket = sockets.get_mut(slot as usize)?.as_mut()?;
     (socket.id.generation & GENERATION_MASK == generation).then_some(socket)
+}
+
+/// Has the receive of a connection started at the next flush.
+fn list(unarmed: &mut Vec<SessionId>, socket: &mut Socket) {
+    if !socket.listed {
+        socket.listed = true;
+        unarmed.push(socket.id);
+    }
 }
 
 /// Tells a peer why it is not taken, if that fits its socket, and closes.

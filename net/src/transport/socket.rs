@@ -20,8 +20,10 @@ pub(super) struct Socket {
     pub(super) cancelling: bool,
     /// A send is under way.
     pub(super) sending: bool,
-    /// A receive is wanted as soon as it can be had; the connection is in the list of those.
+    /// A receive is to be started as soon as the session takes bytes and the ring has room.
     pub(super) wants_receive: bool,
+    /// The connection is in the list of those whose receive is to be started.
+    pub(super) listed: bool,
     /// The peer will send no more.
     pub(super) input_ended: bool,
     /// The connection is shut down and waits for the kernel to be done with it.
@@ -37,6 +39,7 @@ impl Socket {
             cancelling: false,
             sending: false,
             wants_receive: false,
+            listed: false,
             input_ended: false,
             closing: false,
         }

@@ -1,0 +1,60 @@
+//! A driver that sleeps is woken by what arrives.
+
+#![expect(unsafe_code, reason = "an eventfd, as a driver has one")]
+
+#[path = "support/fake.rs"]
+mod fake;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::mpsc;
+use std::thread;
+
+use coreside_net::{Net, NetConfig, listen};
+use fake::Fake;
+
+#[test]
+fn sleeping_driver_is_woken_by_a_connection_by_bytes_and_by_the_end() {
+    let listener = listen("127.0.0.1:0".parse().expect("an address"), 1).expect("a port").remove(0);
+    let address = listener.local_addr().expect("bound");
+    let (slept, sleeps) = mpsc::channel();
+    let driver = thread::spawn(move || {
+        // SAFETY: a new descriptor, which nobody else owns.
+        let mut eventfd = unsafe { File::from_raw_fd(libc::eventfd(0, libc::EFD_CLOEXEC)) };
+        let mut net = Net::new(NetConfig::default(), Some(listener)).expect("io_uring");
+        net.register_eventfd(eventfd.as_raw_fd()).expect("registered");
+        let mut fake = Fake::default();
+        let mut passes = 0u32;
+        loop {
+            net.receive(&mut fake);
+            fake.answer_all(net.outside());
+            net.flush().expect("the ring works");
+            passes += 1;
+            if net.stats().sessions.closed > 0 {
+                return (passes, net.stats());
+            }
+            if net.prepare_park() {
+                slept.send(()).expect("the test listens");
+                let mut count = [0; 8];
+                eventfd.read_exact(&mut count).expect("an eventfd");
+                net.unpark();
+            }
+        }
+    });
+    // The client acts only when the driver sleeps, so each step needs a wake-up.
+    sleeps.recv().expect("the driver sleeps");
+    let mut stream = TcpStream::connect(address).expect("the net listens");
+    sleeps.recv().expect("the driver sleeps");
+    for _ in 0..100 {
+        stream.write_all(b"GET a\r\n").expect("sent");
+        let mut reply = [0; 17];
+        stream.read_exact(&mut reply).expect("the reply comes");
+        sleeps.recv().expect("the driver sleeps");
+    }
+    drop(stream);
+    let (passes, stats) = driver.join().expect("no panic");
+    assert_eq!(stats.sessions.commands, 100);
+    assert!(passes < 2000, "{passes} passes: an idle driver costs nothing");
+}
