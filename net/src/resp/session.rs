@@ -7,19 +7,21 @@
 //! shard is congested. Bytes that arrive meanwhile wait in `unparsed`. Whatever ends the pause (an
 //! answer, a send that is done) reports the session as ready again, so nobody has to look for it.
 
+mod answer;
+mod request;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use coreside_shard::{Args, ArgumentError, AskError, CallError, Each, Span, Ticket, ToValue};
-
-use super::builtin::{self, Builtin};
 use super::gather::Gather;
-use super::intake::{Entry, Intake};
+use super::intake::Intake;
 use super::limits::Limits;
 use super::order::Order;
 use super::parse::{Parsed, Parser};
 use super::sessions::{SessionId, Shared};
-use super::write::{Protocol, Writer};
+use super::write::Protocol;
+
+pub(crate) use self::answer::parts_of;
 
 /// The state of one connection.
 #[derive(Debug)]
@@ -230,244 +232,6 @@ impl Session {
                 >= limits.output_bytes_pause
     }
 
-    /// Handles the command that the parser stands at.
-    #[inline]
-    fn command<I: Intake>(
-        &mut self,
-        bytes: &[u8],
-        inline: bool,
-        intake: &mut I,
-        shared: &mut Shared,
-    ) -> Handled {
-        // The spans leave the parser for the call, so that both can be borrowed.
-        let parser = std::mem::replace(&mut self.parser, Parser::new());
-        let buffer = if inline { parser.inline() } else { bytes };
-        let handled = self.dispatch(buffer, parser.spans(), intake, shared);
-        self.parser = parser;
-        if handled == Handled::Done {
-            shared.stats.commands += 1;
-        }
-        handled
-    }
-
-    #[inline]
-    fn dispatch<I: Intake>(
-        &mut self,
-        buffer: &[u8],
-        spans: &[Span],
-        intake: &mut I,
-        shared: &mut Shared,
-    ) -> Handled {
-        let mut args = Args::new(buffer, spans);
-        let Some(name) = args.next() else {
-            return Handled::Done;
-        };
-        if let Some(builtin) = Builtin::find(name) {
-            return builtin::answer(builtin, self, name, args, intake, shared);
-        }
-        let Some(entry) = intake.find(name) else {
-            builtin::unknown_command(self, name, args, shared);
-            return Handled::Done;
-        };
-        if matches!(entry.each, Each::One) && !entry.sweep {
-            let Some(key) = args.next() else {
-                self.wrong_count(name, shared);
-                return Handled::Done;
-            };
-            let sequence = self.owe(shared);
-            let ticket = ticket_of(self.id, sequence, 0);
-            if let Err(error) = intake.ask(entry.id, key, &mut args, ticket) {
-                self.refuse(sequence, name, error, shared);
-            }
-            return Handled::Done;
-        }
-        if entry.sweep {
-            self.sweep(entry, name, args, intake, shared);
-        } else {
-            self.ask_each(entry, buffer, (name, &spans[1..]), intake, shared);
-        }
-        Handled::Done
-    }
-
-    fn sweep<I: Intake>(
-        &mut self,
-        entry: Entry<I::Id>,
-        name: &[u8],
-        args: Args<'_>,
-        intake: &mut I,
-        shared: &mut Shared,
-    ) {
-        if !args.is_empty() {
-            self.wrong_count(name, shared);
-            return;
-        }
-        let sequence = self.owe(shared);
-        match intake.ask_sweep(entry.id, ticket_of(self.id, sequence, 0)) {
-            Ok(()) => self.flags.barrier = true,
-            Err(error) => self.refuse(sequence, name, error, shared),
-        }
-    }
-
-    /// Asks once per key. What is refused midway leaves the keys before it asked.
-    fn ask_each<I: Intake>(
-        &mut self,
-        entry: Entry<I::Id>,
-        buffer: &[u8],
-        (name, spans): (&[u8], &[Span]),
-        intake: &mut I,
-        shared: &mut Shared,
-    ) {
-        let per_key = if matches!(entry.each, Each::Pairs) { 2 } else { 1 };
-        if spans.is_empty() || spans.len() % per_key != 0 {
-            self.wrong_count(name, shared);
-            return;
-        }
-        let len = (spans.len() / per_key) as u32;
-        let sequence = self.owe(shared);
-        let mut gather = Gather::new(sequence, entry.each, len);
-        for (part, spans) in spans.chunks_exact(per_key).enumerate() {
-            let part = part as u32;
-            let mut args = Args::new(buffer, spans);
-            let Some(key) = args.next() else {
-                break;
-            };
-            let ticket = ticket_of(self.id, sequence, part + 1);
-            if let Err(error) = intake.ask(entry.id, key, &mut args, ticket) {
-                let line = refusal(name, error);
-                gather.give_up(part, len - part, &line, self.protocol);
-                break;
-            }
-        }
-        if gather.is_complete() {
-            let protocol = self.protocol;
-            self.put(sequence, shared, |out| gather.write_to(out, protocol));
-        } else {
-            self.gathered_bytes += gather.held_bytes();
-            self.gathers.push_back(gather);
-        }
-    }
-
-    /// Takes the answer to a request of this session.
-    #[inline]
-    pub(crate) fn answer(
-        &mut self,
-        sequence: u32,
-        part: u32,
-        answer: Result<&dyn ToValue, AskError>,
-        shared: &mut Shared,
-    ) {
-        if self.flags.killed {
-            return;
-        }
-        if !self.order.is_owed(sequence) {
-            debug_assert!(false, "a request is answered once");
-            return;
-        }
-        let protocol = self.protocol;
-        if part == 0 {
-            self.put(sequence, shared, |out| {
-                let mut writer = Writer::new(out, protocol);
-                match answer {
-                    Ok(value) => value.write_to(&mut writer),
-                    Err(error) => writer.ask_error(error),
-                }
-            });
-        } else {
-            self.answer_part(sequence, part - 1, answer, shared);
-        }
-        if self.flags.stalled {
-            self.recover(shared);
-        }
-    }
-
-    fn answer_part(
-        &mut self,
-        sequence: u32,
-        part: u32,
-        answer: Result<&dyn ToValue, AskError>,
-        shared: &mut Shared,
-    ) {
-        let protocol = self.protocol;
-        // Gathers stand in the order of their numbers, which wrap: compare distances.
-        let Some(first) = self.gathers.front() else {
-            return;
-        };
-        let base = first.sequence;
-        let Ok(index) = self.gathers.binary_search_by_key(&sequence.wrapping_sub(base), |gather| {
-            gather.sequence.wrapping_sub(base)
-        }) else {
-            return;
-        };
-        let gather = &mut self.gathers[index];
-        self.gathered_bytes -= gather.held_bytes();
-        gather.put(part, answer, protocol);
-        if !gather.is_complete() {
-            self.gathered_bytes += gather.held_bytes();
-            self.check_output(shared);
-        } else if let Some(gather) = self.gathers.remove(index) {
-            self.put(sequence, shared, |out| gather.write_to(out, protocol));
-        }
-    }
-
-    /// Ends the pause if its reason is gone.
-    fn recover(&mut self, shared: &mut Shared) {
-        if !self.must_pause(&shared.limits) {
-            self.flags.stalled = false;
-            shared.make_ready(&mut self.flags, self.id);
-        }
-    }
-
-    /// The number of a reply that is owed from now on.
-    #[inline]
-    fn owe(&mut self, shared: &mut Shared) -> u32 {
-        shared.owed += 1;
-        self.order.take()
-    }
-
-    /// Writes a reply that is owed, now or when its turn comes.
-    #[inline]
-    fn put(&mut self, sequence: u32, shared: &mut Shared, write: impl FnOnce(&mut Vec<u8>)) {
-        shared.owed -= 1;
-        shared.equip(&mut self.output);
-        let len = self.order.put(sequence, &mut self.output, write);
-        // Rises at once, falls by a 64th of the difference.
-        let falls = self.reply_bytes.saturating_sub(len) / 64;
-        self.reply_bytes = len.max(self.reply_bytes - falls);
-        if !self.output.is_empty() {
-            shared.make_dirty(&mut self.flags, self.id);
-        }
-        self.check_output(shared);
-    }
-
-    /// Closes the connection if it holds too much output.
-    #[inline]
-    fn check_output(&mut self, shared: &mut Shared) {
-        if self.output_bytes() > shared.limits.output_bytes_max {
-            shared.stats.limit_closes += 1;
-            self.kill();
-            shared.make_dirty(&mut self.flags, self.id);
-        }
-    }
-
-    /// Replies to the command at hand without asking the shard.
-    pub(crate) fn reply(&mut self, shared: &mut Shared, write: impl FnOnce(&mut Writer<'_>)) {
-        let sequence = self.owe(shared);
-        let protocol = self.protocol;
-        self.put(sequence, shared, |out| write(&mut Writer::new(out, protocol)));
-    }
-
-    pub(crate) fn wrong_count(&mut self, name: &[u8], shared: &mut Shared) {
-        let line = refusal(name, CallError::Argument(ArgumentError::Count));
-        self.reply(shared, |writer| writer.error_bytes(&line));
-    }
-
-    #[cold]
-    fn refuse(&mut self, sequence: u32, name: &[u8], error: CallError, shared: &mut Shared) {
-        let line = refusal(name, error);
-        let protocol = self.protocol;
-        self.put(sequence, shared, |out| Writer::new(out, protocol).error_bytes(&line));
-    }
-
     /// The peer will send no more; it still gets the replies it is owed.
     pub(crate) fn end_input(&mut self) {
         self.flags.input_ended = true;
@@ -536,33 +300,3 @@ impl Session {
 /// What a reply is taken to need before there was one: a new connection may have 256 outstanding at
 /// the default limit, and thousands once its replies are known to be small.
 const FIRST_REPLY_BYTES: usize = 4096;
-
-/// The error line for a request that was not sent.
-fn refusal(name: &[u8], error: CallError) -> Vec<u8> {
-    match error {
-        CallError::Argument(ArgumentError::Count) => {
-            let mut line = b"ERR wrong number of arguments for '".to_vec();
-            line.extend(name.iter().take(128).map(u8::to_ascii_lowercase));
-            line.extend_from_slice(b"' command");
-            line
-        }
-        other => other.to_string().into_bytes(),
-    }
-}
-
-/// `part` is 0 for the only answer of a reply, the number of the key plus 1 within a gather.
-#[inline]
-fn ticket_of(id: SessionId, sequence: u32, part: u32) -> Ticket {
-    Ticket([
-        u64::from(id.slot) | u64::from(id.generation) << 32,
-        u64::from(sequence) | u64::from(part) << 32,
-    ])
-}
-
-/// Session, sequence number and part of a ticket.
-#[inline]
-pub(crate) fn parts_of(ticket: Ticket) -> (SessionId, u32, u32) {
-    let Ticket([session, reply]) = ticket;
-    let id = SessionId { slot: session as u32, generation: (session >> 32) as u32 };
-    (id, reply as u32, (reply >> 32) as u32)
-}

@@ -1,0 +1,131 @@
+//! Answers on their way back: in order, gathered, within the limit of output.
+
+use coreside_shard::{AskError, Ticket, ToValue};
+
+use super::Session;
+use crate::resp::sessions::{SessionId, Shared};
+use crate::resp::write::Writer;
+
+impl Session {
+    /// Takes the answer to a request of this session.
+    #[inline]
+    pub(crate) fn answer(
+        &mut self,
+        sequence: u32,
+        part: u32,
+        answer: Result<&dyn ToValue, AskError>,
+        shared: &mut Shared,
+    ) {
+        if self.flags.killed {
+            return;
+        }
+        if !self.order.is_owed(sequence) {
+            debug_assert!(false, "a request is answered once");
+            return;
+        }
+        let protocol = self.protocol;
+        if part == 0 {
+            self.put(sequence, shared, |out| {
+                let mut writer = Writer::new(out, protocol);
+                match answer {
+                    Ok(value) => value.write_to(&mut writer),
+                    Err(error) => writer.ask_error(error),
+                }
+            });
+        } else {
+            self.answer_part(sequence, part - 1, answer, shared);
+        }
+        if self.flags.stalled {
+            self.recover(shared);
+        }
+    }
+
+    fn answer_part(
+        &mut self,
+        sequence: u32,
+        part: u32,
+        answer: Result<&dyn ToValue, AskError>,
+        shared: &mut Shared,
+    ) {
+        let protocol = self.protocol;
+        // Gathers stand in the order of their numbers, which wrap: compare distances.
+        let Some(first) = self.gathers.front() else {
+            return;
+        };
+        let base = first.sequence;
+        let Ok(index) = self.gathers.binary_search_by_key(&sequence.wrapping_sub(base), |gather| {
+            gather.sequence.wrapping_sub(base)
+        }) else {
+            return;
+        };
+        let gather = &mut self.gathers[index];
+        self.gathered_bytes -= gather.held_bytes();
+        gather.put(part, answer, protocol);
+        if !gather.is_complete() {
+            self.gathered_bytes += gather.held_bytes();
+            self.check_output(shared);
+        } else if let Some(gather) = self.gathers.remove(index) {
+            self.put(sequence, shared, |out| gather.write_to(out, protocol));
+        }
+    }
+
+    /// Ends the pause if its reason is gone.
+    pub(super) fn recover(&mut self, shared: &mut Shared) {
+        if !self.must_pause(&shared.limits) {
+            self.flags.stalled = false;
+            shared.make_ready(&mut self.flags, self.id);
+        }
+    }
+
+    /// The number of a reply that is owed from now on.
+    #[inline]
+    pub(super) fn owe(&mut self, shared: &mut Shared) -> u32 {
+        shared.owed += 1;
+        self.order.take()
+    }
+
+    /// Writes a reply that is owed, now or when its turn comes.
+    #[inline]
+    pub(super) fn put(
+        &mut self,
+        sequence: u32,
+        shared: &mut Shared,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        shared.owed -= 1;
+        shared.equip(&mut self.output);
+        let len = self.order.put(sequence, &mut self.output, write);
+        // Rises at once, falls by a 64th of the difference.
+        let falls = self.reply_bytes.saturating_sub(len) / 64;
+        self.reply_bytes = len.max(self.reply_bytes - falls);
+        if !self.output.is_empty() {
+            shared.make_dirty(&mut self.flags, self.id);
+        }
+        self.check_output(shared);
+    }
+
+    /// Closes the connection if it holds too much output.
+    #[inline]
+    pub(super) fn check_output(&mut self, shared: &mut Shared) {
+        if self.output_bytes() > shared.limits.output_bytes_max {
+            shared.stats.limit_closes += 1;
+            self.kill();
+            shared.make_dirty(&mut self.flags, self.id);
+        }
+    }
+
+    /// Replies to the command at hand without asking the shard.
+    pub(crate) fn reply(&mut self, shared: &mut Shared, write: impl FnOnce(&mut Writer<'_>)) {
+        let sequence = self.owe(shared);
+        let protocol = self.protocol;
+        self.put(sequence, shared, |out| write(&mut Writer::new(out, protocol)));
+    }
+}
+
+/// Session, sequence number and part of a ticket.
+#[inline]
+pub(crate) fn parts_of(ticket: Ticket) -> (SessionId, u32, u32) {
+    let Ticket([session, reply]) = ticket;
+    let id = SessionId { slot: session as u32, generation: (session >> 32) as u32 };
+    (id, reply as u32, (reply >> 32) as u32)
+}
