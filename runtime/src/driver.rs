@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::handle::{Counts, Shared};
 use crate::ingress::Ingress;
 use crate::node::{Idle, NodeError};
-use crate::park::Parking;
+use crate::park;
 use crate::stopping::{Phase, Stopping};
 
 /// Where a shard's thread runs.
@@ -120,15 +120,12 @@ impl Drive {
             Idle::Spin => None,
             Idle::Park { spin } => Some(spin),
         };
-        let parking = Parking::new(self.shared.ingresses[usize::from(number)].eventfd())
-            .map_err(NodeError::System)?;
         Ok(Driver {
             number,
             shard,
             net,
             clock: Clock::new(),
             spin,
-            parking,
             shared: self.shared,
             stopping: self.stopping,
             passes: 0,
@@ -144,7 +141,6 @@ struct Driver {
     clock: Clock,
     /// How long to look for work before sleeping; `None` for ever.
     spin: Option<Duration>,
-    parking: Parking,
     shared: Arc<Shared>,
     stopping: Arc<Stopping>,
     passes: u32,
@@ -224,7 +220,10 @@ impl Driver {
         let counts = &shared.board[usize::from(self.number)];
         counts.parks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let nap = (self.shard.asks_waiting() > 0).then_some(NAP);
-        self.parking.sleep(nap).await;
+        if park::sleep(ingress.eventfd(), nap).await.is_err() {
+            // Out of descriptors: look again a little later instead.
+            glommio::timer::sleep(NAP).await;
+        }
         ingress.clear_wakeups();
         ingress.awake();
         self.net.unpark();
