@@ -109,7 +109,7 @@ def encode(words):
 
 def show(words):
     text = " ".join(repr(word)[2:-1] if word else '""' for word in words)
-    return text if len(text) < 200 else f"{text[:200]}.."
+    return text if len(text) < 120 else f"{text[:120]}.."
 
 
 class Difference(AssertionError):
@@ -194,7 +194,7 @@ class Pair:
         self.kv.close()
 
     def _report(self, words, redis, kv):
-        before = "\n".join(f"  {show(words)} -> {reply[:100]!r}" for words, reply in self.history)
+        before = "\n".join(f"  {show(words)} -> {reply[:60]!r}" for words, reply in self.history)
         return f"before:\n{before}\ncommand: {show(words)}\nredis: {redis[:200]!r}\nkv:    {kv[:200]!r}"
 
 
@@ -324,7 +324,8 @@ def wrong_arity(rng, key):
 
 
 def unknown(rng):
-    name = rng.choice([b"NOSUCH", b"GETT", b"", b"SET ", b"GE\x00T", b"FOO.BAR", b"x" * 200])
+    # Redis cuts an unknown name at a zero byte, because it prints it as a C string: that is not compared.
+    name = rng.choice([b"NOSUCH", b"GETT", b"", b"SET ", b"GE\xffT", b"FOO.BAR", b"x" * 200])
     words = [bytes(rng.choices(b"abc 'def", k=rng.randrange(0, 60))) for _ in range(rng.randrange(0, 5))]
     return [name, *words]
 
