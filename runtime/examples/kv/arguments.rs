@@ -202,7 +202,7 @@ impl FromArguments for Expiry {
             let option = c_string(arg);
             let Some(flag) = at.flag(option) else {
                 args.for_each(drop);
-                return Ok(Self::Unknown(option.into()));
+                return Ok(Self::Unknown(without_line_end(option).into()));
             };
             *flag = true;
         }
@@ -260,6 +260,12 @@ fn c_string(arg: &[u8]) -> &[u8] {
     arg.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
+/// An error line that repeats a word leaves out the line breaks at its end.
+fn without_line_end(word: &[u8]) -> &[u8] {
+    let is_text = |byte: &u8| !matches!(byte, b'\r' | b'\n');
+    word.iter().rposition(is_text).map_or(&[], |last| &word[..=last])
+}
+
 #[cfg(test)]
 mod tests {
     use coreside::Span;
@@ -273,6 +279,84 @@ mod tests {
             spans.push(Span { start, len: word.len() as u32 });
             start += word.len() as u32 + 1;
         }
-        T::from_arguments(&mut Args::new(text.as_bytes(), &spans))
+        let mut args = Args::new(text.as_bytes(), &spans);
+        let read = T::from_arguments(&mut args);
+        assert!(read.is_err() || args.is_empty(), "{text}: something is left");
+        read
+    }
+
+    fn set(lifetime: Lifetime, condition: Condition, get: bool) -> Result<Set, ArgumentError> {
+        Ok(Set { value: Bytes::new(b"v"), lifetime, condition, get })
+    }
+
+    #[test]
+    fn set_takes_its_options_in_any_order_and_case() {
+        use Condition::{Always, IfAbsent, IfPresent};
+        let cases = [
+            ("v", set(Lifetime::Endless, Always, false)),
+            ("v ex 5", set(Lifetime::For(5000), Always, false)),
+            ("v nx PX 5 Get", set(Lifetime::For(5), IfAbsent, true)),
+            ("v EXAT 5 XX", set(Lifetime::Until(5000), IfPresent, false)),
+            ("v PXAT 5 NX NX", set(Lifetime::Until(5), IfAbsent, false)),
+            ("v EX 5 EX 6", set(Lifetime::For(6000), Always, false)),
+            ("v GET KEEPTTL", set(Lifetime::Kept, Always, true)),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(read::<Set>(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn set_refuses_what_redis_refuses() {
+        let syntax = [
+            "NX XX",
+            "EX",
+            "EX 5 PX 5",
+            "KEEPTTL EX 5",
+            "EX 5 KEEPTTL",
+            "PERSIST",
+            "EX x NOPE",
+            "",
+        ];
+        for options in syntax {
+            assert_eq!(read::<Set>(&format!("v {options}")), Err(ArgumentError::Syntax));
+        }
+        for number in ["x", "", "1.5", "9223372036854775808"] {
+            let outcome = read::<Set>(&format!("v EX {number}"));
+            assert_eq!(outcome, Err(ArgumentError::NotAnInteger), "{number}");
+        }
+        for number in ["0", "-1", "9223372036854776"] {
+            let outcome = read::<Set>(&format!("v EX {number}"));
+            assert_eq!(outcome, Err(ArgumentError::Message(SET_TIME)), "{number}");
+        }
+    }
+
+    #[test]
+    fn count_is_looked_at_before_the_arguments() {
+        assert_eq!(read::<Increment>("x y").err(), Some(ArgumentError::Count));
+        assert_eq!(read::<SetFor<false>>("x").err(), Some(ArgumentError::Count));
+        assert_eq!(read::<SetFor<true>>("x y z").err(), Some(ArgumentError::Count));
+    }
+
+    #[test]
+    fn expire_looks_at_options_before_the_time() {
+        let unknown = |text| match read::<Expiry>(text) {
+            Ok(Expiry::Unknown(word)) => String::from_utf8(word.into()).ok(),
+            _ => None,
+        };
+        assert_eq!(unknown("x NX nope GT").as_deref(), Some("nope"));
+        assert_eq!(unknown("5 a\nb\r\n").as_deref(), Some("a\nb"));
+        assert!(matches!(read::<Expiry>("x NX gt").err(), Some(ArgumentError::Message(_))));
+        assert_eq!(read::<Expiry>("x NX").err(), Some(ArgumentError::NotAnInteger));
+    }
+
+    #[test]
+    fn no_end_counts_as_the_last_end() {
+        let (gt, lt) = (
+            ExpiryAt { gt: true, ..ExpiryAt::default() },
+            ExpiryAt { lt: true, ..ExpiryAt::default() },
+        );
+        assert!(!gt.allows(None, 5) && gt.allows(Some(4), 5) && !gt.allows(Some(5), 5));
+        assert!(lt.allows(None, 5) && lt.allows(Some(6), 5) && !lt.allows(Some(5), 5));
     }
 }
