@@ -268,7 +268,7 @@ fn without_line_end(word: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use coreside::Span;
+    use coreside_shard::Span;
 
     use super::*;
 
