@@ -230,6 +230,18 @@ machine() {
     printf '%s, %s cores, Linux %s' "${model:-$(uname -m)}" "$(nproc)" "$(uname -r)"
 }
 
+# How much of its processors the machine was using in the last second without us, in percent.
+busy_percent() {
+    local before after
+    before=$(head -n 1 /proc/stat)
+    sleep 1
+    after=$(head -n 1 /proc/stat)
+    printf '%s\n%s\n' "$before" "$after" | awk '
+        { all = 0; for (i = 2; i <= NF; i++) all += $i; idle = $5 + $6 }
+        NR == 1 { all_before = all; idle_before = idle }
+        NR == 2 { span = all - all_before; printf "%.0f", span ? 100 * (1 - (idle - idle_before) / span) : 0 }'
+}
+
 commit() {
     local id
     id=$(git rev-parse --short HEAD 2>/dev/null) || { printf 'no commit' && return; }
