@@ -1,0 +1,19 @@
+//! What shards promise, several of them driven by one thread, each polled when a seeded random
+//! sequence says so. Every promise has a test that is named after it.
+
+mod actor;
+mod asks;
+mod book;
+mod bounds;
+mod faults;
+mod keys;
+mod large;
+mod life;
+mod look_ahead;
+mod mesh;
+mod model;
+mod order;
+mod panics_in_drops;
+mod random;
+mod stopping;
+mod sweeps;
