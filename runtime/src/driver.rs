@@ -171,6 +171,7 @@ impl Driver {
     /// One pass over everything that may have work. Returns whether anything had.
     fn pass(&mut self) -> bool {
         let now = self.clock.now();
+        self.shard.tick(now);
         let received = self.net.receive(&mut self.shard);
         let jobs = self.take_jobs();
         let progress: Progress = self.shard.poll(now, self.net.outside());
@@ -197,7 +198,8 @@ impl Driver {
         let mut count = 0;
         while count < JOBS_PER_PASS && !self.shard.is_congested() {
             let Some(job) = self.ingress().pop() else { break };
-            job(&mut self.shard);
+            // A panic ends the job, whose caller hears of it by the promise that is dropped.
+            self.shard.attempt(job);
             count += 1;
         }
         count
@@ -232,9 +234,11 @@ impl Driver {
     /// Finishes what is under way, within the limit.
     async fn drain(&mut self) {
         self.net.drain();
+        self.ingress().refuse();
         let begun_ns = self.clock.monotonic_ns();
         let limit_ns = self.stopping.limit().as_nanos() as u64;
         while self.stopping.phase() == Phase::Draining {
+            self.stopping.withdraw(self.number);
             let busy = self.pass();
             let idle = !busy
                 && !self.shard.has_work()

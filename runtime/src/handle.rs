@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use coreside_shard::{
     Address, AskError, Entity, Full, Handler, HashKey, Message, Outside, Placement, Shard, Sweep,
-    Via,
+    Table, Via,
 };
 
 use crate::ingress::{Ingress, Refused};
@@ -26,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) ingresses: Vec<Ingress>,
     pub(crate) placement: Placement,
     pub(crate) hash_key: HashKey,
+    pub(crate) table: Arc<Table>,
     pub(crate) ask_timeout: Duration,
     pub(crate) board: Vec<Counts>,
 }
@@ -67,8 +68,14 @@ impl Handle {
     /// [`AskError`] when the node stops first.
     ///
     /// # Panics
-    /// On the shard, when `S` is not registered; then the error is [`AskError::NotSent`].
+    /// When `S` is not registered with this node.
     pub fn sweep<E: Entity, S: Sweep<E>>(&self) -> Result<S, AskError> {
+        assert!(
+            self.shared.table.has_sweep::<E, S>(),
+            "sweep {} is not registered for entity type {}",
+            std::any::type_name::<S>(),
+            E::NAME
+        );
         let slot = Slot::new();
         let promise = Promise(Some(Arc::clone(&slot)));
         let ingress = &self.shared.ingresses[0];
@@ -116,7 +123,15 @@ impl fmt::Debug for Handle {
 impl Via for Handle {
     type Call<E: Handler<M>, M: Message> = Request<E, M>;
 
+    /// # Panics
+    /// When `E` is not registered with this node.
     fn call<E: Handler<M>, M: Message>(self, key: E::Key, message: M) -> Request<E, M> {
+        assert!(
+            self.shared.table.has_message::<E, M>(),
+            "entity type {} is not registered: add `.entity::<{}>()` where the node is built",
+            E::NAME,
+            std::any::type_name::<E>()
+        );
         let within = self.shared.ask_timeout;
         Request { handle: self, key, message: Some(message), within, slot: None }
     }
@@ -160,8 +175,10 @@ impl<E: Handler<M>, M: Message> Request<E, M> {
             Ok(permit) => {
                 permit.push(Box::new(move |shard: &mut Shard| {
                     // The shard's queue is far longer than its ingress; what finds it full even so
-                    // is refused there and counted.
-                    let _ = shard.tell::<E, M>(key, message);
+                    // is counted there.
+                    if shard.tell::<E, M>(key, message).is_err() {
+                        shard.count_lost();
+                    }
                 }));
                 Ok(())
             }

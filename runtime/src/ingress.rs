@@ -17,6 +17,9 @@ pub(crate) struct Ingress {
     jobs: ArrayQueue<Job>,
     /// Places taken in `jobs`, or about to be: whoever takes one may push.
     taken: AtomicUsize,
+    /// No new jobs; those that wait are still done.
+    refusing: AtomicBool,
+    /// Nobody takes jobs any more.
     closed: AtomicBool,
     doorbell: Arc<Doorbell>,
     eventfd: OwnedFd,
@@ -45,6 +48,7 @@ impl Ingress {
         Ok(Self {
             jobs: ArrayQueue::new(capacity.max(1)),
             taken: AtomicUsize::new(0),
+            refusing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             doorbell,
             // SAFETY: the descriptor is new and ours alone.
@@ -54,7 +58,7 @@ impl Ingress {
 
     /// The right to push one job, so that a refusal comes before the message is boxed.
     pub(crate) fn permit(&self) -> Result<Permit<'_>, Refused> {
-        if self.closed.load(Ordering::Acquire) {
+        if self.refusing.load(Ordering::Acquire) {
             return Err(Refused::Closed);
         }
         if self.taken.fetch_add(1, Ordering::Relaxed) >= self.jobs.capacity() {
@@ -75,8 +79,14 @@ impl Ingress {
         self.jobs.is_empty()
     }
 
-    /// Refuses new jobs and drops those that wait.
+    /// Takes no new jobs from here on.
+    pub(crate) fn refuse(&self) {
+        self.refusing.store(true, Ordering::Release);
+    }
+
+    /// Takes no new jobs and drops those that wait.
     pub(crate) fn close(&self) {
+        self.refuse();
         self.closed.store(true, Ordering::SeqCst);
         while self.pop().is_some() {}
     }

@@ -7,7 +7,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use coreside_net::{NetConfig, NetError, listen};
-use coreside_shard::{Entity, HashKey, LookAhead, Placement, Registry, RegistryError, ShardConfig};
+use coreside_shard::{
+    Entity, HashKey, LookAhead, Placement, Registry, RegistryError, ShardConfig, Table,
+};
 
 use crate::driver::{Drive, Running, Seat};
 use crate::handle::{Counts, Handle, Shared};
@@ -250,7 +252,8 @@ impl NodeBuilder {
 
         let mesh = coreside_shard::mesh(count, self.ring_words(count));
         let placement = Placement::even(count as u16);
-        let shared = self.shared(&mesh, placement.clone()).map_err(NodeError::System)?;
+        let shared =
+            self.shared(&mesh, Arc::clone(&table), placement.clone()).map_err(NodeError::System)?;
         let stopping = Arc::new(Stopping::new(count, self.drain));
         let (ready, started) = mpsc::channel();
         let mut running = Vec::with_capacity(count);
@@ -294,6 +297,7 @@ impl NodeBuilder {
     fn shared(
         &self,
         mesh: &[coreside_shard::MeshEnd],
+        table: Arc<Table>,
         placement: Placement,
     ) -> std::io::Result<Arc<Shared>> {
         let doorbells = mesh.iter().filter_map(|end| end.doorbell(end.shard()));
@@ -302,6 +306,7 @@ impl NodeBuilder {
             ingresses: doorbells.map(ingress).collect::<std::io::Result<_>>()?,
             placement,
             hash_key: self.shard.hash_key,
+            table,
             ask_timeout: Duration::from_nanos(self.shard.ask_timeout_ns),
             board: mesh.iter().map(|_| Counts::default()).collect(),
         }))

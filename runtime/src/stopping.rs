@@ -4,6 +4,11 @@
 //! so, together with how many words it has ever sent to others and taken from them. When all say
 //! so and the two sums are equal, nothing is under way: a record on its way would have been
 //! counted as sent and not as taken (Mattern 1987). Whoever sees that first ends the node.
+//!
+//! A report must not be read while it is out of date. So a shard withdraws its report before it
+//! takes anything, and reports again behind the pass; each step raises the report's version, which
+//! is odd while the shard is at work. Who adds up reads the versions before and after: all even, and
+//! none changed, means that all reports stood at one time.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,6 +24,8 @@ pub(crate) struct Stopping {
 
 #[derive(Debug, Default)]
 struct Report {
+    /// Odd while the report is withdrawn.
+    version: AtomicU64,
     idle: AtomicBool,
     sent: AtomicU64,
     taken: AtomicU64,
@@ -64,24 +71,40 @@ impl Stopping {
         self.phase.fetch_max(2, Ordering::AcqRel);
     }
 
-    /// A shard's report during the drain. Returns whether the node is done.
+    /// Takes a shard's report back: it is about to work.
+    pub(crate) fn withdraw(&self, shard: u16) {
+        let version = &self.reports[usize::from(shard)].version;
+        version.fetch_or(1, Ordering::SeqCst);
+    }
+
+    /// A shard's report during the drain, behind a pass. Returns whether the node is done.
     pub(crate) fn report(&self, shard: u16, idle: bool, traffic: (u64, u64)) -> bool {
         let own = &self.reports[usize::from(shard)];
         own.sent.store(traffic.0, Ordering::SeqCst);
         own.taken.store(traffic.1, Ordering::SeqCst);
         own.idle.store(idle, Ordering::SeqCst);
-        if !idle || !self.reports.iter().all(|report| report.idle.load(Ordering::SeqCst)) {
+        let withdrawn = own.version.load(Ordering::SeqCst) | 1;
+        own.version.store(withdrawn + 1, Ordering::SeqCst);
+        let done = idle && self.nothing_is_under_way();
+        if done {
+            self.stop_now();
+        }
+        done
+    }
+
+    fn nothing_is_under_way(&self) -> bool {
+        let versions = || self.reports.iter().map(|report| report.version.load(Ordering::SeqCst));
+        let before: Vec<u64> = versions().collect();
+        // Version 0 has not been reported.
+        if before.iter().any(|version| *version == 0 || version % 2 == 1) {
             return false;
         }
         let sum = |count: fn(&Report) -> &AtomicU64| -> u64 {
             self.reports.iter().map(|report| count(report).load(Ordering::SeqCst)).sum()
         };
-        let quiet = sum(|report| &report.taken) == sum(|report| &report.sent);
-        if quiet && self.reports.iter().all(|report| report.idle.load(Ordering::SeqCst)) {
-            self.stop_now();
-            return true;
-        }
-        false
+        self.reports.iter().all(|report| report.idle.load(Ordering::SeqCst))
+            && sum(|report| &report.taken) == sum(|report| &report.sent)
+            && versions().eq(before)
     }
 }
 
@@ -96,7 +119,9 @@ mod tests {
         assert!(!stopping.report(0, true, (10, 0)), "shard 1 has not reported");
         assert!(!stopping.report(1, true, (0, 7)), "three words are under way");
         assert!(!stopping.report(1, false, (0, 10)));
-        assert!(stopping.report(1, true, (0, 10)));
+        stopping.withdraw(0);
+        assert!(!stopping.report(1, true, (0, 10)), "shard 0 is at work");
+        assert!(stopping.report(0, true, (10, 0)));
         assert_eq!(stopping.phase(), Phase::Stopped);
     }
 

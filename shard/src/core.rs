@@ -1,14 +1,15 @@
 //! The sending side of a shard: everything that a handler may reach through its context.
 #![expect(unsafe_code, reason = "records are written in place as raw words")]
 
+use std::any::TypeId;
 use std::sync::Arc;
 
 use crate::config::{MeshEnd, Now, Placement, ShardConfig, Stats};
 use crate::doorbell::Doorbell;
 use crate::entity::{Handler, Message};
-use crate::key::{HashKey, Key};
+use crate::key::{HashKey, Key, KeyWords};
 use crate::peer::Peer;
-use crate::pending::{Pending, Resume, When};
+use crate::pending::{Pending, Resume, Waiting, When};
 use crate::queue::RunQueue;
 use crate::record::{Head, Kind, Payload, Word};
 use crate::reply::{AskError, Token};
@@ -27,6 +28,8 @@ pub(crate) struct Core {
     pub(crate) directory: Directory,
     pub(crate) hash_key: HashKey,
     pub(crate) stats: Stats,
+    /// By message number: what a reply to it must be.
+    pub(crate) reply_types: Box<[TypeId]>,
     /// By shard; `None` at its own place.
     peers: Vec<Option<Peer>>,
     doorbells: Vec<Arc<Doorbell>>,
@@ -63,6 +66,7 @@ impl Core {
             directory: table.directory.clone(),
             hash_key: config.hash_key,
             stats: Stats::default(),
+            reply_types: table.rows.iter().map(|row| row.reply_type).collect(),
             peers: mesh.outbound.drain(..).map(peer).collect(),
             doorbells: std::mem::take(&mut mesh.doorbells),
             wake,
@@ -88,12 +92,14 @@ impl Core {
         message: M,
     ) -> Result<(), Full<M>> {
         let number = self.directory.message::<E, M>();
+        // The key's own code runs before room is taken: what is reserved is always written.
+        let key = key.to_words();
         let words = 1 + E::Key::WORDS + Payload::<M>::WORDS;
-        let Some(at) = self.reserve(key, words) else { return Err(Full(message)) };
+        let Some(at) = self.reserve::<E::Key>(key, words) else { return Err(Full(message)) };
         // SAFETY: `words` words were reserved, and here are head, key and value: all of them.
         unsafe {
             at.cast::<u64>().write(Head::new(Kind::Tell, words, number).bits());
-            write_key(at.add(1), key);
+            write_key::<E::Key>(at.add(1), key);
             Payload::<M>::write(at.add(1 + E::Key::WORDS), message);
         }
         Ok(())
@@ -111,16 +117,20 @@ impl Core {
         deadline_ns: u64,
     ) -> Result<(), (M, F)> {
         let number = self.directory.message::<E, M>();
+        let key = key.to_words();
         let words = 2 + E::Key::WORDS + Payload::<M>::WORDS;
         if !self.pending.has_room() {
             return Err((message, continuation));
         }
-        let Some(at) = self.reserve(key, words) else { return Err((message, continuation)) };
-        let token = self.pending.insert(continuation, resume, when, deadline_ns);
+        let Some(at) = self.reserve::<E::Key>(key, words) else {
+            return Err((message, continuation));
+        };
+        let waiting = Waiting { resume, when, message: number, deadline_ns };
+        let token = self.pending.insert(continuation, waiting);
         // SAFETY: `words` words were reserved, and here are head, key, token and value: all of them.
         unsafe {
             at.cast::<u64>().write(Head::new(Kind::Ask, words, number).bits());
-            write_key(at.add(1), key);
+            write_key::<E::Key>(at.add(1), key);
             at.add(1 + E::Key::WORDS).cast::<u64>().write(token.bits());
             Payload::<M>::write(at.add(2 + E::Key::WORDS), message);
         }
@@ -129,9 +139,9 @@ impl Core {
 
     /// Room for a record to `key`: in the run queue, or on the way to the shard where it lives.
     #[inline(always)]
-    fn reserve<K: Key>(&mut self, key: K, words: usize) -> Option<*mut Word> {
+    fn reserve<K: Key>(&mut self, key: KeyWords, words: usize) -> Option<*mut Word> {
         if self.peers.len() > 1 {
-            let shard = self.placement.shard(self.hash_key.hash(key));
+            let shard = self.placement.shard(self.hash_key.hash_words::<K>(key));
             if let Some(peer) = &mut self.peers[usize::from(shard)] {
                 return peer.reserve(words);
             }
@@ -208,10 +218,11 @@ impl Core {
         self.peers.iter().flatten().map(Peer::written_words).sum()
     }
 
-    /// Throws away what waits to be run or sent, each record through `each`.
+    /// Throws away what waits to be run or sent, each record through `each`. What was put into
+    /// rings is left to its readers, if they still are.
     pub(crate) fn clear_with(&mut self, mut each: impl FnMut(*mut Word)) {
         self.queue.clear_with(&mut each);
-        for peer in self.peers.iter_mut().flatten() {
+        for peer in self.peers.drain(..).flatten() {
             peer.clear_with(&mut each);
         }
     }

@@ -142,7 +142,12 @@ impl HashKey {
     /// The hash of a key of either width.
     #[inline(always)]
     pub fn hash<K: Key>(&self, key: K) -> u64 {
-        let words = key.to_words();
+        self.hash_words::<K>(key.to_words())
+    }
+
+    /// The hash of a key's words.
+    #[inline(always)]
+    pub(crate) fn hash_words<K: Key>(&self, words: KeyWords) -> u64 {
         if K::WORDS == 1 { self.hash_one(words[0]) } else { self.hash_two(words) }
     }
 }

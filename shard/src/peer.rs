@@ -80,8 +80,12 @@ impl Peer {
         self.ring.written_words()
     }
 
-    /// Throws the outbox away, each record through `each`.
-    pub(crate) fn clear_with(&mut self, each: impl FnMut(*mut Word)) {
-        self.outbox.clear_with(each);
+    /// Gives this side up. Each record that nobody will read goes through `each`.
+    pub(crate) fn clear_with(mut self, mut each: impl FnMut(*mut Word)) {
+        self.outbox.clear_with(&mut each);
+        let Some(mut rest) = self.ring.into_rest() else { return };
+        while let Some(record) = rest.pop() {
+            each(record.as_ptr().cast_mut());
+        }
     }
 }

@@ -66,9 +66,22 @@ struct Place {
     resume: MaybeUninit<Resume>,
     captured: [Word; CAPTURE_WORDS],
     when: When,
+    /// What was asked: a reply to anything else is not for this ask.
+    message: u16,
 }
 
 const _: () = assert!(size_of::<Place>() == 64);
+
+/// What is kept of an ask beside its continuation.
+#[derive(Clone, Copy)]
+pub(crate) struct Waiting {
+    pub(crate) resume: Resume,
+    pub(crate) when: When,
+    /// The number of the message that was asked.
+    pub(crate) message: u16,
+    /// Nanoseconds of the shard's clock.
+    pub(crate) deadline_ns: u64,
+}
 
 /// All asks of one shard that wait for an answer.
 pub(crate) struct Pending {
@@ -132,13 +145,7 @@ impl Pending {
     /// # Panics
     /// Without [room](Self::has_room).
     #[inline]
-    pub(crate) fn insert<F>(
-        &mut self,
-        continuation: F,
-        resume: Resume,
-        when: When,
-        deadline_ns: u64,
-    ) -> Token {
+    pub(crate) fn insert<F>(&mut self, continuation: F, waiting: Waiting) -> Token {
         let number = if self.free != NO_PLACE {
             let number = self.free;
             self.free = self.places[number as usize].next_free;
@@ -148,9 +155,10 @@ impl Pending {
         };
         let place = &mut self.places[number as usize];
         place.generation = place.generation.wrapping_add(1) & Token::GENERATION_MASK;
-        place.deadline_ns = deadline_ns;
-        place.resume.write(resume);
-        place.when = when;
+        place.deadline_ns = waiting.deadline_ns;
+        place.resume.write(waiting.resume);
+        place.when = waiting.when;
+        place.message = waiting.message;
         // SAFETY: the place has CAPTURE_WORDS words, which is what `Captured` needs.
         unsafe { Captured::<F>::write(place.captured.as_mut_ptr(), continuation) };
         self.len += 1;
@@ -167,21 +175,37 @@ impl Pending {
             resume: MaybeUninit::uninit(),
             captured: [Word::uninit(); CAPTURE_WORDS],
             when: When::AtOnce,
+            message: 0,
         });
         self.places.len() as u32 - 1
     }
 
-    /// When the continuation of `token` may run; `None` when nobody waits for it (any more).
+    /// When the continuation of `token` may run, which asked `message`; `None` when nobody waits
+    /// for it (any more).
+    ///
+    /// Generations come round after eight million uses of a place. So a reply that is later than
+    /// that can meet another ask; as it is compared, that ask is at least of the same message.
     #[inline]
-    pub(crate) fn when(&self, token: Token) -> Option<When> {
-        let place = self.places.get(token.place() as usize)?;
-        (place.generation == token.generation() && place.generation & 1 == 1).then_some(place.when)
+    pub(crate) fn when(&self, token: Token, message: u16) -> Option<When> {
+        self.waits(token).filter(|place| place.message == message).map(|place| place.when)
     }
 
-    /// Takes out the ask that `token` names.
     #[inline]
-    pub(crate) fn take(&mut self, token: Token) -> Option<Taken> {
-        self.when(token)?;
+    fn waits(&self, token: Token) -> Option<&Place> {
+        let place = self.places.get(token.place() as usize)?;
+        (place.generation == token.generation() && place.generation & 1 == 1).then_some(place)
+    }
+
+    /// Takes out the ask that `token` names, to be given a reply to `message`.
+    #[inline]
+    pub(crate) fn take(&mut self, token: Token, message: u16) -> Option<Taken> {
+        self.when(token, message)?;
+        Some(self.take_place(token.place()))
+    }
+
+    /// Takes out the ask that `token` names, to be told that there is no reply.
+    pub(crate) fn take_failed(&mut self, token: Token) -> Option<Taken> {
+        self.waits(token)?;
         Some(self.take_place(token.place()))
     }
 
@@ -269,7 +293,8 @@ mod tests {
     unsafe fn ignore(_: *mut Word, _: Outcome, _: &mut Shard, _: &mut dyn Outside) {}
 
     fn insert(pending: &mut Pending, deadline_ns: u64) -> Token {
-        pending.insert((), ignore, When::AtOnce, deadline_ns)
+        let waiting = Waiting { resume: ignore, when: When::AtOnce, message: 7, deadline_ns };
+        pending.insert((), waiting)
     }
 
     #[test]
@@ -277,12 +302,13 @@ mod tests {
         let mut pending = Pending::new(3, 100);
         let token = insert(&mut pending, 10);
         assert_eq!(token.shard(), 3);
-        assert!(pending.take(token).is_some());
-        assert!(pending.take(token).is_none(), "a second answer finds nobody");
+        assert!(pending.take(token, 7).is_some());
+        assert!(pending.take(token, 7).is_none(), "a second answer finds nobody");
         let next = insert(&mut pending, 10);
         assert_eq!(next.place(), token.place());
-        assert!(pending.take(token).is_none(), "an old token does not find the new ask");
-        assert!(pending.take(next).is_some());
+        assert!(pending.take(token, 7).is_none(), "an old token does not find the new ask");
+        assert!(pending.take(next, 8).is_none(), "a reply to another message is not for it");
+        assert!(pending.take(next, 7).is_some());
         assert_eq!(pending.len(), 0);
     }
 
@@ -292,10 +318,10 @@ mod tests {
         let first = insert(&mut pending, 0);
         pending.places[0].generation = Token::GENERATION_MASK;
         let last = Token::new(0, first.place(), Token::GENERATION_MASK);
-        assert!(pending.take(last).is_some());
+        assert!(pending.take(last, 7).is_some());
         let again = insert(&mut pending, 0);
         assert_eq!(again.generation(), 1);
-        assert!(pending.take(again).is_some());
+        assert!(pending.take(again, 7).is_some());
     }
 
     #[test]
@@ -320,8 +346,8 @@ mod tests {
             polls += 1;
         }
         assert_eq!(ended, 5_000);
-        assert!(pending.when(tokens[0]).is_none());
-        assert!(pending.when(tokens[1]).is_some());
+        assert!(pending.when(tokens[0], 7).is_none());
+        assert!(pending.when(tokens[1], 7).is_some());
     }
 
     #[test]

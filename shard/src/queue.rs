@@ -36,8 +36,13 @@ const WORDS_INITIAL: usize = 4096;
 impl RunQueue {
     /// An empty queue that takes up to `words_max` words (rounded up to a power of two).
     pub(crate) fn new(words_max: usize) -> Self {
-        let words_max = words_max.next_power_of_two().max(WORDS_INITIAL);
+        let words_max = Self::rounded(words_max);
         Self { words: ring(WORDS_INITIAL), mask: WORDS_INITIAL - 1, head: 0, tail: 0, words_max }
+    }
+
+    /// The bound that is kept where `words_max` is asked for.
+    pub(crate) fn rounded(words_max: usize) -> usize {
+        words_max.next_power_of_two().max(WORDS_INITIAL)
     }
 
     /// Position of the oldest record.

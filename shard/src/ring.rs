@@ -22,8 +22,8 @@
 //! | words in `head..tail` | nobody | consumer |
 //! | all other words | producer | nobody |
 //!
-//! Values still in the ring when both halves are gone are leaked, never dropped by the ring, which
-//! does not know their types: the shard drains its inbound rings before it goes.
+//! The ring does not know the types of the values in it. When both halves are gone, the one that
+//! went last is handed what was left ([`Producer::into_rest`], [`Consumer::into_rest`]).
 #![expect(unsafe_code, reason = "records cross between threads as raw words")]
 
 use std::marker::PhantomData;
@@ -167,6 +167,14 @@ impl Producer {
         true
     }
 
+    /// Gives the writing half up, and everything written with it. Returns a reading half for what
+    /// is left in the ring if the reader has given up too, to be emptied by the caller.
+    #[cfg(not(loom))]
+    pub(crate) fn into_rest(mut self) -> Option<Consumer> {
+        self.publish();
+        Consumer::of_rest(self.shared)
+    }
+
     /// Words ever written.
     pub fn written_words(&self) -> u64 {
         self.tail as u64
@@ -226,6 +234,23 @@ impl Consumer {
             self.shared.head.store(self.head, Ordering::Release);
             self.released = self.head;
         }
+    }
+
+    /// Gives the reading half up. Returns it again, for what is left in the ring, if the writer has
+    /// given up before.
+    #[cfg(not(loom))]
+    pub(crate) fn into_rest(mut self) -> Option<Self> {
+        self.release();
+        Self::of_rest(self.shared)
+    }
+
+    /// Exactly one of the two halves finds that it is the last.
+    #[cfg(not(loom))]
+    fn of_rest(shared: Arc<Shared>) -> Option<Self> {
+        let shared = Arc::into_inner(shared)?;
+        let head = shared.head.load(Ordering::Acquire);
+        let shared = Arc::new(shared);
+        Some(Self { shared, head, released: head, tail_seen: head, not_sync: PhantomData })
     }
 
     /// Words popped that the producer has not been given back.

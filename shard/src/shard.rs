@@ -23,7 +23,8 @@ use crate::config::{LookAhead, MeshEnd, Now, Placement, Progress, ShardConfig, S
 use crate::entity::{Entity, Handler, Message};
 use crate::index::SlotNumber;
 use crate::key::HashKey;
-use crate::pending::{Outcome, Outside, Resume, Taken, Ticket, When};
+use crate::pending::{Outcome, Outside, Resume, Taken, Ticket, Waiting, When};
+use crate::queue::RunQueue;
 use crate::record::{Head, Kind, Payload, RECORD_WORDS_MAX, Word, copy_words};
 use crate::reply::{AskError, Token};
 use crate::ring::Consumer;
@@ -124,7 +125,7 @@ impl Current {
         Self { stage: Stage::Activating, ..Self::new(store, slot, token) }
     }
 
-    const ANSWERING: Self = Self { stage: Stage::Answering, ..Self::NONE };
+    pub(crate) const ANSWERING: Self = Self { stage: Stage::Answering, ..Self::NONE };
 }
 
 /// How far ahead of its turn a record's index line is fetched: about 32 records of three words.
@@ -164,7 +165,7 @@ impl Shard {
             current: Current::NONE,
             turns_left: 0,
             turns_per_poll: config.turns_per_poll.max(1),
-            queue_words_max: config.queue_words_max,
+            queue_words_max: RunQueue::rounded(config.queue_words_max),
             look_ahead: config.look_ahead,
             inbound: mesh.inbound,
             sweeps: Vec::new(),
@@ -186,13 +187,11 @@ impl Shard {
     /// Never for a panic in user code, which is contained. A broken invariant of the shard itself
     /// aborts the process.
     pub fn poll(&mut self, now: Now, outside: &mut dyn Outside) -> Progress {
-        self.core.now = now;
+        self.tick(now);
         self.turns_left = self.turns_per_poll;
         let received = self.receive();
         let expired_before = self.core.stats.asks_expired;
-        while let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.run_all(outside))) {
-            self.contain(&*panic);
-        }
+        while !self.guard(|shard| shard.run_all(outside)) {}
         let turns = self.turns_per_poll - self.turns_left;
         self.core.stats.turns += u64::from(turns);
         self.core.stats.received += u64::from(received);
@@ -204,6 +203,39 @@ impl Shard {
             expired: (self.core.stats.asks_expired - expired_before) as u32,
             more: !self.core.queue.is_empty() || !self.sweeps.is_empty(),
         }
+    }
+
+    /// Says what time it is, for what is sent before the next poll.
+    pub fn tick(&mut self, now: Now) {
+        self.core.now = now;
+    }
+
+    /// Runs `work`, which may send messages; a panic in it is contained and counted. Returns
+    /// whether there was none.
+    pub fn attempt(&mut self, work: impl FnOnce(&mut Self)) -> bool {
+        self.guard(|shard| {
+            shard.current = Current::ANSWERING;
+            work(shard);
+            shard.current.clear();
+        })
+    }
+
+    /// Runs a part of a poll; deals with a panic in user code that ends it. Returns whether there
+    /// was none.
+    #[inline]
+    fn guard(&mut self, part: impl FnOnce(&mut Self)) -> bool {
+        match catch_unwind(AssertUnwindSafe(|| part(self))) {
+            Ok(()) => true,
+            Err(panic) => {
+                self.contain(panic);
+                false
+            }
+        }
+    }
+
+    /// Counts a message from outside that is lost because [`tell`](Self::tell) was refused.
+    pub fn count_lost(&mut self) {
+        self.core.stats.lost += 1;
     }
 
     /// Sends one message from outside of the shard and expects no answer.
@@ -279,7 +311,12 @@ impl Shard {
         // SAFETY: the table lives as long as the shard, which does not replace it; a command sends
         // a message and nothing else.
         let commands = unsafe { &(*table).commands };
-        (commands.row(id).ask)(self, key, args, ticket)
+        let mut outcome = Err(CallError::Argument(ArgumentError::Message(
+            "ERR the arguments could not be read: the command's own code failed",
+        )));
+        // Reading arguments may be the service's own code.
+        self.attempt(|shard| outcome = (commands.row(id).ask)(shard, key, args, ticket));
+        outcome
     }
 
     /// Starts the sweep that a command without key stands for; the total goes to
@@ -311,12 +348,15 @@ impl Shard {
         for shard in 0..shards {
             let gather = std::rc::Rc::clone(&gather);
             let then = move |part: Result<S, AskError>, outside: &mut dyn Outside| {
-                if let Some((then, total)) = gather.borrow_mut().add(part, S::merge) {
+                let done = gather.borrow_mut().add(part, S::merge);
+                if let Some((then, total)) = done {
                     then(total, outside);
                 }
             };
             let resume = answer_at_once_of(&then);
-            let token = self.core.pending.insert(then, resume, When::AtOnce, deadline_ns);
+            let message = (self.table.rows.len() + usize::from(number)) as u16;
+            let waiting = Waiting { resume, when: When::AtOnce, message, deadline_ns };
+            let token = self.core.pending.insert(then, waiting);
             self.core.sweep_record(shard, number, token);
         }
         Ok(())
@@ -392,12 +432,7 @@ impl Shard {
     /// Ends every ask that waits here with `error`: the shard is about to stop.
     pub fn end_asks(&mut self, error: AskError, outside: &mut dyn Outside) {
         while let Some(taken) = self.core.pending.take_any() {
-            self.current = Current::ANSWERING;
-            let resume = || self.resume(taken, Outcome::Error(error), outside);
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(resume)) {
-                self.contain(&*panic);
-            }
-            self.current = Current::NONE;
+            self.attempt(|shard| shard.resume(taken, Outcome::Error(error), outside));
         }
     }
 
@@ -412,12 +447,12 @@ impl Shard {
         outside: &mut dyn Outside,
     ) {
         if token.shard() != self.core.shard
-            || self.core.pending.when(token) == Some(When::InTurn)
+            || self.core.pending.when(token, message) == Some(When::InTurn)
             || !Payload::<R>::INLINE
         {
             return self.core.reply_record::<R>(token, message, reply);
         }
-        let Some(taken) = self.core.pending.take(token) else {
+        let Some(taken) = self.core.pending.take(token, message) else {
             self.core.stats.answers_late += 1;
             return;
         };
@@ -534,7 +569,9 @@ impl Shard {
         let token = Token::from_bits(unsafe { at.add(1).cast::<u64>().read() });
         if head.kind() == Kind::Sweep {
             let row = &self.table.sweeps[usize::from(head.message())];
+            self.current = Current { token: token.bits(), ..Current::ANSWERING };
             let total = (row.start)();
+            self.current = Current::NONE;
             // SAFETY: one step.
             let end = unsafe { self.stores[usize::from(row.store)].get() }.slots_used();
             let row = head.message();
@@ -545,7 +582,11 @@ impl Shard {
         let value = unsafe { at.add(2) };
         let error = AskError::from_status(head.upper());
         self.current = Current::ANSWERING;
-        match self.core.pending.take(token) {
+        let taken = match error {
+            None => self.core.pending.take(token, head.message()),
+            Some(_) => self.core.pending.take_failed(token),
+        };
+        match taken {
             Some(taken) => {
                 let outcome = error.map_or(Outcome::Value(value), Outcome::Error);
                 self.resume(taken, outcome, outside);
@@ -616,11 +657,11 @@ impl Shard {
     ///
     /// This is the seam for supervision: the policy that follows a fault is decided here.
     #[cold]
-    fn contain(&mut self, panic: &(dyn Any + Send)) {
+    fn contain(&mut self, panic: Box<dyn Any + Send>) {
         let current = std::mem::replace(&mut self.current, Current::NONE);
         match current.stage {
             Stage::None => {
-                let reason = panic_reason(panic);
+                let reason = panic_reason(&*panic);
                 eprintln!("coreside: shard {} is broken: {reason}; aborting", self.core.shard);
                 std::process::abort();
             }
@@ -642,6 +683,8 @@ impl Shard {
             Stage::Answering => {}
         }
         self.core.stats.faults += 1;
+        // A panic's payload may panic in its own drop.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
         if current.token != 0 {
             self.core.error_record(Token::from_bits(current.token), AskError::Failed);
         }
@@ -700,23 +743,31 @@ impl Shard {
 impl Drop for Shard {
     /// Drops every message, continuation and entity, once.
     fn drop(&mut self) {
-        while let Some(taken) = self.core.pending.take_any() {
-            self.resume(taken, Outcome::Forget, &mut ());
-        }
-        for ring in self.inbound.iter_mut().flatten() {
-            while let Some(record) = ring.pop() {
-                // SAFETY: the record is read from the ring and given up.
-                unsafe { self.table.drop_record(record.as_ptr().cast_mut()) };
-            }
-            ring.release();
-        }
         let table = Arc::clone(&self.table);
-        // SAFETY: the queues give each record up.
-        self.core.clear_with(|record| unsafe { table.drop_record(record) });
+        let drop_record = |record: *mut Word| {
+            // SAFETY: every caller below gives the record up. One value whose drop panics does
+            // not keep the others.
+            let drop_value = || unsafe { table.drop_record(record) };
+            let _ = catch_unwind(AssertUnwindSafe(drop_value));
+        };
+        while let Some(taken) = self.core.pending.take_any() {
+            self.attempt(|shard| shard.resume(taken, Outcome::Forget, &mut ()));
+        }
+        self.core.clear_with(drop_record);
+        for mut ring in self.inbound.drain(..).flatten() {
+            while let Some(record) = ring.pop() {
+                drop_record(record.as_ptr().cast_mut());
+            }
+            let Some(mut rest) = ring.into_rest() else { continue };
+            while let Some(record) = rest.pop() {
+                drop_record(record.as_ptr().cast_mut());
+            }
+        }
         for sweeping in self.sweeps.drain(..) {
             let row = &table.sweeps[usize::from(sweeping.row)];
             // SAFETY: made by the row's `start`, given up here.
-            unsafe { (row.drop_total)(sweeping.total) };
+            let drop_total = || unsafe { (row.drop_total)(sweeping.total) };
+            let _ = catch_unwind(AssertUnwindSafe(drop_total));
         }
         for store in std::mem::take(&mut self.stores) {
             // SAFETY: the shard is going, and with it the rows that name the store.
@@ -781,8 +832,11 @@ impl<S, F> Gather<S, F> {
         self.total = Some(match (self.total.take(), part) {
             (None, part) => part,
             (Some(Ok(mut total)), Ok(part)) => {
-                merge(&mut total, part);
-                Ok(total)
+                // The service's own code: should it fail, so does the sweep, and its asker hears.
+                match catch_unwind(AssertUnwindSafe(|| merge(&mut total, part))) {
+                    Ok(()) => Ok(total),
+                    Err(_) => Err(AskError::Failed),
+                }
             }
             (Some(Err(error)), _) | (Some(Ok(_)), Err(error)) => Err(error),
         });

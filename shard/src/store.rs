@@ -14,6 +14,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::entity::Entity;
 use crate::index::{Index, SlotNumber, prefetch};
@@ -388,10 +389,13 @@ impl Store {
 }
 
 impl Drop for Store {
+    /// Drops every state, also behind one whose drop panics.
     fn drop(&mut self) {
         for slot in 0..self.used {
             if self.is_live(slot) {
-                self.remove(slot);
+                let remove = || self.remove(slot);
+                // The panic hook has reported it; what that state left is leaked.
+                let _ = catch_unwind(AssertUnwindSafe(remove));
             }
         }
     }

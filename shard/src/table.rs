@@ -48,6 +48,7 @@ pub(crate) struct Row {
     pub(crate) store: u16,
     pub(crate) key_words: u16,
     pub(crate) method: &'static str,
+    pub(crate) reply_type: TypeId,
     pub(crate) drop_message: DropValue,
     pub(crate) drop_reply: DropValue,
 }
@@ -90,6 +91,16 @@ impl Table {
         };
         // SAFETY: the value stands behind the routing words, and is of the type its number names.
         unsafe { drop_value(record.add(value_at)) };
+    }
+
+    /// Whether messages `M` to entities `E` are registered.
+    pub fn has_message<E: Handler<M>, M: Message>(&self) -> bool {
+        self.directory.find(TypeId::of::<(E, M)>()).is_some()
+    }
+
+    /// Whether sweep `S` over entities `E` is registered.
+    pub fn has_sweep<E: Entity, S: 'static>(&self) -> bool {
+        self.directory.find(TypeId::of::<(E, S, ())>()).is_some()
     }
 
     /// The names of the entity types, in the order of their numbers.

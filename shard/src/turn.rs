@@ -15,11 +15,12 @@
 //! whose turn it is, so that the guard can drop that entity and answer its asker.
 #![expect(unsafe_code, reason = "entities and messages are typed again behind the table")]
 
+use std::any::TypeId;
 use std::marker::PhantomData;
 
 use crate::entity::{Address, Answer, Entity, Handler, Later, Message, Via};
 use crate::index::SlotNumber;
-use crate::key::Key;
+use crate::key::{Key, KeyWords};
 use crate::pending::{Captured, Outcome, Outside, Resume, When};
 use crate::record::{Head, Payload, Word};
 use crate::reply::{AskError, ReplyTo, Token};
@@ -72,9 +73,13 @@ impl<'a, E: Entity> Cx<'a, E> {
     /// Puts off the reply to a later turn. Return the first half from the handler, keep the second
     /// and give it to [`reply`](Self::reply) once the reply is known.
     ///
-    /// `R` is the reply of the message that is being handled; that both halves have it is checked
-    /// where the handler returns the first.
-    pub fn later<R>(&mut self) -> (Later<R>, ReplyTo<R>) {
+    /// # Panics
+    /// When `R` is not the reply of the message that is being handled; the turn fails.
+    pub fn later<R: 'static>(&mut self) -> (Later<R>, ReplyTo<R>) {
+        if self.token.is_some() {
+            let expected = self.core.reply_types[usize::from(self.message)];
+            assert!(expected == TypeId::of::<R>(), "`later` promises the message's own reply type");
+        }
         let reply_to = ReplyTo { token: self.token, message: self.message, reply: PhantomData };
         (Later { reply: PhantomData }, reply_to)
     }
@@ -217,14 +222,11 @@ unsafe fn run_keyed<const KEY_WORDS: usize, const ASK: bool, E: Handler<M>, M: M
 
     // SAFETY: one step; no other reference to a store is alive.
     let store = unsafe { id.get() };
-    let slot = match store.by_hint(head.upper(), key) {
-        Some(slot) => slot,
-        None => match store.find(key) {
-            Some(slot) => slot,
-            None => match activate::<KEY_WORDS, E>(shard, id, key, token) {
-                Some(slot) => slot,
-                None => return shard.refuse(token, message),
-            },
+    let (slot, stop) = match store.by_hint(head.upper(), key).or_else(|| store.find(key)) {
+        Some(slot) => (slot, false),
+        None => match activate::<KEY_WORDS, E>(shard, id, key, token) {
+            Some(activated) => activated,
+            None => return shard.refuse(token, message),
         },
     };
     let place = store.slot::<KEY_WORDS, E>(slot);
@@ -237,13 +239,17 @@ unsafe fn run_keyed<const KEY_WORDS: usize, const ASK: bool, E: Handler<M>, M: M
         slot,
         token,
         message: head.message(),
-        stop: false,
+        stop,
         entity: PhantomData,
     };
     // SAFETY: the state is initialised, and this turn is the only user: `cx` does not reach stores.
     let entity = unsafe { (*place).entity.assume_init_mut() };
     let answer = entity.handle(message, &mut cx);
-    let stop = cx.stop;
+    // Before the reply, which may run code of the asker's.
+    if cx.stop {
+        // SAFETY: one step, after the user's code.
+        unsafe { id.get() }.remove(slot);
+    }
     match token {
         Some(token) => {
             if let Some(reply) = answer.into_reply() {
@@ -252,21 +258,18 @@ unsafe fn run_keyed<const KEY_WORDS: usize, const ASK: bool, E: Handler<M>, M: M
         }
         None => drop(answer),
     }
-    if stop {
-        // SAFETY: one step.
-        unsafe { id.get() }.remove(slot);
-    }
     shard.current.clear();
 }
 
-/// Makes the state of `key`, which is not in memory. `None` when the store is full.
+/// Makes the state of `key`, which is not in memory; returns whether it wants to stop again after
+/// its first turn. `None` when the store is full.
 #[inline(never)]
 fn activate<const KEY_WORDS: usize, E: Entity>(
     shard: &mut Shard,
     id: StoreId,
     key: [u64; KEY_WORDS],
     token: Option<Token>,
-) -> Option<SlotNumber> {
+) -> Option<(SlotNumber, bool)> {
     // SAFETY: one step; no other reference to a store is alive.
     let store = unsafe { id.get() };
     let slot = store.claim(key).ok()?;
@@ -286,20 +289,23 @@ fn activate<const KEY_WORDS: usize, E: Entity>(
         entity: PhantomData,
     };
     let entity = E::activate(key, &mut cx);
+    let stop = cx.stop;
     // SAFETY: the slot was claimed for this state, and nothing was written there yet.
     unsafe { (*place).entity.write(entity) };
     // SAFETY: one step, after the user's code.
     let store = unsafe { id.get() };
-    let settled = store.settle::<KEY_WORDS>(slot);
-    shard.current.clear();
-    if settled.is_err() {
+    if store.settle::<KEY_WORDS>(slot).is_err() {
         // SAFETY: just written; not filed, so nobody else finds it.
-        unsafe { (*place).entity.assume_init_drop() };
+        let entity = unsafe { (*place).entity.assume_init_read() };
         store.abandon::<KEY_WORDS>(slot);
+        shard.current = Current::ANSWERING;
+        drop(entity);
+        shard.current.clear();
         return None;
     }
+    shard.current.clear();
     shard.core.stats.activations += 1;
-    Some(slot)
+    Some((slot, stop))
 }
 
 /// Runs the turn in which an entity gets the answer to its ask.
@@ -384,8 +390,7 @@ const _: () = {
 
 /// The key of a message as the words of its record.
 #[inline(always)]
-pub(crate) fn write_key<K: Key>(at: *mut Word, key: K) {
-    let words = key.to_words();
+pub(crate) fn write_key<K: Key>(at: *mut Word, words: KeyWords) {
     if K::WORDS == 1 {
         // SAFETY: called for records with room for the key.
         unsafe { at.cast::<[u64; 1]>().write(narrow(words)) };
