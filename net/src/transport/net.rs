@@ -38,6 +38,9 @@ pub struct NetConfig {
     /// How many buffers the kernel receives into: a power of two, at most 32,768.
     pub buffers: u16,
     /// Bytes of each of them. A receive takes a whole buffer, however little arrives.
+    ///
+    /// 4 and 16 KiB cost the same processor time per command, from requests of 36 bytes to values of
+    /// 16 kB (differences below the spread of 5 %), so the default is the one that takes less memory.
     pub buffer_bytes: u32,
 }
 
@@ -61,6 +64,25 @@ pub struct NetStats {
 }
 
 /// The sockets of one shard.
+///
+/// # Examples
+/// A driver that never sleeps:
+///
+/// ```no_run
+/// use coreside_net::{Net, NetError};
+/// use coreside_shard::{Now, Shard};
+///
+/// fn drive(net: &mut Net, shard: &mut Shard, clock: impl Fn() -> Now) -> Result<(), NetError> {
+///     loop {
+///         net.receive(shard);
+///         shard.poll(clock(), net.outside());
+///         net.flush()?;
+///     }
+/// }
+/// ```
+///
+/// One that sleeps gives its eventfd to [`register_eventfd`](Self::register_eventfd) once, and
+/// reads it whenever [`prepare_park`](Self::prepare_park) allows.
 pub struct Net {
     // Before the buffers and the sessions, whose memory the kernel uses: fields drop in order.
     ring: Ring,

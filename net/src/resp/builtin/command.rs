@@ -136,7 +136,7 @@ fn write_docs<'a>(writer: &mut Writer<'_>, rows: impl ExactSizeIterator<Item = &
 }
 
 fn keys(session: &mut Session, mut args: Args<'_>, rows: &[Row], shared: &mut Shared) {
-    let Some(name) = args.next() else {
+    let (Some(name), false) = (args.next(), args.is_empty()) else {
         session.wrong_count(b"command|getkeys", shared);
         return;
     };
@@ -150,12 +150,6 @@ fn keys(session: &mut Session, mut args: Args<'_>, rows: &[Row], shared: &mut Sh
     }
     let count = if row.last_key < 0 { usize::MAX } else { 1 };
     let keys: Vec<_> = args.step_by(row.key_step as usize).take(count).collect();
-    if keys.is_empty() {
-        session.reply(shared, |writer| {
-            writer.error("ERR Invalid number of arguments specified for command");
-        });
-        return;
-    }
     session.reply(shared, |writer| {
         writer.array(keys.len());
         for key in keys {
