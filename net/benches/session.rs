@@ -92,7 +92,12 @@ impl Intake for Sink {
         Ok(())
     }
 
-    fn ask_sweep(&mut self, _id: u8, ticket: Ticket) -> Result<(), CallError> {
+    fn ask_sweep(
+        &mut self,
+        _id: u8,
+        _args: &mut Args<'_>,
+        ticket: Ticket,
+    ) -> Result<(), CallError> {
         self.tickets.push(ticket);
         Ok(())
     }

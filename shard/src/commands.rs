@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::pending::Ticket;
 use crate::registry::RegistryError;
-use crate::shard::{CallError, Shard};
+use crate::request::CallError;
+use crate::shard::Shard;
 use crate::value::Args;
 
 /// Sends one request: key, arguments, ticket.

@@ -128,7 +128,7 @@ mod tests {
     fn region_grows_in_place_and_starts_zeroed() {
         let mut region = Region::reserve(32 << 20).expect("address space");
         let start = region.start();
-        assert!(start.addr() % LARGE_PAGE == 0);
+        assert!(start.addr().is_multiple_of(LARGE_PAGE));
         for bytes in [1, 4096, 100_000, 5 << 20, 32 << 20] {
             assert!(region.ensure(bytes));
             // SAFETY: below `bytes`, which is usable now.

@@ -197,11 +197,11 @@ mod tests {
 
     #[test]
     fn value_above_the_inline_limit_travels_as_one_pointer() {
-        assert!(Payload::<[u64; 16]>::INLINE);
+        const { assert!(Payload::<[u64; 16]>::INLINE) };
         assert_eq!(Payload::<[u64; 16]>::WORDS, 16);
-        assert!(!Payload::<[u64; 17]>::INLINE);
+        const { assert!(!Payload::<[u64; 17]>::INLINE) };
         assert_eq!(Payload::<[u64; 17]>::WORDS, 1);
-        assert!(!Payload::<u128>::INLINE || align_of::<u128>() <= 8);
+        const { assert!(!Payload::<u128>::INLINE || align_of::<u128>() <= 8) };
         assert_eq!(Payload::<()>::WORDS, 0);
     }
 

@@ -10,7 +10,8 @@ use crate::entity::{Entity, Handler, Message};
 use crate::key::Key;
 use crate::pending::Ticket;
 use crate::record::Payload;
-use crate::shard::{CallError, Shard};
+use crate::request::CallError;
+use crate::shard::Shard;
 use crate::store::Layout;
 use crate::sweep::{Sweep, SweepRow};
 use crate::table::{Directory, Row, Table, TypeRow};
@@ -173,12 +174,27 @@ impl<E: Entity> Registration<'_, E> {
         method: &'static str,
         bare: Option<&'static str>,
     ) -> &mut Self {
+        self.sweep_with_words::<S>(method, bare, &[])
+    }
+
+    /// Like [`sweep`](Self::sweep), for a command that one of `words` may follow, in any case, which
+    /// changes nothing (`FLUSHALL ASYNC`).
+    pub fn sweep_with_words<S: Sweep<E> + ToValue>(
+        &mut self,
+        method: &'static str,
+        bare: Option<&'static str>,
+        words: &'static [&'static str],
+    ) -> &mut Self {
         let number = self.registry.sweeps.len() as u16;
         self.registry.sweeps.push(SweepRow::of::<E, S>(self.number));
         self.registry.numbers.push((TypeId::of::<(E, S, ())>(), number));
-        let ask = |shard: &mut Shard, _: &[u8], args: &mut Args<'_>, ticket: Ticket| {
-            if !args.is_empty() {
-                return Err(CallError::Argument(ArgumentError::Count));
+        let ask = move |shard: &mut Shard, _: &[u8], args: &mut Args<'_>, ticket: Ticket| {
+            let is_word = |arg: &[u8]| words.iter().any(|w| w.as_bytes().eq_ignore_ascii_case(arg));
+            match (args.next(), args.is_empty()) {
+                (None, _) => {}
+                (Some(arg), true) if is_word(arg) => {}
+                _ if words.is_empty() => return Err(CallError::Argument(ArgumentError::Count)),
+                _ => return Err(CallError::Argument(ArgumentError::Syntax)),
             }
             shard
                 .sweep::<E, S, _>(move |total, outside| match total {

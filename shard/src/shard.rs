@@ -13,28 +13,24 @@
 //! Between polls no turn is under way: `current` is [`Current::NONE`].
 #![expect(unsafe_code, reason = "records are read in place and typed again through the table")]
 
-use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::commands::{CommandId, Commands};
+use crate::commands::Commands;
 use crate::config::{LookAhead, MeshEnd, Now, Placement, Progress, ShardConfig, Stats};
-use crate::entity::{Entity, Handler, Message};
-use crate::index::SlotNumber;
+use crate::core::{Core, Wake};
+use crate::entity::Entity;
+use crate::fault::Current;
 use crate::key::HashKey;
-use crate::pending::{Outcome, Outside, Resume, Taken, Ticket, Waiting, When};
+use crate::pending::{Outcome, Outside, Taken, When};
 use crate::queue::RunQueue;
 use crate::record::{Head, Kind, Payload, RECORD_WORDS_MAX, Word, copy_words};
 use crate::reply::{AskError, Token};
 use crate::ring::Consumer;
 use crate::store::{Store, StoreId};
-use crate::sweep::{SLOTS_PER_POLL, Sweeping};
+use crate::sweep::Sweeping;
 use crate::table::{Row, Run, Table};
-use crate::value::{Args, ArgumentError, ToValue};
-
-pub(crate) use crate::core::Core;
-pub use crate::core::{Full, Wake};
 
 /// One thread's entities and everything they need.
 pub struct Shard {
@@ -49,8 +45,8 @@ pub struct Shard {
     queue_words_max: usize,
     look_ahead: LookAhead,
     inbound: Vec<Option<Consumer>>,
-    sweeps: Vec<Sweeping>,
-    table: Arc<Table>,
+    pub(crate) sweeps: Vec<Sweeping>,
+    pub(crate) table: Arc<Table>,
 }
 
 // SAFETY: a shard is sent once, before its first poll, when it holds no entity, no record and no
@@ -64,68 +60,6 @@ struct Dispatch {
     run_ask: Run,
     store: StoreId,
     key_words: u32,
-}
-
-/// Why a command was not sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CallError {
-    /// Its key or arguments are not what it takes.
-    Argument(ArgumentError),
-    /// A queue on the way is at its bound.
-    Full,
-}
-
-impl std::fmt::Display for CallError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Argument(error) => error.fmt(f),
-            Self::Full => f.write_str("BUSY the node is at its bound; try again later"),
-        }
-    }
-}
-
-/// Whose user code is running, for the guard against panics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Current {
-    stage: Stage,
-    slot: SlotNumber,
-    store: Option<StoreId>,
-    /// The asker's token; 0 when nobody asks.
-    token: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// No user code: a panic here is a bug of the runtime.
-    None,
-    /// The state for a slot is being made.
-    Activating,
-    /// An entity has its turn.
-    Turn,
-    /// A continuation outside of any entity, or the drop of a value.
-    Answering,
-}
-
-impl Current {
-    pub(crate) const NONE: Self = Self { stage: Stage::None, slot: 0, store: None, token: 0 };
-
-    #[inline(always)]
-    pub(crate) fn new(store: StoreId, slot: SlotNumber, token: Option<Token>) -> Self {
-        Self { stage: Stage::Turn, slot, store: Some(store), token: token.map_or(0, Token::bits) }
-    }
-
-    /// The user's code has returned.
-    #[inline(always)]
-    pub(crate) fn clear(&mut self) {
-        self.stage = Stage::None;
-    }
-
-    pub(crate) fn activating(store: StoreId, slot: SlotNumber, token: Option<Token>) -> Self {
-        Self { stage: Stage::Activating, ..Self::new(store, slot, token) }
-    }
-
-    pub(crate) const ANSWERING: Self = Self { stage: Stage::Answering, ..Self::NONE };
 }
 
 /// How far ahead of its turn a record's index line is fetched: about 32 records of three words.
@@ -210,158 +144,6 @@ impl Shard {
         self.core.now = now;
     }
 
-    /// Runs `work`, which may send messages; a panic in it is contained and counted. Returns
-    /// whether there was none.
-    pub fn attempt(&mut self, work: impl FnOnce(&mut Self)) -> bool {
-        self.guard(|shard| {
-            shard.current = Current::ANSWERING;
-            work(shard);
-            shard.current.clear();
-        })
-    }
-
-    /// Runs a part of a poll; deals with a panic in user code that ends it. Returns whether there
-    /// was none.
-    #[inline]
-    fn guard(&mut self, part: impl FnOnce(&mut Self)) -> bool {
-        match catch_unwind(AssertUnwindSafe(|| part(self))) {
-            Ok(()) => true,
-            Err(panic) => {
-                self.contain(panic);
-                false
-            }
-        }
-    }
-
-    /// Counts a message from outside that is lost because [`tell`](Self::tell) was refused.
-    pub fn count_lost(&mut self) {
-        self.core.stats.lost += 1;
-    }
-
-    /// Sends one message from outside of the shard and expects no answer.
-    ///
-    /// # Errors
-    /// [`Full`] with the message inside when a queue on the way is at its bound.
-    pub fn tell<E: Handler<M>, M: Message>(
-        &mut self,
-        key: E::Key,
-        message: M,
-    ) -> Result<(), Full<M>> {
-        self.core.tell::<E, M>(key, message)
-    }
-
-    /// Sends one message from outside of the shard; `then` runs with the answer, once, at the
-    /// latest a little after `deadline_ns` of the shard's clock.
-    ///
-    /// # Errors
-    /// [`Full`] with the message inside when a bound is reached; `then` is dropped.
-    #[inline]
-    pub fn ask<E, M, F>(
-        &mut self,
-        key: E::Key,
-        message: M,
-        deadline_ns: u64,
-        then: F,
-    ) -> Result<(), Full<M>>
-    where
-        E: Handler<M>,
-        M: Message,
-        F: FnOnce(Result<M::Reply, AskError>, &mut dyn Outside) + 'static,
-    {
-        let resume = (answer_at_once::<M::Reply, F> as Resume, When::AtOnce);
-        let asked = self.core.ask::<E, M, F>(key, message, then, resume, deadline_ns);
-        asked.map_err(|(message, _)| Full(message))
-    }
-
-    /// Sends one message whose answer goes to [`Outside::answer`] under `ticket`.
-    ///
-    /// # Errors
-    /// [`CallError::Full`] when a bound is reached; there is no answer then.
-    pub fn ask_outside<E: Handler<M>, M: Message>(
-        &mut self,
-        key: E::Key,
-        message: M,
-        ticket: Ticket,
-    ) -> Result<(), CallError>
-    where
-        M::Reply: ToValue,
-    {
-        let deadline_ns = self.core.ask_deadline_ns();
-        let then = move |answer: Result<M::Reply, AskError>, outside: &mut dyn Outside| match answer
-        {
-            Ok(reply) => outside.answer(ticket, Ok(&reply)),
-            Err(error) => outside.answer(ticket, Err(error)),
-        };
-        self.ask::<E, M, _>(key, message, deadline_ns, then).map_err(|_| CallError::Full)
-    }
-
-    /// Sends one command of one key; the answer goes to [`Outside::answer`] under `ticket`, in a
-    /// later poll.
-    ///
-    /// # Errors
-    /// What is wrong with key or arguments, or that a bound is reached; there is no answer then.
-    pub fn ask_command(
-        &mut self,
-        id: CommandId,
-        key: &[u8],
-        args: &mut Args<'_>,
-        ticket: Ticket,
-    ) -> Result<(), CallError> {
-        let table = Arc::as_ptr(&self.table);
-        // SAFETY: the table lives as long as the shard, which does not replace it; a command sends
-        // a message and nothing else.
-        let commands = unsafe { &(*table).commands };
-        let mut outcome = Err(CallError::Argument(ArgumentError::Message(
-            "ERR the arguments could not be read: the command's own code failed",
-        )));
-        // Reading arguments may be the service's own code.
-        self.attempt(|shard| outcome = (commands.row(id).ask)(shard, key, args, ticket));
-        outcome
-    }
-
-    /// Starts the sweep that a command without key stands for; the total goes to
-    /// [`Outside::answer`].
-    ///
-    /// # Errors
-    /// As for [`ask_command`](Self::ask_command).
-    pub fn ask_sweep(&mut self, id: CommandId, ticket: Ticket) -> Result<(), CallError> {
-        self.ask_command(id, &[], &mut Args::new(&[], &[]), ticket)
-    }
-
-    /// Passes over all entities `E` of the node; `then` gets the merged total.
-    ///
-    /// # Errors
-    /// [`AskError::NotSent`] when too many asks wait already; `then` is dropped.
-    pub fn sweep<E, S, F>(&mut self, then: F) -> Result<(), AskError>
-    where
-        E: Entity,
-        S: crate::sweep::Sweep<E>,
-        F: FnOnce(Result<S, AskError>, &mut dyn Outside) + 'static,
-    {
-        let number = self.core.directory.sweep::<E, S>();
-        let shards = self.core.shards();
-        if !self.core.pending.has_room_for(usize::from(shards)) {
-            return Err(AskError::NotSent);
-        }
-        let gather = Gather::new(shards, then);
-        let deadline_ns = self.core.now.monotonic_ns.saturating_add(SWEEP_TIMEOUT_NS);
-        for shard in 0..shards {
-            let gather = std::rc::Rc::clone(&gather);
-            let then = move |part: Result<S, AskError>, outside: &mut dyn Outside| {
-                let done = gather.borrow_mut().add(part, S::merge);
-                if let Some((then, total)) = done {
-                    then(total, outside);
-                }
-            };
-            let resume = answer_at_once_of(&then);
-            let message = (self.table.rows.len() + usize::from(number)) as u16;
-            let waiting = Waiting { resume, when: When::AtOnce, message, deadline_ns };
-            let token = self.core.pending.insert(then, waiting);
-            self.core.sweep_record(shard, number, token);
-        }
-        Ok(())
-    }
-
     /// The commands of this node.
     pub fn commands(&self) -> &Arc<Commands> {
         &self.table.commands
@@ -427,13 +209,6 @@ impl Shard {
     pub fn traffic_words(&self) -> (u64, u64) {
         let read = self.inbound.iter().flatten().map(Consumer::read_words).sum();
         (self.core.written_words(), read)
-    }
-
-    /// Ends every ask that waits here with `error`: the shard is about to stop.
-    pub fn end_asks(&mut self, error: AskError, outside: &mut dyn Outside) {
-        while let Some(taken) = self.core.pending.take_any() {
-            self.attempt(|shard| shard.resume(taken, Outcome::Error(error), outside));
-        }
     }
 
     /// Answers an ask. One that waits here and touches no entity is answered at once; every other
@@ -516,7 +291,7 @@ impl Shard {
         } else {
             self.run_turns::<false>(outside);
         }
-        self.run_sweeps(outside);
+        self.run_sweeps();
     }
 
     /// Runs records from the front of the queue until it is empty or the budget is used up.
@@ -569,7 +344,7 @@ impl Shard {
         let token = Token::from_bits(unsafe { at.add(1).cast::<u64>().read() });
         if head.kind() == Kind::Sweep {
             let row = &self.table.sweeps[usize::from(head.message())];
-            self.current = Current { token: token.bits(), ..Current::ANSWERING };
+            self.current = Current::starting(token);
             let total = (row.start)();
             self.current = Current::NONE;
             // SAFETY: one step.
@@ -603,7 +378,7 @@ impl Shard {
     }
 
     #[inline(always)]
-    fn resume(&mut self, mut taken: Taken, outcome: Outcome, outside: &mut dyn Outside) {
+    pub(crate) fn resume(&mut self, mut taken: Taken, outcome: Outcome, outside: &mut dyn Outside) {
         // SAFETY: the pending table gives each continuation out once, with what it captured; a
         // value is of the reply type of the message that was asked.
         unsafe { (taken.resume)(taken.captured.as_mut_ptr(), outcome, self, outside) };
@@ -618,75 +393,6 @@ impl Shard {
             self.current = Current::ANSWERING;
             self.resume(taken, Outcome::Error(AskError::MaybeExecuted), outside);
             self.current = Current::NONE;
-        }
-    }
-
-    /// Lets the oldest sweep go on for a bounded number of slots.
-    fn run_sweeps(&mut self, _outside: &mut dyn Outside) {
-        let Some(sweeping) = self.sweeps.first_mut() else { return };
-        let row = &self.table.sweeps[usize::from(sweeping.row)];
-        let id = self.stores[usize::from(row.store)];
-        let until = sweeping.end.min(sweeping.next + SLOTS_PER_POLL);
-        while sweeping.next < until {
-            let slot = sweeping.next;
-            sweeping.next += 1;
-            // SAFETY: one step.
-            let store = unsafe { id.get() };
-            if !store.is_live(slot) {
-                continue;
-            }
-            self.current = Current::new(id, slot, None);
-            // SAFETY: the total is this sweep's, and the slot is live in the row's store.
-            let visit = unsafe { (row.visit)(sweeping.total, store.at(slot)) };
-            if visit == crate::sweep::Visit::Stop {
-                // SAFETY: one step, after the user's code.
-                unsafe { id.get() }.remove(slot);
-            }
-        }
-        self.current = Current::NONE;
-        if sweeping.next == sweeping.end {
-            let sweeping = self.sweeps.remove(0);
-            let finish = self.table.sweeps[usize::from(sweeping.row)].finish;
-            let message = (self.table.rows.len() + usize::from(sweeping.row)) as u16;
-            // SAFETY: the total was made by the row's `start` and is given up here.
-            unsafe { finish(self, sweeping.total, sweeping.token, message) };
-        }
-    }
-
-    /// Deals with a panic in user code: drops the entity whose turn it was, and answers its asker.
-    ///
-    /// This is the seam for supervision: the policy that follows a fault is decided here.
-    #[cold]
-    fn contain(&mut self, panic: Box<dyn Any + Send>) {
-        let current = std::mem::replace(&mut self.current, Current::NONE);
-        match current.stage {
-            Stage::None => {
-                let reason = panic_reason(&*panic);
-                eprintln!("coreside: shard {} is broken: {reason}; aborting", self.core.shard);
-                std::process::abort();
-            }
-            Stage::Activating => {
-                // SAFETY: one step, after the user's code.
-                current.store.into_iter().for_each(|id| unsafe { id.get() }.discard(current.slot));
-            }
-            Stage::Turn => {
-                // SAFETY: one step, after the user's code.
-                let Some(store) = current.store.map(|id| unsafe { id.get() }) else { return };
-                if store.is_live(current.slot) {
-                    // A second panic, in the state's own drop, leaks what it left.
-                    let remove = || store.remove(current.slot);
-                    if catch_unwind(AssertUnwindSafe(remove)).is_err() {
-                        self.core.stats.faults += 1;
-                    }
-                }
-            }
-            Stage::Answering => {}
-        }
-        self.core.stats.faults += 1;
-        // A panic's payload may panic in its own drop.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
-        if current.token != 0 {
-            self.core.error_record(Token::from_bits(current.token), AskError::Failed);
         }
     }
 
@@ -774,83 +480,4 @@ impl Drop for Shard {
             unsafe { store.discard() };
         }
     }
-}
-
-/// Runs a continuation that touches no entity.
-///
-/// # Safety
-/// `captured` holds an `F`, which is given up; a value in `outcome` is an `R`.
-unsafe fn answer_at_once<R, F>(
-    captured: *mut Word,
-    outcome: Outcome,
-    _shard: &mut Shard,
-    outside: &mut dyn Outside,
-) where
-    F: FnOnce(Result<R, AskError>, &mut dyn Outside),
-{
-    // SAFETY: the caller's contract.
-    let then = unsafe { crate::pending::Captured::<F>::read(captured) };
-    match outcome {
-        // SAFETY: the caller's contract.
-        Outcome::Value(at) => then(Ok(unsafe { Payload::<R>::read(at) }), outside),
-        Outcome::Error(error) => then(Err(error), outside),
-        Outcome::Forget => drop(then),
-    }
-}
-
-/// [`answer_at_once`] for a closure whose type has no name.
-fn answer_at_once_of<R, F>(_: &F) -> Resume
-where
-    F: FnOnce(Result<R, AskError>, &mut dyn Outside),
-{
-    answer_at_once::<R, F>
-}
-
-/// How long a sweep may take.
-const SWEEP_TIMEOUT_NS: u64 = 60_000_000_000;
-
-/// The totals of the shards, as they come in.
-struct Gather<S, F> {
-    missing: u16,
-    total: Option<Result<S, AskError>>,
-    then: Option<F>,
-}
-
-impl<S, F> Gather<S, F> {
-    fn new(shards: u16, then: F) -> std::rc::Rc<std::cell::RefCell<Self>> {
-        let gather = Self { missing: shards, total: None, then: Some(then) };
-        std::rc::Rc::new(std::cell::RefCell::new(gather))
-    }
-
-    /// Adds a part; with the last one, everything comes back.
-    fn add(
-        &mut self,
-        part: Result<S, AskError>,
-        merge: impl FnOnce(&mut S, S),
-    ) -> Option<(F, Result<S, AskError>)> {
-        self.missing -= 1;
-        self.total = Some(match (self.total.take(), part) {
-            (None, part) => part,
-            (Some(Ok(mut total)), Ok(part)) => {
-                // The service's own code: should it fail, so does the sweep, and its asker hears.
-                match catch_unwind(AssertUnwindSafe(|| merge(&mut total, part))) {
-                    Ok(()) => Ok(total),
-                    Err(_) => Err(AskError::Failed),
-                }
-            }
-            (Some(Err(error)), _) | (Some(Ok(_)), Err(error)) => Err(error),
-        });
-        if self.missing > 0 {
-            return None;
-        }
-        self.then.take().zip(self.total.take())
-    }
-}
-
-fn panic_reason(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a panic without text")
 }

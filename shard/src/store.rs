@@ -410,7 +410,7 @@ pub(crate) fn narrow<const KEY_WORDS: usize>(words: KeyWords) -> [u64; KEY_WORDS
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
+    use std::collections::BTreeMap;
     use std::rc::Rc;
 
     type Place = Slot<1, Rc<u64>>;
@@ -446,8 +446,8 @@ mod tests {
     #[test]
     fn store_behaves_as_a_map_of_living_states() {
         let mut store = store(10_000);
-        let mut model: HashMap<u64, (Rc<u64>, SlotNumber, u32)> = HashMap::new();
-        let mut lives = std::collections::HashSet::new();
+        let mut model: BTreeMap<u64, (Rc<u64>, SlotNumber, u32)> = BTreeMap::new();
+        let mut lives = std::collections::BTreeSet::new();
         let mut random = 0xdead_beef_cafe_f00d_u64;
         for _ in 0..100_000 {
             random ^= random << 13;

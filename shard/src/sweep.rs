@@ -5,10 +5,17 @@
 //! runs. A message that was told before the sweep was asked on the same way is seen by it.
 #![expect(unsafe_code, reason = "totals of any type are kept behind one pointer")]
 
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
 use crate::entity::Entity;
+use crate::fault::Current;
 use crate::index::SlotNumber;
 use crate::key::Key;
-use crate::reply::Token;
+use crate::pending::{Outside, Waiting, When};
+use crate::reply::{AskError, Token};
+use crate::request::answer_at_once_of;
 use crate::shard::Shard;
 use crate::store::Slot;
 
@@ -102,3 +109,112 @@ pub(crate) struct Sweeping {
 
 /// How many slots a sweep looks at per poll.
 pub(crate) const SLOTS_PER_POLL: u32 = 4096;
+
+/// How long a sweep may take.
+const SWEEP_TIMEOUT_NS: u64 = 60_000_000_000;
+
+impl Shard {
+    /// Passes over all entities `E` of the node; `then` gets the merged total.
+    ///
+    /// # Errors
+    /// [`AskError::NotSent`] when too many asks wait already; `then` is dropped.
+    pub fn sweep<E, S, F>(&mut self, then: F) -> Result<(), AskError>
+    where
+        E: Entity,
+        S: Sweep<E>,
+        F: FnOnce(Result<S, AskError>, &mut dyn Outside) + 'static,
+    {
+        let number = self.core.directory.sweep::<E, S>();
+        let shards = self.core.shards();
+        if !self.core.pending.has_room_for(usize::from(shards)) {
+            return Err(AskError::NotSent);
+        }
+        let gather = Gather::new(shards, then);
+        let deadline_ns = self.core.now.monotonic_ns.saturating_add(SWEEP_TIMEOUT_NS);
+        for shard in 0..shards {
+            let gather = Rc::clone(&gather);
+            let then = move |part: Result<S, AskError>, outside: &mut dyn Outside| {
+                let done = gather.borrow_mut().add(part, S::merge);
+                if let Some((then, total)) = done {
+                    then(total, outside);
+                }
+            };
+            let resume = answer_at_once_of(&then);
+            let message = (self.table.rows.len() + usize::from(number)) as u16;
+            let waiting = Waiting { resume, when: When::AtOnce, message, deadline_ns };
+            let token = self.core.pending.insert(then, waiting);
+            self.core.sweep_record(shard, number, token);
+        }
+        Ok(())
+    }
+
+    /// Lets the oldest sweep go on for a bounded number of slots.
+    pub(crate) fn run_sweeps(&mut self) {
+        let Some(sweeping) = self.sweeps.first_mut() else { return };
+        let row = &self.table.sweeps[usize::from(sweeping.row)];
+        let id = self.stores[usize::from(row.store)];
+        let until = sweeping.end.min(sweeping.next + SLOTS_PER_POLL);
+        while sweeping.next < until {
+            let slot = sweeping.next;
+            sweeping.next += 1;
+            // SAFETY: one step.
+            let store = unsafe { id.get() };
+            if !store.is_live(slot) {
+                continue;
+            }
+            self.current = Current::new(id, slot, None);
+            // SAFETY: the total is this sweep's, and the slot is live in the row's store.
+            let visit = unsafe { (row.visit)(sweeping.total, store.at(slot)) };
+            if visit == Visit::Stop {
+                // SAFETY: one step, after the user's code.
+                unsafe { id.get() }.remove(slot);
+            }
+        }
+        self.current = Current::NONE;
+        if sweeping.next == sweeping.end {
+            let sweeping = self.sweeps.remove(0);
+            let finish = self.table.sweeps[usize::from(sweeping.row)].finish;
+            let message = (self.table.rows.len() + usize::from(sweeping.row)) as u16;
+            // SAFETY: the total was made by the row's `start` and is given up here.
+            unsafe { finish(self, sweeping.total, sweeping.token, message) };
+        }
+    }
+}
+
+/// The totals of the shards, as they come in.
+struct Gather<S, F> {
+    missing: u16,
+    total: Option<Result<S, AskError>>,
+    then: Option<F>,
+}
+
+impl<S, F> Gather<S, F> {
+    fn new(shards: u16, then: F) -> Rc<RefCell<Self>> {
+        let gather = Self { missing: shards, total: None, then: Some(then) };
+        Rc::new(RefCell::new(gather))
+    }
+
+    /// Adds a part; with the last one, everything comes back.
+    fn add(
+        &mut self,
+        part: Result<S, AskError>,
+        merge: impl FnOnce(&mut S, S),
+    ) -> Option<(F, Result<S, AskError>)> {
+        self.missing -= 1;
+        self.total = Some(match (self.total.take(), part) {
+            (None, part) => part,
+            (Some(Ok(mut total)), Ok(part)) => {
+                // The service's own code: should it fail, so does the sweep, and its asker hears.
+                match catch_unwind(AssertUnwindSafe(|| merge(&mut total, part))) {
+                    Ok(()) => Ok(total),
+                    Err(_) => Err(AskError::Failed),
+                }
+            }
+            (Some(Err(error)), _) | (Some(Ok(_)), Err(error)) => Err(error),
+        });
+        if self.missing > 0 {
+            return None;
+        }
+        self.then.take().zip(self.total.take())
+    }
+}

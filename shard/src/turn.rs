@@ -18,13 +18,15 @@
 use std::any::TypeId;
 use std::marker::PhantomData;
 
+use crate::core::{Core, Full};
 use crate::entity::{Address, Answer, Entity, Handler, Later, Message, Via};
+use crate::fault::Current;
 use crate::index::SlotNumber;
 use crate::key::{Key, KeyWords};
 use crate::pending::{Captured, Outcome, Outside, Resume, When};
 use crate::record::{Head, Payload, Word};
 use crate::reply::{AskError, ReplyTo, Token};
-use crate::shard::{Core, Current, Full, Shard};
+use crate::shard::Shard;
 use crate::store::{Slot, StoreId, narrow};
 
 /// What a handler knows and may do during its turn.

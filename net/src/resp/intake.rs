@@ -26,7 +26,12 @@ pub trait Intake {
     ///
     /// # Errors
     /// Why it was not started. No answer follows then.
-    fn ask_sweep(&mut self, id: Self::Id, ticket: Ticket) -> Result<(), CallError>;
+    fn ask_sweep(
+        &mut self,
+        id: Self::Id,
+        args: &mut Args<'_>,
+        ticket: Ticket,
+    ) -> Result<(), CallError>;
 
     /// Whether sessions should stop parsing for now.
     fn is_congested(&self) -> bool;
@@ -67,8 +72,13 @@ impl Intake for Shard {
         self.ask_command(id, key, args, ticket)
     }
 
-    fn ask_sweep(&mut self, id: CommandId, ticket: Ticket) -> Result<(), CallError> {
-        self.ask_sweep(id, ticket)
+    fn ask_sweep(
+        &mut self,
+        id: CommandId,
+        args: &mut Args<'_>,
+        ticket: Ticket,
+    ) -> Result<(), CallError> {
+        self.ask_sweep(id, args, ticket)
     }
 
     #[inline]

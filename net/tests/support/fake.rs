@@ -128,7 +128,15 @@ impl Intake for Fake {
         Ok(())
     }
 
-    fn ask_sweep(&mut self, id: usize, ticket: Ticket) -> Result<(), CallError> {
+    fn ask_sweep(
+        &mut self,
+        id: usize,
+        args: &mut Args<'_>,
+        ticket: Ticket,
+    ) -> Result<(), CallError> {
+        if !args.is_empty() {
+            return Err(CallError::Argument(ArgumentError::Count));
+        }
         self.waiting.push((ticket, Self::reply(id, b"")));
         self.seen.push(vec![COMMANDS[id].0.as_bytes().to_vec()]);
         Ok(())

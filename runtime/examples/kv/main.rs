@@ -241,7 +241,7 @@ impl Entry {
         Visit::Keep
     }
 
-    #[sweep("FLUSHALL")]
+    #[sweep("FLUSHALL", words("ASYNC", "SYNC"))]
     fn flushall(&mut self, _done: &mut Done) -> Visit {
         Visit::Stop
     }

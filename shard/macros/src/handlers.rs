@@ -131,7 +131,9 @@ fn take_method(item: &mut ImplItemFn) -> Result<Option<Entry>, Error> {
         Mark::Skip => return Ok(None),
         Mark::Local => handler(item, receiver, Reach::Local)?,
         Mark::Command { bare, each } => handler(item, receiver, Reach::Outside { bare, each })?,
-        Mark::Sweep { bare } => Entry::Sweep(Box::new(Sweep::parse(item, receiver, bare)?)),
+        Mark::Sweep { bare, words } => {
+            Entry::Sweep(Box::new(Sweep::parse(item, receiver, bare, words)?))
+        }
     };
     Ok(Some(entry))
 }

@@ -118,6 +118,7 @@ pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
 /// | `#[command("MSET", each = pairs)]` | keys and values alternate; `OK` when all are done |
 /// | `#[local]` | no caller outside; argument and reply types need no text form |
 /// | `#[sweep]`, `#[sweep("DBSIZE")]` | a pass over all live entities, see below |
+/// | `#[sweep("FLUSHALL", words("ASYNC", "SYNC"))]` | and one of these words may follow it |
 /// | `#[skip]` | a plain method, not a handler |
 ///
 /// Functions without `self` and constants are left alone.

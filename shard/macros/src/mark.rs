@@ -11,8 +11,8 @@ pub(crate) enum Mark {
     Command { bare: Option<LitStr>, each: Each },
     /// No caller outside.
     Local,
-    /// A pass over all live entities.
-    Sweep { bare: Option<LitStr> },
+    /// A pass over all live entities; one of `words` may follow the command.
+    Sweep { bare: Option<LitStr>, words: Vec<LitStr> },
     /// Not a handler.
     Skip,
 }
@@ -70,11 +70,11 @@ impl Mark {
                 Ok(Self::Command { bare, each: each.unwrap_or(Each::One) })
             }
             "sweep" => {
-                let bare = match attr.meta {
-                    Meta::Path(_) => None,
-                    _ => attr.parse_args_with(bare_name).map(Some)?,
+                let (bare, words) = match attr.meta {
+                    Meta::Path(_) => (None, Vec::new()),
+                    _ => attr.parse_args_with(sweep_arguments)?,
                 };
-                Ok(Self::Sweep { bare })
+                Ok(Self::Sweep { bare, words })
             }
             "local" => plain(attr).map(|()| Self::Local),
             _ => plain(attr).map(|()| Self::Skip),
@@ -99,6 +99,7 @@ const COMMAND_ALONE: &str = "every method is a command already: say its bare nam
 const COMMAND_SYNTAX: &str = "expected a bare name such as `\"GET\"`, or `each = ..` with one of \
                               `one`, `sum`, `array`, `pairs`";
 const SWEEP_SYNTAX: &str = "expected a bare name, as in `#[sweep(\"DBSIZE\")]`";
+const SWEEP_WORDS: &str = "expected `words(\"..\", ..)`: words that may follow the command";
 
 fn take_ours(attrs: &mut Vec<Attribute>) -> Vec<Attribute> {
     attrs.extract_if(.., |attr| is_ours(attr)).collect()
@@ -164,6 +165,23 @@ fn each(input: ParseStream<'_>) -> Result<Each, Error> {
         Some("pairs") => Ok(Each::Pairs),
         _ => Err(Error::new(span, "`each` is one of `one`, `sum`, `array`, `pairs`")),
     }
+}
+
+/// `"FLUSHALL"`, and perhaps `, words("ASYNC", "SYNC")`.
+fn sweep_arguments(input: ParseStream<'_>) -> Result<(Option<LitStr>, Vec<LitStr>), Error> {
+    let bare = bare_name(input)?;
+    if input.is_empty() {
+        return Ok((Some(bare), Vec::new()));
+    }
+    input.parse::<Token![,]>()?;
+    let option: Ident = input.parse().map_err(|_| input.error(SWEEP_WORDS))?;
+    if option != "words" {
+        return Err(Error::new_spanned(option, SWEEP_WORDS));
+    }
+    let list;
+    syn::parenthesized!(list in input);
+    let words = list.parse_terminated(bare_name, Token![,])?;
+    Ok((Some(bare), words.into_iter().collect()))
 }
 
 fn bare_name(input: ParseStream<'_>) -> Result<LitStr, Error> {

@@ -15,6 +15,8 @@ use crate::parameter::{self, Role};
 pub(crate) struct Sweep {
     pub(crate) method: Method,
     bare: Option<LitStr>,
+    /// Words that may follow the command.
+    words: Vec<LitStr>,
     parameters: Vec<Parameter>,
     /// The return type, where the method says if the entity stays.
     verdict: Option<Span>,
@@ -33,6 +35,7 @@ impl Sweep {
         item: &ImplItemFn,
         receiver: &Receiver,
         bare: Option<LitStr>,
+        words: Vec<LitStr>,
     ) -> Result<Self, Error> {
         parameter::check_signature(&item.sig, receiver)?;
         let mut parameters = Vec::new();
@@ -49,7 +52,7 @@ impl Sweep {
             ReturnType::Type(_, ty) if !parameter::is_unit(ty) => Some(ty.span()),
             _ => None,
         };
-        Ok(Self { method: Method::new(item), bare, parameters, verdict })
+        Ok(Self { method: Method::new(item), bare, words, parameters, verdict })
     }
 
     fn total(&self) -> Option<&Type> {
@@ -145,7 +148,14 @@ impl Sweep {
             Some(bare) => quote!(::core::option::Option::Some(#bare)),
             None => quote!(::core::option::Option::None),
         };
-        quote_spanned!(at(ident.span())=> #(#cfgs)* #table.sweep::<#name>(#text, #bare);)
+        let words = &self.words;
+        if words.is_empty() {
+            quote_spanned!(at(ident.span())=> #(#cfgs)* #table.sweep::<#name>(#text, #bare);)
+        } else {
+            quote_spanned! {at(ident.span())=>
+                #(#cfgs)* #table.sweep_with_words::<#name>(#text, #bare, &[#(#words),*]);
+            }
+        }
     }
 
     pub(crate) fn bare(&self) -> Option<&LitStr> {

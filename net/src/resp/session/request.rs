@@ -74,16 +74,12 @@ impl Session {
         &mut self,
         entry: Entry<I::Id>,
         name: &[u8],
-        args: Args<'_>,
+        mut args: Args<'_>,
         intake: &mut I,
         shared: &mut Shared,
     ) {
-        if !args.is_empty() {
-            self.wrong_count(name, shared);
-            return;
-        }
         let sequence = self.owe(shared);
-        match intake.ask_sweep(entry.id, ticket_of(self.id, sequence, 0)) {
+        match intake.ask_sweep(entry.id, &mut args, ticket_of(self.id, sequence, 0)) {
             Ok(()) => self.flags.barrier = true,
             Err(error) => self.refuse(sequence, name, error, shared),
         }

@@ -1,0 +1,171 @@
+//! Requests: what comes to a shard from outside of any entity.
+#![expect(unsafe_code, reason = "answers are typed again where they arrive")]
+
+use std::sync::Arc;
+
+use crate::commands::CommandId;
+use crate::core::Full;
+use crate::entity::{Handler, Message};
+use crate::pending::{Captured, Outcome, Outside, Resume, Ticket, When};
+use crate::record::{Payload, Word};
+use crate::reply::AskError;
+use crate::shard::Shard;
+use crate::value::{Args, ArgumentError, ToValue};
+
+/// Why a command was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallError {
+    /// Its key or arguments are not what it takes.
+    Argument(ArgumentError),
+    /// A queue on the way is at its bound.
+    Full,
+}
+
+impl std::fmt::Display for CallError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Argument(error) => error.fmt(f),
+            Self::Full => f.write_str("BUSY the node is at its bound; try again later"),
+        }
+    }
+}
+
+impl Shard {
+    /// Sends one message from outside of the shard and expects no answer.
+    ///
+    /// # Errors
+    /// [`Full`] with the message inside when a queue on the way is at its bound.
+    pub fn tell<E: Handler<M>, M: Message>(
+        &mut self,
+        key: E::Key,
+        message: M,
+    ) -> Result<(), Full<M>> {
+        self.core.tell::<E, M>(key, message)
+    }
+
+    /// Sends one message from outside of the shard; `then` runs with the answer, once, at the
+    /// latest a little after `deadline_ns` of the shard's clock.
+    ///
+    /// # Errors
+    /// [`Full`] with the message inside when a bound is reached; `then` is dropped.
+    #[inline]
+    pub fn ask<E, M, F>(
+        &mut self,
+        key: E::Key,
+        message: M,
+        deadline_ns: u64,
+        then: F,
+    ) -> Result<(), Full<M>>
+    where
+        E: Handler<M>,
+        M: Message,
+        F: FnOnce(Result<M::Reply, AskError>, &mut dyn Outside) + 'static,
+    {
+        let resume = (answer_at_once::<M::Reply, F> as Resume, When::AtOnce);
+        let asked = self.core.ask::<E, M, F>(key, message, then, resume, deadline_ns);
+        asked.map_err(|(message, _)| Full(message))
+    }
+
+    /// Sends one message whose answer goes to [`Outside::answer`] under `ticket`.
+    ///
+    /// # Errors
+    /// [`CallError::Full`] when a bound is reached; there is no answer then.
+    pub fn ask_outside<E: Handler<M>, M: Message>(
+        &mut self,
+        key: E::Key,
+        message: M,
+        ticket: Ticket,
+    ) -> Result<(), CallError>
+    where
+        M::Reply: ToValue,
+    {
+        let deadline_ns = self.core.ask_deadline_ns();
+        let then = move |answer: Result<M::Reply, AskError>, outside: &mut dyn Outside| match answer
+        {
+            Ok(reply) => outside.answer(ticket, Ok(&reply)),
+            Err(error) => outside.answer(ticket, Err(error)),
+        };
+        self.ask::<E, M, _>(key, message, deadline_ns, then).map_err(|_| CallError::Full)
+    }
+
+    /// Sends one command of one key; the answer goes to [`Outside::answer`] under `ticket`, in a
+    /// later poll.
+    ///
+    /// # Errors
+    /// What is wrong with key or arguments, or that a bound is reached; there is no answer then.
+    pub fn ask_command(
+        &mut self,
+        id: CommandId,
+        key: &[u8],
+        args: &mut Args<'_>,
+        ticket: Ticket,
+    ) -> Result<(), CallError> {
+        let table = Arc::as_ptr(&self.table);
+        // SAFETY: the table lives as long as the shard, which does not replace it; a command sends
+        // a message and nothing else.
+        let commands = unsafe { &(*table).commands };
+        let mut outcome = Err(CallError::Argument(ArgumentError::Message(
+            "ERR the arguments could not be read: the command's own code failed",
+        )));
+        // Reading arguments may be the service's own code.
+        self.attempt(|shard| outcome = (commands.row(id).ask)(shard, key, args, ticket));
+        outcome
+    }
+
+    /// Starts the sweep that a command without key stands for; the total goes to
+    /// [`Outside::answer`].
+    ///
+    /// # Errors
+    /// As for [`ask_command`](Self::ask_command).
+    pub fn ask_sweep(
+        &mut self,
+        id: CommandId,
+        args: &mut Args<'_>,
+        ticket: Ticket,
+    ) -> Result<(), CallError> {
+        self.ask_command(id, &[], args, ticket)
+    }
+
+    /// Counts a message from outside that is lost because [`tell`](Self::tell) was refused.
+    pub fn count_lost(&mut self) {
+        self.core.stats.lost += 1;
+    }
+
+    /// Ends every ask that waits here with `error`: the shard is about to stop.
+    pub fn end_asks(&mut self, error: AskError, outside: &mut dyn Outside) {
+        while let Some(taken) = self.core.pending.take_any() {
+            self.attempt(|shard| shard.resume(taken, Outcome::Error(error), outside));
+        }
+    }
+}
+
+/// Runs a continuation that touches no entity.
+///
+/// # Safety
+/// `captured` holds an `F`, which is given up; a value in `outcome` is an `R`.
+unsafe fn answer_at_once<R, F>(
+    captured: *mut Word,
+    outcome: Outcome,
+    _shard: &mut Shard,
+    outside: &mut dyn Outside,
+) where
+    F: FnOnce(Result<R, AskError>, &mut dyn Outside),
+{
+    // SAFETY: the caller's contract.
+    let then = unsafe { Captured::<F>::read(captured) };
+    match outcome {
+        // SAFETY: the caller's contract.
+        Outcome::Value(at) => then(Ok(unsafe { Payload::<R>::read(at) }), outside),
+        Outcome::Error(error) => then(Err(error), outside),
+        Outcome::Forget => drop(then),
+    }
+}
+
+/// [`answer_at_once`] for a closure whose type has no name.
+pub(crate) fn answer_at_once_of<R, F>(_: &F) -> Resume
+where
+    F: FnOnce(Result<R, AskError>, &mut dyn Outside),
+{
+    answer_at_once::<R, F>
+}
