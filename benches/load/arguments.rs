@@ -184,7 +184,8 @@ impl Workload {
             Self::Incr => &["INCR counter:{key}"],
             Self::Ping => &["PING"],
             // No deposits: the sum of all balances stays what populating made it.
-            Self::Ledger => &["ACCOUNT.TRANSFER {key} {key2} {rand:100}", "ACCOUNT.BALANCE {key}"],
+            // Amounts of 10 to 18: never 0, which a ledger refuses.
+            Self::Ledger => &["ACCOUNT.TRANSFER {key} {key2} 1{rand:9}", "ACCOUNT.BALANCE {key}"],
             Self::Mixed => &["9*GET key:{key}", "1*SET key:{key} {value}"],
         }
     }

@@ -73,8 +73,8 @@ impl Tally {
         if self.window_ns == 0 { 0.0 } else { count as f64 * 1e9 / self.window_ns as f64 }
     }
 
-    /// Whether an open loop's target fell behind its schedule: more than a thousandth of the window's
-    /// requests were left over, or replies came at a rate more than 1 % below it.
+    /// Whether an open loop's target fell behind its schedule: more than a thousandth of the
+    /// window's requests were left over, or replies came at a rate more than 1 % below it.
     ///
     /// A few requests are always on their way when a window closes.
     pub(crate) fn fell_behind(&self) -> bool {

@@ -6,7 +6,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`limits`] | every bound of a session, with its default |
+//! | `limits` | every bound of a session, with its default |
 //! | `intake` | what a session needs of its shard |
 //! | `parse` | bytes to commands, in place |
 //! | `write` | values to bytes |

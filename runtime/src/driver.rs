@@ -6,9 +6,9 @@
 //!
 //! # Sleeping
 //! Four things can bring work: the net's ring, another shard, a thread outside, the stop. All of
-//! them write the shard's eventfd, on which the executor waits in its own ring. The order on the way
-//! to sleep closes the race with each: say that we sleep ([`Doorbell`]), then look at everything
-//! once more, then wait.
+//! them write the shard's eventfd, on which the executor waits in its own ring. The order on the
+//! way to sleep closes the race with each: say that we sleep ([`Doorbell`]), then look at
+//! everything once more, then wait.
 //!
 //! [`Doorbell`]: coreside_shard::Doorbell
 

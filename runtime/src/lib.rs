@@ -2,8 +2,8 @@
 //!
 //! *Entities* hold state in memory, millions of them on one node. Each belongs to one *shard*, a
 //! thread on a core of its own, and handles one message at a time. Shards share nothing and talk
-//! over lock-free rings. An entity is addressed by type and key, whether or not it is in memory; the
-//! first message activates it. A handler that panics takes its entity down and nothing else.
+//! over lock-free rings. An entity is addressed by type and key, whether or not it is in memory;
+//! the first message activates it. A handler that panics takes its entity down and nothing else.
 //!
 //! ```
 //! use coreside::{Node, entity, handlers};

@@ -37,9 +37,9 @@ pub enum Idle {
 /// ```no_run
 /// # use coreside::{Node, entity, handlers};
 /// # #[entity] struct Account { balance: i64 }
-/// # #[handlers] impl Account { fn deposit(&mut self, amount: i64) -> i64 { self.balance += amount; self.balance } }
-/// let node = Node::builder().entity::<Account>().listen(([127, 0, 0, 1], 7379).into()).start()?;
-/// println!("serving on {:?}", node.local_addr());
+/// # #[handlers] impl Account { fn deposit(&mut self, amount: i64) -> i64 { self.balance += amount;
+/// self.balance } } let node = Node::builder().entity::<Account>().listen(([127, 0, 0, 1],
+/// 7379).into()).start()?; println!("serving on {:?}", node.local_addr());
 /// node.run_until_signal();
 /// # Ok::<(), coreside::NodeError>(())
 /// ```
@@ -130,7 +130,8 @@ impl NodeBuilder {
         self
     }
 
-    /// How many shards [one per core that the process may use, no more than its quota pays for].
+    /// How many shards (default: one per core that the process may use, no more than its quota pays
+    /// for).
     pub fn shards(mut self, count: usize) -> Self {
         self.shards = Some(count);
         self
@@ -143,14 +144,15 @@ impl NodeBuilder {
         self
     }
 
-    /// What a shard does while nothing is to be done [looks for 50 µs, then sleeps; sleeps at once
-    /// where there are more shards than cores].
+    /// What a shard does while nothing is to be done (default: looks for 50 µs, then sleeps; sleeps
+    /// at once where there are more shards than cores).
     pub fn idle(mut self, idle: Idle) -> Self {
         self.idle = Some(idle);
         self
     }
 
-    /// Serves Redis clients (RESP2 and RESP3) on `address` [nobody]. Port 0 takes any free one.
+    /// Serves Redis clients (RESP2 and RESP3) on `address` (default: nobody). Port 0 takes any free
+    /// one.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
         self
@@ -162,58 +164,58 @@ impl NodeBuilder {
         self
     }
 
-    /// The secret under which keys are hashed [random]. It decides where entities live and which
-    /// key a name has.
+    /// The secret under which keys are hashed (default: random). It decides where entities live and
+    /// which key a name has.
     pub fn hash_key(mut self, hash_key: HashKey) -> Self {
         self.shard.hash_key = hash_key;
         self
     }
 
-    /// How long an ask waits for its answer [1 s].
+    /// How long an ask waits for its answer (default: 1 s).
     pub fn ask_timeout(mut self, timeout: Duration) -> Self {
         self.shard.ask_timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
         self
     }
 
-    /// Bytes of messages that may wait in each shard's run queue [64 MiB].
+    /// Bytes of messages that may wait in each shard's run queue (default: 64 MiB).
     pub fn queue_bytes_max(mut self, bytes: usize) -> Self {
         self.shard.queue_words_max = bytes / 8;
         self
     }
 
-    /// Bytes of messages that may wait on a shard for room in the ring to another [8 MiB].
+    /// Bytes of messages that may wait on a shard for room in the ring to another (default: 8 MiB).
     pub fn outbox_bytes_max(mut self, bytes: usize) -> Self {
         self.shard.outbox_words_max = bytes / 8;
         self
     }
 
-    /// Bytes of each ring between two shards [4 MiB shared by the rings into a shard, at least
-    /// 16 KiB and at most 512 KiB each].
+    /// Bytes of each ring between two shards (default: 4 MiB shared by the rings into a shard, at
+    /// least 16 KiB and at most 512 KiB each).
     pub fn ring_bytes(mut self, bytes: usize) -> Self {
         self.ring_bytes = Some(bytes);
         self
     }
 
-    /// Entities of each type on each shard [64 Mi].
+    /// Entities of each type on each shard (default: 64 Mi).
     pub fn entities_max(mut self, count: usize) -> Self {
         self.shard.entities_max = count;
         self
     }
 
-    /// Requests from threads outside that may wait at each shard [4,096].
+    /// Requests from threads outside that may wait at each shard (default: 4,096).
     pub fn ingress_max(mut self, count: usize) -> Self {
         self.ingress_jobs_max = count;
         self
     }
 
-    /// When shards fetch entities ahead of their turns [while they take more than half of the
-    /// core's second-level cache].
+    /// When shards fetch entities ahead of their turns (default: while they take more than half of
+    /// the core's second-level cache).
     pub fn look_ahead(mut self, look_ahead: LookAhead) -> Self {
         self.shard.look_ahead = look_ahead;
         self
     }
 
-    /// How long a stop waits for work under way [10 s].
+    /// How long a stop waits for work under way (default: 10 s).
     pub fn drain(mut self, limit: Duration) -> Self {
         self.drain = limit;
         self

@@ -1,11 +1,11 @@
 //! Sleeping inside a glommio executor until an eventfd is written.
 //!
 //! glommio has no way to wait for a descriptor of somebody else's, but it waits for a socket to
-//! become readable with a poll on the descriptor before it reads. An eventfd that is passed off as a
-//! socket is polled just the same; the read that follows fails, because it is none, and the failure
-//! is the wake-up. Only the first read of a stream begins with a poll, so each sleep has a stream of
-//! its own: a `dup` and a `close`, small beside the tens of microseconds of a wake-up. The eventfd
-//! itself is read by the driver.
+//! become readable with a poll on the descriptor before it reads. An eventfd that is passed off as
+//! a socket is polled just the same; the read that follows fails, because it is none, and the
+//! failure is the wake-up. Only the first read of a stream begins with a poll, so each sleep has a
+//! stream of its own: a `dup` and a `close`, small beside the tens of microseconds of a wake-up.
+//! The eventfd itself is read by the driver.
 #![expect(unsafe_code, reason = "a descriptor is duplicated with a system call")]
 
 use std::future::{Future, poll_fn};

@@ -7,8 +7,8 @@
 //!
 //! A report must not be read while it is out of date. So a shard withdraws its report before it
 //! takes anything, and reports again behind the pass; each step raises the report's version, which
-//! is odd while the shard is at work. Who adds up reads the versions before and after: all even, and
-//! none changed, means that all reports stood at one time.
+//! is odd while the shard is at work. Who adds up reads the versions before and after: all even,
+//! and none changed, means that all reports stood at one time.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;

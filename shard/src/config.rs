@@ -14,17 +14,17 @@ pub const PARTITIONS: usize = 4096;
 pub struct ShardConfig {
     /// The node's secret for hashing keys. The same on every shard and node of a cluster.
     pub hash_key: HashKey,
-    /// Words of 8 bytes that may wait in the run queue [8 Mi words: 64 MiB].
+    /// Words of 8 bytes that may wait in the run queue (default: 8 Mi words: 64 MiB).
     pub queue_words_max: usize,
-    /// Words that may wait in the outbox to each other shard [1 Mi words: 8 MiB].
+    /// Words that may wait in the outbox to each other shard (default: 1 Mi words: 8 MiB).
     pub outbox_words_max: usize,
-    /// Asks that may wait for their answer [1 Mi].
+    /// Asks that may wait for their answer (default: 1 Mi).
     pub asks_max: u32,
-    /// Entities of each type [64 Mi, or as many as fit 64 GiB].
+    /// Entities of each type (default: 64 Mi, or as many as fit 64 GiB).
     pub entities_max: usize,
-    /// How long an ask waits for its answer [1 s].
+    /// How long an ask waits for its answer (default: 1 s).
     pub ask_timeout_ns: u64,
-    /// Turns per poll [1,024].
+    /// Turns per poll (default: 1,024).
     pub turns_per_poll: u32,
     /// When turns look ahead.
     pub look_ahead: LookAhead,
@@ -57,7 +57,7 @@ pub enum LookAhead {
     /// Always.
     On,
     /// While the shard's entities and their index take more than this. A good value is half of the
-    /// core's second-level cache [1 MiB].
+    /// core's second-level cache (default: 1 MiB).
     Above {
         /// The line, in bytes.
         bytes: usize,

@@ -127,7 +127,8 @@ impl Core {
         };
         let waiting = Waiting { resume, when, message: number, deadline_ns };
         let token = self.pending.insert(continuation, waiting);
-        // SAFETY: `words` words were reserved, and here are head, key, token and value: all of them.
+        // SAFETY: `words` words were reserved, and here are head, key, token and value: all of
+        // them.
         unsafe {
             at.cast::<u64>().write(Head::new(Kind::Ask, words, number).bits());
             write_key::<E::Key>(at.add(1), key);

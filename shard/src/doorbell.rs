@@ -3,8 +3,8 @@
 //! The race to close: the sleeper looks into its rings, finds nothing, and sleeps; in between
 //! somebody publishes. So the sleeper says that it is about to sleep, *then* looks once more; the
 //! sender publishes, *then* looks whether the other sleeps. A sequentially consistent fence on each
-//! side makes at least one of them see the other (Dekker's argument). Who clears the flag must wake:
-//! exactly one sender does, however many publish at once.
+//! side makes at least one of them see the other (Dekker's argument). Who clears the flag must
+//! wake: exactly one sender does, however many publish at once.
 
 use crate::sync::{AtomicBool, Ordering, fence};
 

@@ -12,8 +12,8 @@
 //!
 //! # Invariants
 //! A tag of 0 marks a free place; the tag of an entry is never 0. Every entry is in the chain of
-//! the bucket that its hash names. A chain has at most one bucket with free places, its last, except
-//! right after a split.
+//! the bucket that its hash names. A chain has at most one bucket with free places, its last,
+//! except right after a split.
 #![expect(unsafe_code, reason = "buckets lie in reserved memory and are probed with SSE2")]
 
 use std::io;

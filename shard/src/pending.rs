@@ -2,8 +2,8 @@
 //!
 //! An ask leaves a *continuation* on the asking shard and takes a token along that names it:
 //! shard, place, generation. The reply brings the token back; the generation tells a place that
-//! was used again, so a late or second answer finds nobody and is dropped. Every ask has a deadline;
-//! a sweep over the places, spread over polls, ends those that are past theirs.
+//! was used again, so a late or second answer finds nobody and is dropped. Every ask has a
+//! deadline; a sweep over the places, spread over polls, ends those that are past theirs.
 #![expect(unsafe_code, reason = "continuations of any type are kept as words")]
 
 use std::mem::{MaybeUninit, align_of, size_of};

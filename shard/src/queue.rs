@@ -6,8 +6,8 @@
 //! plain counter that stays valid when the ring grows.
 //!
 //! # Ownership
-//! The queue owns the words, not the values in them: [`clear_with`](RunQueue::clear_with) hands each
-//! record that is left to somebody who knows its type.
+//! The queue owns the words, not the values in them: [`clear_with`](RunQueue::clear_with) hands
+//! each record that is left to somebody who knows its type.
 #![expect(unsafe_code, reason = "records are written and read in place as raw words")]
 
 use crate::record::{Head, RECORD_WORDS_MAX, Word, copy_words};

@@ -177,8 +177,8 @@ impl<E: Entity> Registration<'_, E> {
         self.sweep_with_words::<S>(method, bare, &[])
     }
 
-    /// Like [`sweep`](Self::sweep), for a command that one of `words` may follow, in any case, which
-    /// changes nothing (`FLUSHALL ASYNC`).
+    /// Like [`sweep`](Self::sweep), for a command that one of `words` may follow, in any case,
+    /// which changes nothing (`FLUSHALL ASYNC`).
     pub fn sweep_with_words<S: Sweep<E> + ToValue>(
         &mut self,
         method: &'static str,

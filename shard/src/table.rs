@@ -210,7 +210,8 @@ impl Directory {
 #[inline(never)]
 fn not_registered(entity: &str, what: &str) -> ! {
     panic!(
-        "entity type {entity} or {what} is not registered: add `.entity::<{entity}>()` where the node is built"
+        "entity type {entity} or {what} is not registered: \
+         add `.entity::<{entity}>()` where the node is built"
     );
 }
 

@@ -1,8 +1,8 @@
 //! Arguments and answers of callers that speak bytes, whatever their protocol.
 //!
 //! A text protocol names a handler, a key and arguments as byte strings, and writes the answer in
-//! its own syntax. [`FromArguments`] and [`ToValue`] are what stands between: the shard knows types,
-//! the protocol knows syntax, and neither knows the other.
+//! its own syntax. [`FromArguments`] and [`ToValue`] are what stands between: the shard knows
+//! types, the protocol knows syntax, and neither knows the other.
 
 use std::fmt;
 

@@ -39,8 +39,9 @@ pub struct NetConfig {
     pub buffers: u16,
     /// Bytes of each of them. A receive takes a whole buffer, however little arrives.
     ///
-    /// 4 and 16 KiB cost the same processor time per command, from requests of 36 bytes to values of
-    /// 16 kB (differences below the spread of 5 %), so the default is the one that takes less memory.
+    /// 4 and 16 KiB cost the same processor time per command, from requests of 36 bytes to values
+    /// of 16 kB (differences below the spread of 5 %), so the default is the one that takes less
+    /// memory.
     pub buffer_bytes: u32,
 }
 
