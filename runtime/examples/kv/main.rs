@@ -400,3 +400,58 @@ fn main() -> Result<(), Box<dyn Error>> {
     node.run_until_signal()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use coreside::AskError;
+
+    use super::*;
+
+    /// A node that serves nobody but the test.
+    fn start() -> Node {
+        Node::builder().entity::<Entry>().shards(2).start().expect("a node")
+    }
+
+    fn set(value: &[u8], lifetime: Lifetime) -> Set {
+        Set { value: Bytes::new(value), lifetime, condition: Condition::Always, get: false }
+    }
+
+    fn keys(node: &Node) -> Result<i64, AskError> {
+        node.sweep::<Entry, EntryDbsize>().map(|keys| keys.total.count)
+    }
+
+    #[test]
+    fn questions_for_absent_keys_leave_nothing_behind() {
+        let node = start();
+        for number in 0..100 {
+            let key = || node.entity::<Entry>(Name::new(format!("{number}"), node.hash_key()));
+            assert_eq!(key().get().wait(), Ok(Reply::NIL));
+            assert_eq!(key().strlen().wait(), Ok(0));
+            assert_eq!(key().exists().wait(), Ok(0));
+            assert_eq!(key().kind().wait(), Ok("none"));
+            assert_eq!(key().pttl().wait(), Ok(-2));
+            assert_eq!(key().persist().wait(), Ok(0));
+            assert_eq!(key().getdel().wait(), Ok(Reply::NIL));
+            assert_eq!(key().del().wait(), Ok(0));
+            let condition = Condition::IfPresent;
+            let refused = Set { condition, ..set(b"x", Lifetime::Endless) };
+            assert_eq!(key().set(refused).wait(), Ok(Reply::NIL));
+            let endless = set(b"x", Lifetime::For(i64::MAX));
+            assert_eq!(key().set(endless).wait(), Ok(Reply::Error(SET_TIME)));
+        }
+        assert_eq!(keys(&node), Ok(0));
+    }
+
+    #[test]
+    fn what_has_expired_is_gone_and_is_not_counted() {
+        let node = start();
+        let key = |name| node.entity::<Entry>(Name::new(name, node.hash_key()));
+        for name in ["read", "counted", "kept"] {
+            assert_eq!(key(name).set(set(b"7", Lifetime::Until(1))).wait(), Ok(Reply::OK));
+        }
+        assert_eq!(key("kept").incr().wait(), Ok(Reply::Integer(1)), "it began anew");
+        assert_eq!(key("read").get().wait(), Ok(Reply::NIL));
+        assert_eq!(keys(&node), Ok(1));
+        assert_eq!(key("kept").ttl().wait(), Ok(-1));
+    }
+}
