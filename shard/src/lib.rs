@@ -36,6 +36,8 @@ mod index;
 #[cfg(not(loom))]
 mod key;
 #[cfg(not(loom))]
+mod look_ahead;
+#[cfg(not(loom))]
 mod pages;
 #[cfg(not(loom))]
 mod peer;

@@ -23,6 +23,7 @@ use crate::core::{Core, Wake};
 use crate::entity::Entity;
 use crate::fault::Current;
 use crate::key::HashKey;
+use crate::look_ahead::{BLOCK, Cursors};
 use crate::pending::{Outcome, Outside, Taken, When};
 use crate::queue::RunQueue;
 use crate::record::{Head, Kind, Payload, RECORD_WORDS_MAX, Word, copy_words};
@@ -38,7 +39,7 @@ pub struct Shard {
     /// By number of the entity type.
     pub(crate) stores: Box<[StoreId]>,
     /// By message number: what a turn needs of the table, and the store, in one step.
-    rows: Box<[Dispatch]>,
+    pub(crate) rows: Box<[Dispatch]>,
     pub(crate) current: Current,
     turns_left: u32,
     turns_per_poll: u32,
@@ -55,17 +56,12 @@ pub struct Shard {
 unsafe impl Send for Shard {}
 
 /// Where the records of one message go.
-struct Dispatch {
+pub(crate) struct Dispatch {
     run_tell: Run,
     run_ask: Run,
-    store: StoreId,
-    key_words: u32,
+    pub(crate) store: StoreId,
+    pub(crate) key_words: u32,
 }
-
-/// How far ahead of its turn a record's index line is fetched: about 32 records of three words.
-const FAR_WORDS: usize = 96;
-/// How far ahead its slot is fetched.
-const NEAR_WORDS: usize = 48;
 
 /// Words taken from one ring per poll.
 const INBOUND_WORDS_PER_POLL: usize = 32 << 10;
@@ -296,30 +292,27 @@ impl Shard {
 
     /// Runs records from the front of the queue until it is empty or the budget is used up.
     ///
-    /// The simple version is the last five lines of the loop. With `AHEAD`, two cursors walk the
-    /// queue before them: `far` fetches the index line of each record's key, `near` finds the slot
-    /// in that line by then, notes it in the record, and fetches the slot.
+    /// With `AHEAD`, the records of the next block are looked at before each block of turns.
     fn run_turns<const AHEAD: bool>(&mut self, outside: &mut dyn Outside) {
-        let mut far = self.core.queue.head();
-        let mut near = far;
+        let mut cursors = Cursors::at(self.core.queue.head());
         while self.turns_left > 0 && !self.core.queue.is_empty() {
-            let position = self.core.queue.head();
             if AHEAD {
-                let tail = self.core.queue.tail();
-                while far != tail && far - position < FAR_WORDS {
-                    far += self.fetch_index(far);
-                }
-                while near != far && near - position < NEAR_WORDS {
-                    near += self.fetch_slot(near);
-                }
+                self.look_ahead(&mut cursors);
             }
-            // SAFETY: a record starts at the head of a queue that is not empty.
-            let at = unsafe { self.core.queue.record(position) };
-            // SAFETY: as above.
-            let head = unsafe { self.core.queue.record_head(position) };
-            self.core.queue.advance(head.words());
-            self.turns_left -= 1;
-            self.run_record(at, head, outside);
+            let block = if AHEAD { BLOCK.min(self.turns_left) } else { self.turns_left };
+            for _ in 0..block {
+                if self.core.queue.is_empty() {
+                    break;
+                }
+                let position = self.core.queue.head();
+                // SAFETY: a record starts at the head of a queue that is not empty.
+                let at = unsafe { self.core.queue.record(position) };
+                // SAFETY: as above.
+                let head = unsafe { self.core.queue.record_head(position) };
+                self.core.queue.advance(head.words());
+                self.turns_left -= 1;
+                self.run_record(at, head, outside);
+            }
         }
     }
 
@@ -394,55 +387,6 @@ impl Shard {
             self.resume(taken, Outcome::Error(AskError::MaybeExecuted), outside);
             self.current = Current::NONE;
         }
-    }
-
-    /// Looks at the record at `position`, far ahead; returns its length.
-    #[inline(always)]
-    fn fetch_index(&mut self, position: usize) -> usize {
-        // SAFETY: the cursor steps from record to record below the tail.
-        let head = unsafe { self.core.queue.record_head(position) };
-        if head.is_for_entity() {
-            // SAFETY: as above.
-            let at = unsafe { self.core.queue.record(position) };
-            // SAFETY: numbers in records are the table's.
-            let row = unsafe { self.rows.get_unchecked(usize::from(head.message())) };
-            // SAFETY: one step.
-            let store = unsafe { row.store.get() };
-            // SAFETY: the key follows the head.
-            unsafe {
-                if row.key_words == 1 {
-                    store.fetch_index::<1>(at.add(1).cast::<[u64; 1]>().read());
-                } else {
-                    store.fetch_index::<2>(at.add(1).cast::<[u64; 2]>().read());
-                }
-            }
-        }
-        head.words()
-    }
-
-    /// Looks at the record at `position`, near its turn, and notes where its entity is.
-    #[inline(always)]
-    fn fetch_slot(&mut self, position: usize) -> usize {
-        // SAFETY: as for `fetch_index`.
-        let head = unsafe { self.core.queue.record_head(position) };
-        if head.is_for_entity() {
-            // SAFETY: as above.
-            let at = unsafe { self.core.queue.record(position) };
-            // SAFETY: numbers in records are the table's.
-            let row = unsafe { self.rows.get_unchecked(usize::from(head.message())) };
-            // SAFETY: one step.
-            let store = unsafe { row.store.get() };
-            // SAFETY: the key follows the head, whose upper half is the hint.
-            unsafe {
-                let hint = if row.key_words == 1 {
-                    store.fetch_slot::<1>(at.add(1).cast::<[u64; 1]>().read())
-                } else {
-                    store.fetch_slot::<2>(at.add(1).cast::<[u64; 2]>().read())
-                };
-                at.cast::<u64>().write(head.with_status(hint).bits());
-            }
-        }
-        head.words()
     }
 }
 
