@@ -198,7 +198,49 @@ fn dropping_a_node_ends_its_threads() {
     let exists = |thread: &String| Path::new("/proc").join(thread).exists();
     assert!(threads.iter().all(exists));
     drop(node);
-    assert!(!threads.iter().any(exists), "{threads:?}");
+    // The kernel lets whoever waits for a thread go on a moment before it forgets the thread.
+    for _ in 0..10_000 {
+        if !threads.iter().any(exists) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    panic!("{threads:?} are still there");
+}
+
+#[test]
+#[ignore = "bug 13: a tell that was accepted is lost when the node ends before it is pushed"]
+fn stop_executes_every_tell_that_was_accepted() {
+    for round in 0..40 {
+        let node = builder(3).start().expect("the node starts");
+        let count = Arc::new(AtomicU64::new(0));
+        let callers: Vec<_> = (0..3)
+            .map(|key| {
+                let (handle, count) = (node.handle(), Arc::clone(&count));
+                thread::spawn(move || {
+                    let mut accepted = 0;
+                    // Until the node refuses for good, which it does once it has ended.
+                    let mut refused = 0;
+                    while refused < 100 {
+                        match handle.entity::<Hop>(key).hop(1, Arc::clone(&count)).try_tell() {
+                            Ok(()) => (accepted, refused) = (accepted + 1, 0),
+                            Err(_) => {
+                                refused += 1;
+                                thread::yield_now();
+                            }
+                        }
+                    }
+                    accepted
+                })
+            })
+            .collect();
+        while count.load(Ordering::Relaxed) < 50 {
+            thread::yield_now();
+        }
+        node.stop();
+        let accepted = callers.into_iter().map(|caller| caller.join().expect("no panic"));
+        assert_eq!(count.load(Ordering::Relaxed), 2 * accepted.sum::<u64>(), "round {round}");
+    }
 }
 
 #[test]

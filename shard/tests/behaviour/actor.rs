@@ -76,6 +76,8 @@ pub(crate) enum Act {
     Nothing,
     Stop,
     Panic,
+    /// Its state panics while it is dropped, whenever that is.
+    PanicInDrop,
     /// Stops, and its state panics while it is dropped.
     StopAndPanicInDrop,
     /// Panics, and its state panics while it is dropped.
@@ -201,6 +203,7 @@ impl<K: ActorKey> Actor<K> {
             Act::Nothing => {}
             Act::Stop => cx.stop(),
             Act::Panic => panic!("told to"),
+            Act::PanicInDrop => self.panics_in_drop = true,
             Act::StopAndPanicInDrop => {
                 self.panics_in_drop = true;
                 cx.stop();

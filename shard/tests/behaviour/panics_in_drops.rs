@@ -49,6 +49,13 @@ impl Message for Bomb {
     type Reply = u64;
 }
 
+/// Panics with something that panics when it is dropped.
+struct Throw;
+
+impl Message for Throw {
+    type Reply = u64;
+}
+
 /// Its answer panics when it is dropped.
 struct Answer;
 
@@ -69,6 +76,7 @@ impl Entity for Target {
 
     fn register(table: &mut Registration<'_, Self>) {
         table.message::<Grenade>("grenade").message::<Bomb>("bomb").message::<Answer>("answer");
+        table.message::<Throw>("throw");
     }
 }
 
@@ -94,6 +102,14 @@ impl Handler<Answer> for Target {
 
     fn handle(&mut self, _: Answer, _cx: &mut Cx<'_, Self>) -> Grenade {
         Grenade
+    }
+}
+
+impl Handler<Throw> for Target {
+    type Answer = u64;
+
+    fn handle(&mut self, _: Throw, _cx: &mut Cx<'_, Self>) -> u64 {
+        std::panic::panic_any(Grenade)
     }
 }
 
@@ -167,4 +183,33 @@ fn a_late_reply_that_panics_when_dropped_is_contained() {
         drop(mesh);
         close("late reply");
     }
+}
+
+#[test]
+fn a_panic_whose_reason_panics_when_dropped_is_contained() {
+    let mut mesh = mesh(2, 100);
+    for home in 0..2 {
+        let id = mesh.on::<u64>(home, 0);
+        let then = move |answer, _: &mut dyn Outside| finish(ASK + home as u64, answer);
+        assert!(mesh.shards[0].ask::<Target, _, _>(id, Throw, u64::MAX, then).is_ok());
+        mesh.settle();
+        assert_eq!(outcome(ASK + home as u64), Some(Err(AskError::Failed)));
+    }
+    drop(mesh);
+    close("reason");
+}
+
+#[test]
+fn a_state_that_panics_at_the_end_of_its_shard_leaves_the_others_their_drops() {
+    let mut mesh = Mesh::of_actors(2, &config(), 1);
+    for id in 0..20 {
+        let act = if id % 5 == 2 { Act::PanicInDrop } else { Act::Nothing };
+        mesh.tell::<u64>(0, id, act).expect("room");
+        mesh.tell::<u128>(0, id, act).expect("room");
+    }
+    mesh.settle();
+    mesh.ask_keep::<u64>(0, 1).expect("room");
+    assert_eq!(live("state"), 40);
+    drop(mesh);
+    close("end");
 }
