@@ -112,10 +112,6 @@ impl Drive {
         let mut net = Net::new(self.net, self.listener).map_err(NodeError::Net)?;
         net.register_eventfd(self.shared.ingresses[usize::from(number)].eventfd())
             .map_err(NodeError::Net)?;
-        net.set_facts(Facts {
-            tcp_port: port.map_or(0, |address| address.port()),
-            ..Facts::default()
-        });
         let spin = match self.idle {
             Idle::Spin => None,
             Idle::Park { spin } => Some(spin),
@@ -129,6 +125,8 @@ impl Drive {
             shared: self.shared,
             stopping: self.stopping,
             passes: 0,
+            port: port.map_or(0, |address| address.port()),
+            next_facts_ns: 0,
         })
     }
 }
@@ -144,10 +142,14 @@ struct Driver {
     shared: Arc<Shared>,
     stopping: Arc<Stopping>,
     passes: u32,
+    port: u16,
+    /// When the sessions are told about the node next.
+    next_facts_ns: u64,
 }
 
 impl Driver {
     async fn run(&mut self) {
+        self.report();
         let mut idle_since_ns = None;
         while self.stopping.phase() == Phase::Running {
             if self.pass() {
@@ -281,5 +283,24 @@ impl Driver {
         counts.turns.store(stats.turns, Relaxed);
         counts.faults.store(stats.faults, Relaxed);
         counts.connections.store(self.net.connection_count() as u64, Relaxed);
+        let now_ns = self.clock.monotonic_ns();
+        if now_ns >= self.next_facts_ns {
+            self.next_facts_ns = now_ns + 1_000_000_000;
+            self.net.set_facts(Facts {
+                shard: self.number,
+                shards: self.shared.ingresses.len() as u16,
+                tcp_port: self.port,
+                rss_bytes: resident_bytes(),
+                uptime_s: now_ns / 1_000_000_000,
+                entities: self.shard.entities_in_all() as u64,
+            });
+        }
     }
+}
+
+/// Memory of the process that is resident, as the kernel shows it; 0 where it does not.
+fn resident_bytes() -> u64 {
+    const PAGE: u64 = 4096;
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0) * PAGE
 }

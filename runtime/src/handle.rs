@@ -199,8 +199,8 @@ impl<E: Handler<M>, M: Message> Request<E, M> {
 
     fn send(&mut self) -> Result<Arc<Slot<M::Reply>>, Refused> {
         let ingress = self.handle.ingress::<E>(self.key);
-        let permit = ingress.permit()?;
         let Some(message) = self.message.take() else { return Err(Refused::Closed) };
+        let permit = ingress.permit()?;
         let slot = Slot::new();
         let (promise, key, within) = (Promise(Some(Arc::clone(&slot))), self.key, self.within);
         permit.push(Box::new(move |shard: &mut Shard| {

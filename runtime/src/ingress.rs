@@ -34,7 +34,7 @@ pub(crate) enum Refused {
     Closed,
 }
 
-/// The right to push one job.
+/// The right to push one job. Whoever takes one pushes: until then the shard waits for it to stop.
 #[derive(Debug)]
 pub(crate) struct Permit<'a>(&'a Ingress);
 
@@ -61,9 +61,15 @@ impl Ingress {
         if self.refusing.load(Ordering::Acquire) {
             return Err(Refused::Closed);
         }
-        if self.taken.fetch_add(1, Ordering::Relaxed) >= self.jobs.capacity() {
-            self.taken.fetch_sub(1, Ordering::Relaxed);
+        if self.taken.fetch_add(1, Ordering::SeqCst) >= self.jobs.capacity() {
+            self.taken.fetch_sub(1, Ordering::SeqCst);
             return Err(Refused::Full);
+        }
+        // Once more, behind the place that was taken: either this sees the refusal, or the shard,
+        // which refuses before it looks for the last time, sees the place.
+        if self.refusing.load(Ordering::SeqCst) {
+            self.taken.fetch_sub(1, Ordering::SeqCst);
+            return Err(Refused::Closed);
         }
         Ok(Permit(self))
     }
@@ -71,17 +77,18 @@ impl Ingress {
     /// The next job, on the shard's thread.
     pub(crate) fn pop(&self) -> Option<Job> {
         let job = self.jobs.pop()?;
-        self.taken.fetch_sub(1, Ordering::Relaxed);
+        self.taken.fetch_sub(1, Ordering::SeqCst);
         Some(job)
     }
 
+    /// Whether there is no job, and none about to be pushed.
     pub(crate) fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
+        self.taken.load(Ordering::SeqCst) == 0
     }
 
     /// Takes no new jobs from here on.
     pub(crate) fn refuse(&self) {
-        self.refusing.store(true, Ordering::Release);
+        self.refusing.store(true, Ordering::SeqCst);
     }
 
     /// Takes no new jobs and drops those that wait.

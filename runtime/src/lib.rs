@@ -51,7 +51,8 @@ pub use coreside_net::{Limits, NetConfig, NetError};
 pub use coreside_shard::{
     Address, Answer, Args, ArgumentError, AskError, Call, Command, Cx, Each, Entity, FromArguments,
     Full, Handler, HashKey, INLINE_BYTES_MAX, Key, KeyWords, Later, LookAhead, Message, Name,
-    Registration, RegistryError, ReplyTo, Sweep, ToValue, ValueWriter, Via, Visit, parse_integer,
+    Registration, RegistryError, ReplyTo, Span, Sweep, ToValue, ValueWriter, Via, Visit,
+    parse_integer,
 };
 pub use handle::{Handle, NodeStats, Request};
 pub use node::{Idle, Node, NodeBuilder, NodeError};

@@ -8,7 +8,7 @@
 //!    or three of them. As in the run queue, a record that starts before the end runs over into a
 //!    margin behind the ring.
 //! 2. **Published once per poll.** The producer writes any number of records and stores `tail`
-//! once;    the consumer gives back room once per batch.
+//!    once; the consumer gives back room once per batch.
 //! 3. **Cached indices** (rigtorp, rtrb). Each side keeps the last value it saw of the other's
 //!    counter, and reads the shared one only when the cached one says full or empty.
 //! 4. **Halves padded apart.** `head` and `tail` stand in lines of their own, and so do the

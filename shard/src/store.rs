@@ -49,6 +49,8 @@ pub(crate) struct Layout {
     /// Bytes from a slot to its entity's state.
     pub(crate) entity_offset: usize,
     pub(crate) key_words: usize,
+    /// Whether dropping a state does anything.
+    pub(crate) needs_drop: bool,
     /// Drops a state in place.
     pub(crate) drop_entity: unsafe fn(*mut u8),
 }
@@ -68,6 +70,7 @@ impl Layout {
             stride: size,
             entity_offset,
             key_words: E::Key::WORDS,
+            needs_drop: std::mem::needs_drop::<E>(),
             drop_entity: drop_entity::<E>,
         }
     }
@@ -391,12 +394,14 @@ impl Store {
 impl Drop for Store {
     /// Drops every state, also behind one whose drop panics.
     fn drop(&mut self) {
-        for slot in 0..self.used {
-            if self.is_live(slot) {
-                let remove = || self.remove(slot);
-                // The panic hook has reported it; what that state left is leaked.
-                let _ = catch_unwind(AssertUnwindSafe(remove));
-            }
+        let slots = if self.layout.needs_drop { 0..self.used } else { 0..0 };
+        for slot in slots.filter(|slot| self.is_live(*slot)) {
+            // SAFETY: the state is live, and the store is going: nobody uses it again.
+            let drop_state = || unsafe {
+                (self.layout.drop_entity)(self.at(slot).add(self.layout.entity_offset));
+            };
+            // The panic hook has reported it; what that state left is leaked.
+            let _ = catch_unwind(AssertUnwindSafe(drop_state));
         }
     }
 }
@@ -420,6 +425,7 @@ mod tests {
             stride: size_of::<Place>(),
             entity_offset: std::mem::offset_of!(Place, entity),
             key_words: 1,
+            needs_drop: true,
             drop_entity: drop_entity::<Rc<u64>>,
         }
     }

@@ -3,6 +3,8 @@
 //! The reply is an error if any answer is one: that of the first such key in the order of the
 //! command, so it does not depend on which shard was faster.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use coreside_shard::{AskError, Each, ToValue, ValueWriter};
 
 use super::write::{Protocol, Writer};
@@ -50,7 +52,15 @@ impl Gather {
         protocol: Protocol,
     ) {
         self.put_with(part, protocol, |probe| match answer {
-            Ok(value) => value.write_to(probe),
+            // As `Writer::value`, but the probe must see what is written.
+            Ok(value) => {
+                let mark = probe.inner.mark();
+                if catch_unwind(AssertUnwindSafe(|| value.write_to(probe))).is_err() {
+                    probe.is_error = true;
+                    probe.inner.cut(mark);
+                    probe.inner.ask_error(AskError::Failed);
+                }
+            }
             Err(error) => {
                 probe.is_error = true;
                 probe.inner.ask_error(error);

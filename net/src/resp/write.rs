@@ -1,8 +1,9 @@
 //! Values to bytes, in RESP2 or RESP3. Nothing is allocated beside the output buffer.
 
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use coreside_shard::{AskError, ValueWriter};
+use coreside_shard::{AskError, ToValue, ValueWriter};
 
 /// The version of the protocol that a connection has chosen with `HELLO`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,26 @@ impl<'a> Writer<'a> {
     #[inline]
     pub(crate) fn new(out: &'a mut Vec<u8>, protocol: Protocol) -> Self {
         Self { out, protocol }
+    }
+
+    /// Writes an answer whole, or says that it failed: a half-written reply would garble all that
+    /// follow it, and what writes it is the service's own code.
+    pub(crate) fn value(&mut self, value: &dyn ToValue) {
+        let mark = self.mark();
+        if catch_unwind(AssertUnwindSafe(|| value.write_to(self))).is_err() {
+            self.cut(mark);
+            self.ask_error(AskError::Failed);
+        }
+    }
+
+    /// How much is written, to [`cut`](Self::cut) back to.
+    pub(crate) fn mark(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Takes back what was written since `mark`.
+    pub(crate) fn cut(&mut self, mark: usize) {
+        self.out.truncate(mark);
     }
 
     /// An error line of any bytes, code included; line breaks become blanks.

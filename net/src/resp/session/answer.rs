@@ -28,7 +28,7 @@ impl Session {
             self.put(sequence, shared, |out| {
                 let mut writer = Writer::new(out, protocol);
                 match answer {
-                    Ok(value) => value.write_to(&mut writer),
+                    Ok(value) => writer.value(value),
                     Err(error) => writer.ask_error(error),
                 }
             });
