@@ -196,7 +196,6 @@ fn a_panic_while_arguments_are_read_disturbs_nobody() {
 }
 
 #[test]
-#[ignore = "bug 11: an answer whose text panics holds its connection up for ever"]
 fn a_panic_while_an_answer_is_written_ends_that_command() {
     let node = start(2);
     let mut other = Client::new(&node);

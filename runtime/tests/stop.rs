@@ -209,7 +209,6 @@ fn dropping_a_node_ends_its_threads() {
 }
 
 #[test]
-#[ignore = "bug 13: a tell that was accepted is lost when the node ends before it is pushed"]
 fn stop_executes_every_tell_that_was_accepted() {
     for round in 0..40 {
         let node = builder(3).start().expect("the node starts");
