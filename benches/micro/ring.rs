@@ -69,13 +69,18 @@ fn ours(count: u64) -> f64 {
     let consume = move || {
         let (mut seen, mut sum, mut spin) = (0, 0u64, Spin::default());
         while seen < count {
-            while let Some(record) = consumer.pop() {
+            let before = seen;
+            while seen - before < BATCH
+                && let Some(record) = consumer.pop()
+            {
                 // SAFETY: the producer writes all three words.
                 sum = sum.wrapping_add(unsafe { record[2].assume_init() });
                 seen += 1;
             }
             consumer.release();
-            spin.once();
+            if seen == before {
+                spin.once();
+            }
         }
         sum
     };
@@ -122,7 +127,10 @@ fn bare(count: u64) -> f64 {
     let consume = move || {
         let (mut head, mut sum, mut spin) = (0, 0u64, Spin::default());
         while (head as u64) < count {
-            let tail = other.tail.0.load(Ordering::Acquire);
+            let tail = other.tail.0.load(Ordering::Acquire).min(head + BATCH as usize);
+            if head == tail {
+                spin.once();
+            }
             while head < tail {
                 // SAFETY: masked; published and not given back yet.
                 sum = sum
@@ -130,7 +138,6 @@ fn bare(count: u64) -> f64 {
                 head += 1;
             }
             other.head.0.store(head, Ordering::Release);
-            spin.once();
         }
         sum
     };

@@ -44,6 +44,8 @@ mod peer;
 #[cfg(not(loom))]
 mod pending;
 #[cfg(not(loom))]
+mod prefetch;
+#[cfg(not(loom))]
 mod queue;
 #[cfg(not(loom))]
 mod registry;

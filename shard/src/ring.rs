@@ -31,8 +31,10 @@ use std::marker::PhantomData;
 use crossbeam_utils::CachePadded;
 
 #[cfg(not(loom))]
-use crate::record::RECORD_WORDS_MAX;
+use crate::prefetch::prefetch;
 use crate::record::{Head, Word};
+#[cfg(not(loom))]
+use crate::record::{RECORD_WORDS_MAX, copy_words};
 use crate::sync::{Arc, AtomicUsize, Ordering, UnsafeCell};
 
 /// Room behind the ring for the end of the last record.
@@ -41,12 +43,29 @@ const MARGIN: usize = RECORD_WORDS_MAX;
 #[cfg(loom)]
 const MARGIN: usize = 4;
 
+/// How far ahead of the reader lines are asked for: enough to cover a round trip.
+#[cfg(not(loom))]
+const AHEAD_WORDS: usize = 192;
+
 struct Shared {
     head: CachePadded<AtomicUsize>,
     tail: CachePadded<AtomicUsize>,
     words: Box<[UnsafeCell<Word>]>,
     mask: usize,
 }
+
+#[cfg(not(loom))]
+impl Shared {
+    /// A cell of a slice is a word of an array.
+    fn first_word(&self) -> *mut Word {
+        self.words.as_ptr().cast::<Word>().cast_mut()
+    }
+}
+
+// SAFETY: the pointers are into the words of `shared`, which the half keeps alive.
+unsafe impl Send for Producer {}
+// SAFETY: as above.
+unsafe impl Send for Consumer {}
 
 // SAFETY: the two counters hand each word to one side at a time (table in the module's header).
 unsafe impl Sync for Shared {}
@@ -56,6 +75,10 @@ unsafe impl Send for Shared {}
 /// The writing half of a ring. One thread at a time owns it.
 pub struct Producer {
     shared: Arc<Shared>,
+    /// The ring's words, without the way through `shared`.
+    #[cfg(not(loom))]
+    words: *mut Word,
+    mask: usize,
     /// Where the next record goes; ahead of the shared tail until published.
     tail: usize,
     /// What the shared tail says.
@@ -68,6 +91,10 @@ pub struct Producer {
 /// The reading half of a ring. One thread at a time owns it.
 pub struct Consumer {
     shared: Arc<Shared>,
+    /// The ring's words, without the way through `shared`.
+    #[cfg(not(loom))]
+    words: *const Word,
+    mask: usize,
     /// Where the next record is read; ahead of the shared head until released.
     head: usize,
     /// What the shared head says.
@@ -94,14 +121,16 @@ pub fn ring(words: usize) -> (Producer, Consumer) {
         mask: capacity - 1,
     });
     let producer = Producer {
+        #[cfg(not(loom))]
+        words: shared.first_word(),
+        mask: shared.mask,
         shared: Arc::clone(&shared),
         tail: 0,
         published: 0,
         head_seen: 0,
         not_sync: PhantomData,
     };
-    let consumer = Consumer { shared, head: 0, released: 0, tail_seen: 0, not_sync: PhantomData };
-    (producer, consumer)
+    (producer, Consumer::at(shared, 0))
 }
 
 impl Producer {
@@ -109,7 +138,7 @@ impl Producer {
     #[inline(always)]
     fn has_room(&mut self, words: usize) -> bool {
         debug_assert!((1..=MARGIN).contains(&words));
-        let capacity = self.shared.mask + 1;
+        let capacity = self.mask + 1;
         if self.tail + words - self.head_seen <= capacity {
             return true;
         }
@@ -126,12 +155,19 @@ impl Producer {
         if !self.has_room(record.len()) {
             return Err(RingFull);
         }
-        let at = self.tail & self.shared.mask;
+        let at = self.tail & self.mask;
+        self.tail += record.len();
+        #[cfg(not(loom))]
+        // SAFETY: these words lie outside head..tail, so the producer alone touches them; the
+        // margin takes what runs over the end.
+        unsafe {
+            copy_words(record.as_ptr(), self.words.add(at), record.len());
+        }
+        #[cfg(loom)]
         for (cell, word) in self.shared.words[at..at + record.len()].iter().zip(record) {
-            // SAFETY: these words lie outside head..tail, so the producer alone touches them.
+            // SAFETY: as above.
             cell.with_mut(|slot| unsafe { slot.write(*word) });
         }
-        self.tail += record.len();
         Ok(())
     }
 
@@ -143,11 +179,10 @@ impl Producer {
         if !self.has_room(words) {
             return None;
         }
-        let at = self.tail & self.shared.mask;
+        let at = self.tail & self.mask;
         self.tail += words;
-        // SAFETY: masked, so inside the ring; a cell of a slice is a word of an array.
-        let cell = unsafe { self.shared.words.as_ptr().add(at) };
-        Some(cell.cast::<Word>().cast_mut())
+        // SAFETY: masked, so inside the ring.
+        Some(unsafe { self.words.add(at) })
     }
 
     /// Whether records were written that the consumer cannot see yet.
@@ -200,9 +235,13 @@ impl Consumer {
         if self.is_empty() {
             return None;
         }
-        let at = self.head & self.shared.mask;
-        // SAFETY: masked, so inside the ring; a cell of a slice is a word of an array.
-        let first = unsafe { self.shared.words.as_ptr().add(at) }.cast::<Word>();
+        // Where the next record begins is only known from this one's length, so without help the
+        // lines would come one by one, each after a round trip to the other core.
+        if self.tail_seen - self.head > AHEAD_WORDS {
+            prefetch(self.words.wrapping_add((self.head + AHEAD_WORDS) & self.mask).cast());
+        }
+        // SAFETY: masked, so inside the ring.
+        let first = unsafe { self.words.add(self.head & self.mask) };
         // SAFETY: between head and the published tail records are written and left alone, and the
         // first word of a record is its head.
         let words = Head::from_bits(unsafe { first.cast::<u64>().read() }).words();
@@ -217,7 +256,7 @@ impl Consumer {
         if self.is_empty() {
             return None;
         }
-        let at = self.head & self.shared.mask;
+        let at = self.head & self.mask;
         // SAFETY: published words are not written before they are released.
         let read = |i: usize| self.shared.words[at + i].with(|slot| unsafe { slot.read() });
         // SAFETY: the first word of a record is always written.
@@ -250,7 +289,21 @@ impl Consumer {
         let shared = Arc::into_inner(shared)?;
         let head = shared.head.load(Ordering::Acquire);
         let shared = Arc::new(shared);
-        Some(Self { shared, head, released: head, tail_seen: head, not_sync: PhantomData })
+        Some(Self::at(shared, head))
+    }
+
+    /// A reading half whose next record is at `head`.
+    fn at(shared: Arc<Shared>, head: usize) -> Self {
+        Self {
+            #[cfg(not(loom))]
+            words: shared.first_word(),
+            mask: shared.mask,
+            shared,
+            head,
+            released: head,
+            tail_seen: head,
+            not_sync: PhantomData,
+        }
     }
 
     /// Words popped that the producer has not been given back.
@@ -261,7 +314,7 @@ impl Consumer {
 
     /// Words the ring holds.
     pub fn capacity_words(&self) -> usize {
-        self.shared.mask + 1
+        self.mask + 1
     }
 
     /// Words ever read.

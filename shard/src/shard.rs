@@ -63,6 +63,9 @@ pub(crate) struct Dispatch {
     pub(crate) key_words: u32,
 }
 
+/// Words after which room is given back to the writer of a ring, which may be waiting for it.
+const RELEASE_WORDS: usize = 512;
+
 /// Words taken from one ring per poll.
 const INBOUND_WORDS_PER_POLL: usize = 32 << 10;
 
@@ -251,7 +254,7 @@ impl Shard {
         let mut received = 0;
         for ring in self.inbound.iter_mut().flatten() {
             let mut words = 0;
-            let share = ring.capacity_words() / 4;
+            let share = (ring.capacity_words() / 4).min(RELEASE_WORDS);
             while words < INBOUND_WORDS_PER_POLL {
                 // A full queue leaves the records where they are: its own turns will empty it.
                 if self.core.queue.len_words() + RECORD_WORDS_MAX > self.queue_words_max {

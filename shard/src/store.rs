@@ -17,9 +17,10 @@ use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::entity::Entity;
-use crate::index::{Index, SlotNumber, prefetch};
+use crate::index::{Index, SlotNumber};
 use crate::key::{HashKey, Key, KeyWords};
 use crate::pages::Region;
+use crate::prefetch::prefetch;
 
 /// What every slot begins with, whatever the type behind it.
 #[repr(C)]

@@ -16,7 +16,7 @@ pub(crate) use loom::{
 #[cfg(loom)]
 pub(crate) use loom::cell::UnsafeCell;
 
-/// The standard cell behind loom's interface, so that the ring is written once.
+/// The standard cell, made as loom's is.
 #[cfg(not(loom))]
 pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
@@ -24,11 +24,5 @@ pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 impl<T> UnsafeCell<T> {
     pub(crate) const fn new(value: T) -> Self {
         Self(std::cell::UnsafeCell::new(value))
-    }
-
-    /// Writes through a pointer that is valid for the call.
-    #[inline(always)]
-    pub(crate) fn with_mut<R>(&self, write: impl FnOnce(*mut T) -> R) -> R {
-        write(self.0.get())
     }
 }
