@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "affinity is a system call")]
 
 use std::fs;
+use std::sync::OnceLock;
 
 /// One line that every report begins with.
 pub(crate) fn describe() -> String {
@@ -17,8 +18,14 @@ pub(crate) fn describe() -> String {
     format!("{model}, {} cores, Linux {}, load {load}", cores.len(), kernel.trim())
 }
 
-/// The cores that this process may use.
+/// The cores that this process may use, as it found them.
 pub(crate) fn cores() -> Vec<usize> {
+    // Asked once: the thread that asks is pinned to one of them soon.
+    static CORES: OnceLock<Vec<usize>> = OnceLock::new();
+    CORES.get_or_init(allowed_cores).clone()
+}
+
+fn allowed_cores() -> Vec<usize> {
     // SAFETY: a set of bits, for which all zero is the empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: writes at most the given size into the set.

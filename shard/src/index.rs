@@ -177,9 +177,10 @@ impl Index {
     fn place(&mut self, first: *mut Bucket, tag: u8, slot: SlotNumber) -> Result<(), IndexFull> {
         let mut bucket = first;
         loop {
+            let mut free = Candidates::of(bucket, 0);
             // SAFETY: the bucket stands, and nothing else refers into it.
             let here = unsafe { &mut *bucket };
-            if let Some(place) = here.tags.iter().position(|tag| *tag == 0) {
+            if let Some(place) = free.next_place() {
                 here.tags[place] = tag;
                 here.slots[place] = slot;
                 return Ok(());

@@ -224,6 +224,9 @@ impl Consumer {
         if self.head != self.tail_seen {
             return false;
         }
+        // The line of the next record comes from the other core too: let it come meanwhile.
+        #[cfg(not(loom))]
+        prefetch(self.words.wrapping_add(self.head & self.mask).cast());
         self.tail_seen = self.shared.tail.load(Ordering::Acquire);
         self.head == self.tail_seen
     }

@@ -278,19 +278,28 @@ impl Shard {
     /// Everything in a poll that may run user code. Picks up where it was when a panic ended it.
     fn run_all(&mut self, outside: &mut dyn Outside) {
         self.expire_asks(outside);
-        // SAFETY: one step each.
-        let working = |store: &StoreId| unsafe { store.get() }.working_bytes();
-        let ahead = match self.look_ahead {
-            LookAhead::Off => false,
-            LookAhead::On => true,
-            LookAhead::Above { bytes } => self.stores.iter().map(working).sum::<usize>() > bytes,
-        };
-        if ahead {
+        if self.looks_ahead() {
             self.run_turns::<true>(outside);
         } else {
             self.run_turns::<false>(outside);
         }
         self.run_sweeps();
+    }
+
+    /// Whether fetching ahead pays in this poll: there are records to look at, and the entities do
+    /// not fit the near caches anyway.
+    fn looks_ahead(&self) -> bool {
+        const FEW_WORDS: usize = 32;
+        match self.look_ahead {
+            LookAhead::Off => false,
+            LookAhead::On => true,
+            LookAhead::Above { .. } if self.core.queue.len_words() < FEW_WORDS => false,
+            LookAhead::Above { bytes } => {
+                // SAFETY: one step each.
+                let working = |store: &StoreId| unsafe { store.get() }.working_bytes();
+                self.stores.iter().map(working).sum::<usize>() > bytes
+            }
+        }
     }
 
     /// Runs records from the front of the queue until it is empty or the budget is used up.
