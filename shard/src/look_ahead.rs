@@ -17,10 +17,10 @@ use crate::shard::{Dispatch, Shard};
 /// Records that are looked at, and run, at a time.
 pub(crate) const BLOCK: u32 = 8;
 
-/// How far ahead of its turn a record's index line is asked for, in words: about 32 records.
-const FAR_WORDS: usize = 96;
-/// How far ahead its slot is asked for: about 16 records.
-const NEAR_WORDS: usize = 48;
+/// How far ahead of its turn a record's index line is asked for, in words: about 50 records.
+const FAR_WORDS: usize = 160;
+/// How far ahead its slot is asked for: about 24 records.
+const NEAR_WORDS: usize = 72;
 /// A block of records, in words.
 const BLOCK_WORDS: usize = 3 * BLOCK as usize;
 
