@@ -1,8 +1,9 @@
 //! The loops that ours is measured against: the same memory work, and nothing else.
 //!
-//! Per message: read a packed record of three words, find its key in an index (one line), change a
-//! 64-byte state (one line), write a record. No table of handlers, no types to choose from, no
-//! panic to guard against, no bound to keep.
+//! Per message: read a record, call the function that its first word names, find the key in an index
+//! (one line), change a 64-byte state (one line), write a record. The call goes through a table of
+//! two, because a queue that holds more than one kind of message cannot do without. Left away is all
+//! else: no bounds to keep, no panic to guard against, no life cycle, no routing, no replies.
 #![expect(unsafe_code, reason = "what a bound costs is part of what is measured")]
 
 use crate::measure::Random;
@@ -118,15 +119,21 @@ impl WordQueue {
 
     /// Records take four words here, so that none wraps around; three of them carry something.
     #[inline(always)]
-    fn push(&mut self, key: u64, value: u64) {
+    fn push(&mut self, kind: u64, key: u64, value: u64) {
         let at = self.tail & (QUEUE_WORDS - 1);
         // SAFETY: masked, and a multiple of the record length, which divides the ring's.
         unsafe {
-            *self.words.get_unchecked_mut(at) = RECORD_WORDS as u64;
+            *self.words.get_unchecked_mut(at) = kind;
             *self.words.get_unchecked_mut(at + 1) = key;
             *self.words.get_unchecked_mut(at + 2) = value;
         }
         self.tail += RECORD_WORDS;
+    }
+
+    #[inline(always)]
+    fn kind_at(&self, position: usize) -> u64 {
+        // SAFETY: as in `push`.
+        unsafe { *self.words.get_unchecked(position & (QUEUE_WORDS - 1)) }
     }
 
     #[inline(always)]
@@ -142,12 +149,17 @@ impl WordQueue {
     }
 }
 
+/// A handler of the limit: key and value of its message.
+type Call = fn(&mut TellLimit, u64, u64);
+
 /// Messages that each change one random state and send the next one.
 pub(crate) struct TellLimit {
     flat: Flat,
     queue: WordQueue,
     random: Random,
     entities: u64,
+    /// By kind of message.
+    table: [Call; 2],
     /// Whether to fetch ahead: worth it when the states do not fit the caches.
     ahead: bool,
 }
@@ -159,11 +171,13 @@ impl TellLimit {
             queue: WordQueue::new(),
             random: Random::new(),
             entities,
+            // Hidden from the compiler, which would see that only one is used here.
+            table: std::hint::black_box([Self::pay_in, Self::pay_out]),
             ahead: entities > 4096,
         };
         for _ in 0..UNDER_WAY {
             let key = limit.random.below(entities);
-            limit.queue.push(key, 1);
+            limit.queue.push(0, key, 1);
         }
         limit
     }
@@ -189,27 +203,49 @@ impl TellLimit {
                     prefetch(self.flat.states.as_ptr().wrapping_add(slot as usize));
                 }
             }
-            let (key, value) = (self.queue.key_at(head), self.queue.value_at(head));
+            let (kind, key) = (self.queue.kind_at(head), self.queue.key_at(head));
+            let value = self.queue.value_at(head);
             self.queue.head += RECORD_WORDS;
-            if let Some(slot) = self.flat.index.find(key) {
-                // SAFETY: slots in the index are below the number of states.
-                let state = unsafe { self.flat.states.get_unchecked_mut(slot as usize) };
-                state.balance += value as i64;
-                state.turns += 1;
-            }
-            let next = self.random.below(self.entities);
-            self.queue.push(next, value);
+            self.table[kind as usize & 1](self, key, value);
+        }
+    }
+
+    fn pay_in(&mut self, key: u64, value: u64) {
+        self.change(key, value as i64);
+        let next = self.random.below(self.entities);
+        self.queue.push(0, next, value);
+    }
+
+    fn pay_out(&mut self, key: u64, value: u64) {
+        self.change(key, -(value as i64));
+        let next = self.random.below(self.entities);
+        self.queue.push(1, next, value);
+    }
+
+    #[inline(always)]
+    fn change(&mut self, key: u64, amount: i64) {
+        if let Some(slot) = self.flat.index.find(key) {
+            // SAFETY: slots in the index are below the number of states.
+            let state = unsafe { self.flat.states.get_unchecked_mut(slot as usize) };
+            state.balance += amount;
+            state.turns += 1;
         }
     }
 }
+
+/// A handler of the limit: key and place of its ask.
+type AskCall = fn(&mut AskLimit, u64, u64);
 
 /// Asks: a request and a reply, each through the queue, with a table of who waits.
 pub(crate) struct AskLimit {
     flat: Flat,
     queue: WordQueue,
+    /// By place: the key of who asked.
     waiting: Vec<u64>,
     random: Random,
     entities: u64,
+    /// By kind of message.
+    table: [AskCall; 4],
 }
 
 impl AskLimit {
@@ -220,10 +256,11 @@ impl AskLimit {
             waiting: vec![0; UNDER_WAY as usize],
             random: Random::new(),
             entities,
+            table: [Self::ask, Self::reply, Self::take, Self::take],
         };
         for place in 0..UNDER_WAY {
             let key = limit.random.below(entities);
-            limit.queue.push(key, place << 1);
+            limit.queue.push(0, key, place);
         }
         limit
     }
@@ -232,33 +269,40 @@ impl AskLimit {
     pub(crate) fn run(&mut self, count: u64) -> u64 {
         for _ in 0..count * 3 {
             let head = self.queue.head;
-            let (key, value) = (self.queue.key_at(head), self.queue.value_at(head));
+            let (kind, key) = (self.queue.kind_at(head), self.queue.key_at(head));
+            let place = self.queue.value_at(head);
             self.queue.head += RECORD_WORDS;
-            let Some(slot) = self.flat.index.find(key) else { continue };
-            // SAFETY: slots in the index are below the number of states.
-            let state = unsafe { self.flat.states.get_unchecked_mut(slot as usize) };
-            state.turns += 1;
-            let (place, stage) = (value >> 2, value & 3);
-            // SAFETY: places are below the number of records under way.
-            let waiting =
-                unsafe { self.waiting.get_unchecked_mut(place as usize % UNDER_WAY as usize) };
-            match stage {
-                0 => {
-                    *waiting = key;
-                    let next = self.random.below(self.entities);
-                    self.queue.push(next, place << 2 | 1);
-                }
-                1 => {
-                    state.balance += 1;
-                    self.queue.push(*waiting, place << 2 | 2);
-                }
-                _ => {
-                    let next = self.random.below(self.entities);
-                    self.queue.push(next, place << 2);
-                }
-            }
+            self.table[kind as usize & 3](self, key, place);
         }
         count
+    }
+
+    fn ask(&mut self, key: u64, place: u64) {
+        self.turn(key);
+        self.waiting[place as usize] = key;
+        let next = self.random.below(self.entities);
+        self.queue.push(1, next, place);
+    }
+
+    fn reply(&mut self, key: u64, place: u64) {
+        self.turn(key);
+        self.queue.push(2, self.waiting[place as usize], place);
+    }
+
+    fn take(&mut self, key: u64, place: u64) {
+        self.turn(key);
+        let next = self.random.below(self.entities);
+        self.queue.push(0, next, place);
+    }
+
+    #[inline(always)]
+    fn turn(&mut self, key: u64) {
+        if let Some(slot) = self.flat.index.find(key) {
+            // SAFETY: slots in the index are below the number of states.
+            let state = unsafe { self.flat.states.get_unchecked_mut(slot as usize) };
+            state.balance += 1;
+            state.turns += 1;
+        }
     }
 }
 

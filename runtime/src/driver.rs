@@ -182,6 +182,7 @@ impl Driver {
             Err(error) => {
                 eprintln!("coreside: shard {}: {error}; stopping the node", self.number);
                 self.stopping.begin();
+                self.shared.ingresses.iter().for_each(Ingress::wake);
                 0
             }
         };

@@ -15,8 +15,11 @@ use crate::driver::{Drive, Running, Seat};
 use crate::handle::{Counts, Handle, Shared};
 use crate::ingress::Ingress;
 use crate::signals::Signals;
-use crate::stopping::Stopping;
+use crate::stopping::{Phase, Stopping};
 use crate::topology::Topology;
+
+/// How often a node that waits for a signal looks whether its shards still run.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What a shard does while nothing is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +59,7 @@ pub struct NodeBuilder {
     ring_bytes: Option<usize>,
     ingress_jobs_max: usize,
     drain: Duration,
+    catch_signals: bool,
 }
 
 /// Why a node did not start.
@@ -119,6 +123,7 @@ impl Default for NodeBuilder {
             ring_bytes: None,
             ingress_jobs_max: 4096,
             drain: Duration::from_secs(10),
+            catch_signals: false,
         }
     }
 }
@@ -221,11 +226,20 @@ impl NodeBuilder {
         self
     }
 
+    /// Catches SIGTERM and Ctrl-C from the start on, so that one that comes before
+    /// [`Node::run_until_signal`] is not lost (default: from that call on).
+    pub fn catch_signals(mut self) -> Self {
+        self.catch_signals = true;
+        self
+    }
+
     /// Starts the shards and returns when all of them run.
     ///
     /// # Errors
     /// What is wrong with the set-up, or what the system refused. Nothing is left running.
     pub fn start(mut self) -> Result<Node, NodeError> {
+        let signals = self.catch_signals.then(Signals::catch).transpose();
+        let signals = signals.map_err(NodeError::System)?;
         let topology = Topology::read();
         let count = self.shards.unwrap_or_else(|| match &self.cores {
             Some(cores) => cores.len().max(1),
@@ -286,7 +300,7 @@ impl NodeBuilder {
                 return Err(abandon(running, &stopping, &shared, error));
             }
         }
-        Ok(Node { handle: Handle { shared }, running, stopping, local_addr, notes })
+        Ok(Node { handle: Handle { shared }, running, stopping, local_addr, notes, signals })
     }
 
     fn ring_words(&self, shards: usize) -> usize {
@@ -363,6 +377,7 @@ pub struct Node {
     stopping: Arc<Stopping>,
     local_addr: Option<SocketAddr>,
     notes: Vec<String>,
+    signals: Option<Signals>,
 }
 
 impl Node {
@@ -391,13 +406,17 @@ impl Node {
         &self.notes
     }
 
-    /// Serves until SIGTERM or Ctrl-C, then stops gracefully. A second signal stops at once.
+    /// Serves until SIGTERM or Ctrl-C, or until a shard loses its sockets, then stops gracefully. A
+    /// second signal stops at once.
     ///
     /// # Errors
     /// When the signals cannot be caught; the node goes on.
-    pub fn run_until_signal(self) -> Result<(), NodeError> {
-        let signals = Signals::catch().map_err(NodeError::System)?;
-        signals.wait();
+    pub fn run_until_signal(mut self) -> Result<(), NodeError> {
+        let signals = match self.signals.take() {
+            Some(signals) => signals,
+            None => Signals::catch().map_err(NodeError::System)?,
+        };
+        while self.stopping.phase() == Phase::Running && !signals.wait(LOOK) {}
         let stopping = Arc::clone(&self.stopping);
         let shared = Arc::clone(&self.handle.shared);
         signals.on_next(move || {

@@ -42,7 +42,7 @@ pub struct CoreList(pub Vec<usize>);
 impl NodeOptions {
     /// Sets a node up as the options say.
     pub fn apply(&self, mut node: NodeBuilder) -> NodeBuilder {
-        node = node.listen(self.listen);
+        node = node.listen(self.listen).catch_signals();
         if let Some(cores) = &self.cores {
             node = node.cores(cores.0.clone());
         }

@@ -3,11 +3,13 @@
 use std::io;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals as Caught;
 
 /// The stop signals of this process, in the order of their arrival.
+#[derive(Debug)]
 pub(crate) struct Signals {
     arrivals: mpsc::Receiver<()>,
 }
@@ -27,17 +29,18 @@ impl Signals {
         Ok(Self { arrivals })
     }
 
-    /// Waits for the next one.
-    pub(crate) fn wait(&self) {
-        // The sending thread lives as long as this receiver.
-        let _ = self.arrivals.recv();
+    /// Waits for the next one, for so long. Returns whether it came.
+    pub(crate) fn wait(&self, limit: Duration) -> bool {
+        self.arrivals.recv_timeout(limit).is_ok()
     }
 
     /// Runs `then` at the next one, on a thread of its own.
     pub(crate) fn on_next(self, then: impl FnOnce() + Send + 'static) {
         thread::spawn(move || {
-            self.wait();
-            then();
+            // The sending thread lives as long as this receiver.
+            if self.arrivals.recv().is_ok() {
+                then();
+            }
         });
     }
 }
