@@ -1,9 +1,10 @@
 //! The loops that ours is measured against: the same memory work, and nothing else.
 //!
-//! Per message: read a record, call the function that its first word names, find the key in an index
-//! (one line), change a 64-byte state (one line), write a record. The call goes through a table of
-//! two, because a queue that holds more than one kind of message cannot do without. Left away is all
-//! else: no bounds to keep, no panic to guard against, no life cycle, no routing, no replies.
+//! Per message: read a record, call the function that its first word names, find the key in an
+//! index (one line), change a 64-byte state (one line), write a record. The call goes through a
+//! table of two, because a queue that holds more than one kind of message cannot do without. Left
+//! away is all else: no bounds to keep, no panic to guard against, no life cycle, no routing, no
+//! replies.
 #![expect(unsafe_code, reason = "what a bound costs is part of what is measured")]
 
 use crate::measure::Random;

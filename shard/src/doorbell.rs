@@ -2,9 +2,9 @@
 //!
 //! The race to close: the sleeper looks into its rings, finds nothing, and sleeps; in between
 //! somebody publishes. So the sleeper says that it is about to sleep, *then* looks once more; the
-//! sender publishes, *then* looks whether the other sleeps. A full fence between the two steps on each
-//! side makes at least one of them see the other (Dekker's argument). Who clears the flag must wake:
-//! exactly one sender does, however many publish at once.
+//! sender publishes, *then* looks whether the other sleeps. A full fence between the two steps on
+//! each side makes at least one of them see the other (Dekker's argument). Who clears the flag must
+//! wake: exactly one sender does, however many publish at once.
 //!
 //! A sender passes here once per poll, a sleeper once per sleep. So where the kernel offers it the
 //! sleeper pays for both: its `membarrier` makes every running thread of the process pass a full

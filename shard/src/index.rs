@@ -107,24 +107,39 @@ impl Index {
         (self.standing + self.overflow.used as usize) * size_of::<Bucket>()
     }
 
-    /// The line to fetch before a probe for `hash`.
+    /// Where a probe for `hash` begins, in 32 bits, to be kept while its line is on the way; and
+    /// that line.
+    ///
+    /// A bucket that is split meanwhile stays where it is, so a place that was kept is at worst the
+    /// wrong one.
     #[inline(always)]
-    pub(crate) fn line(&self, hash: u64) -> *const u8 {
-        self.bucket_of(hash).cast()
+    pub(crate) fn place(&self, hash: u64) -> (Place, *const u8) {
+        let number = self.number_of(hash);
+        let place = Place((number as u32) << 8 | u32::from(tag(hash)));
+        (place, self.buckets.wrapping_add(number).cast())
+    }
+
+    /// The slots in the bucket of `place` whose tag fits.
+    #[inline(always)]
+    pub(crate) fn candidates(&self, place: Place) -> Candidates {
+        let number = (place.0 >> 8) as usize;
+        debug_assert!(number < self.standing);
+        // SAFETY: it stood when the place was made (the upper bits of a larger number are lost,
+        // which makes it smaller), and buckets do not go.
+        Candidates::of(unsafe { self.buckets.add(number) }, place.0 as u8)
+    }
+
+    #[inline(always)]
+    fn number_of(&self, hash: u64) -> usize {
+        let wide = hash as usize & self.mask;
+        // What does not stand yet is split from a bucket that does.
+        if wide < self.standing { wide } else { wide & (self.mask >> 1) }
     }
 
     #[inline(always)]
     fn bucket_of(&self, hash: u64) -> *mut Bucket {
-        let wide = hash as usize & self.mask;
-        let number = if wide < self.standing { wide } else { wide & (self.mask >> 1) };
-        // SAFETY: below `standing` either way: what does not stand yet is split from one that does.
-        unsafe { self.buckets.add(number) }
-    }
-
-    /// The slots in the first bucket whose tag fits `hash`, and whether the chain goes on.
-    #[inline(always)]
-    pub(crate) fn candidates(&self, hash: u64) -> Candidates {
-        Candidates::of(self.bucket_of(hash), tag(hash))
+        // SAFETY: below `standing`.
+        unsafe { self.buckets.add(self.number_of(hash)) }
     }
 
     /// The slot for which `is_key` is true among those whose tag fits.
@@ -169,12 +184,12 @@ impl Index {
         if self.len >= self.standing * FILL {
             self.split(&hash_of);
         }
-        self.place(self.bucket_of(hash), tag(hash), slot)?;
+        self.put(self.bucket_of(hash), tag(hash), slot)?;
         self.len += 1;
         Ok(())
     }
 
-    fn place(&mut self, first: *mut Bucket, tag: u8, slot: SlotNumber) -> Result<(), IndexFull> {
+    fn put(&mut self, first: *mut Bucket, tag: u8, slot: SlotNumber) -> Result<(), IndexFull> {
         let mut bucket = first;
         loop {
             let mut free = Candidates::of(bucket, 0);
@@ -224,7 +239,7 @@ impl Index {
                     continue;
                 }
                 if self.bucket_of(hash_of(slot)) == new {
-                    let placed = self.place(new, tag, slot);
+                    let placed = self.put(new, tag, slot);
                     assert_eq!(placed, Ok(()), "room for the whole chain was made before");
                 } else {
                     kept.put(self, tag, slot);
@@ -393,6 +408,23 @@ impl Overflow {
     }
 }
 
+/// Where a probe begins: 24 bits of a bucket's number (enough for a hundred million entries; with
+/// more, some probes are not prepared), and the tag.
+#[derive(Clone, Copy)]
+pub(crate) struct Place(u32);
+
+impl Place {
+    #[inline(always)]
+    pub(crate) const fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+}
+
 /// The places of one bucket whose tag fits.
 pub(crate) struct Candidates {
     bucket: *const Bucket,
@@ -434,12 +466,14 @@ impl Candidates {
 #[inline(always)]
 unsafe fn matches(tags: *const u8, tag: u8) -> u32 {
     use std::arch::x86_64::{
-        __m128i, _mm_cmpeq_epi8, _mm_load_si128, _mm_movemask_epi8, _mm_set1_epi8,
+        __m128i, _mm_cmpeq_epi8, _mm_load_si128, _mm_movemask_epi8, _mm_set1_epi64x,
     };
     // SAFETY: SSE2 is part of x86-64; the caller vouches for the 16 bytes.
     let line = unsafe { _mm_load_si128(tags.cast::<__m128i>()) };
+    // A multiplication spreads the tag with fewer instructions than SSE2's shuffles do.
+    let spread = u64::from(tag).wrapping_mul(0x0101_0101_0101_0101);
     // SAFETY: SSE2 is part of x86-64.
-    let equal = unsafe { _mm_cmpeq_epi8(line, _mm_set1_epi8(tag as i8)) };
+    let equal = unsafe { _mm_cmpeq_epi8(line, _mm_set1_epi64x(spread as i64)) };
     // SAFETY: as above.
     unsafe { _mm_movemask_epi8(equal) as u32 & 0xfff }
 }

@@ -10,6 +10,7 @@
 //! drive it out.
 #![expect(unsafe_code, reason = "records are read in place")]
 
+use crate::index::Place;
 use crate::queue::Position;
 use crate::record::{Head, Word};
 use crate::shard::{Dispatch, Shard};
@@ -75,31 +76,27 @@ impl Shard {
     }
 }
 
-/// Far from its turn: asks for the index line of the record's key.
+/// Far from its turn: asks for the index line of the record's key, and notes where in it to look.
 #[inline(always)]
-fn fetch_index(record: *mut Word, _head: Head, row: &Dispatch) {
-    // SAFETY: one step; the key follows the head.
+fn fetch_index(record: *mut Word, head: Head, row: &Dispatch) {
+    // SAFETY: one step; the key follows the head, whose upper half is ours until the turn.
     unsafe {
         let (store, key) = (row.store.get(), record.add(1));
-        if row.key_words == 1 {
-            store.fetch_index::<1>(key.cast::<[u64; 1]>().read());
+        let place = if row.key_words == 1 {
+            store.fetch_index::<1>(key.cast::<[u64; 1]>().read())
         } else {
-            store.fetch_index::<2>(key.cast::<[u64; 2]>().read());
-        }
+            store.fetch_index::<2>(key.cast::<[u64; 2]>().read())
+        };
+        record.cast::<u64>().write(head.with_status(place.to_bits()).bits());
     }
 }
 
-/// Near its turn: asks for the slot of the record's key, and notes which it is.
+/// Near its turn: asks for the slot that the noted place names, and notes which it is.
 #[inline(always)]
 fn fetch_slot(record: *mut Word, head: Head, row: &Dispatch) {
-    // SAFETY: one step; the key follows the head, whose upper half is the hint.
+    // SAFETY: one step; the upper half of the head is what `fetch_index` left there.
     unsafe {
-        let (store, key) = (row.store.get(), record.add(1));
-        let hint = if row.key_words == 1 {
-            store.fetch_slot::<1>(key.cast::<[u64; 1]>().read())
-        } else {
-            store.fetch_slot::<2>(key.cast::<[u64; 2]>().read())
-        };
+        let hint = row.store.get().fetch_slot(Place::from_bits(head.upper()));
         record.cast::<u64>().write(head.with_status(hint).bits());
     }
 }

@@ -17,7 +17,7 @@ use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::entity::Entity;
-use crate::index::{Index, SlotNumber};
+use crate::index::{Index, Place, SlotNumber};
 use crate::key::{HashKey, Key, KeyWords};
 use crate::pages::Region;
 use crate::prefetch::prefetch;
@@ -214,17 +214,20 @@ impl Store {
         }
     }
 
-    /// First stage of looking ahead: the index line for `key` is on its way.
+    /// First stage of looking ahead: the index line for `key` is on its way. Returns where in it
+    /// the second stage is to look.
     #[inline(always)]
-    pub(crate) fn fetch_index<const KEY_WORDS: usize>(&self, key: [u64; KEY_WORDS]) {
-        prefetch(self.index.line(self.hash_of(key)));
+    pub(crate) fn fetch_index<const KEY_WORDS: usize>(&self, key: [u64; KEY_WORDS]) -> Place {
+        let (place, line) = self.index.place(self.hash_of(key));
+        prefetch(line);
+        place
     }
 
-    /// Second stage: the slots that `key` may be in are on their way. Returns the hint for the
-    /// record: the slot number plus one when there is just one candidate, else 0.
+    /// Second stage: the slots that may be meant are on their way. Returns the hint for the record:
+    /// the slot number plus one when there is just one candidate, else 0.
     #[inline(always)]
-    pub(crate) fn fetch_slot<const KEY_WORDS: usize>(&self, key: [u64; KEY_WORDS]) -> u32 {
-        let mut candidates = self.index.candidates(self.hash_of(key));
+    pub(crate) fn fetch_slot(&self, place: Place) -> u32 {
+        let mut candidates = self.index.candidates(place);
         let Some(slot) = candidates.next() else { return 0 };
         self.fetch_lines(slot);
         let mut hint = slot + 1;
@@ -419,12 +422,12 @@ mod tests {
     use std::collections::BTreeMap;
     use std::rc::Rc;
 
-    type Place = Slot<1, Rc<u64>>;
+    type RcSlot = Slot<1, Rc<u64>>;
 
     fn layout() -> Layout {
         Layout {
-            stride: size_of::<Place>(),
-            entity_offset: std::mem::offset_of!(Place, entity),
+            stride: size_of::<RcSlot>(),
+            entity_offset: std::mem::offset_of!(RcSlot, entity),
             key_words: 1,
             needs_drop: true,
             drop_entity: drop_entity::<Rc<u64>>,
@@ -506,8 +509,8 @@ mod tests {
         }
         let mut named = 0;
         for key in 0..50_000u64 {
-            store.fetch_index([key]);
-            let hint = store.fetch_slot([key]);
+            let place = store.fetch_index([key]);
+            let hint = store.fetch_slot(place);
             if store.by_hint(hint, [key]).is_some() {
                 named += 1;
             }
