@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use coreside_shard::{
-    Address, Cx, Entity, Handler, Message, Placement, Registration, Registry, Shard, Table, Via,
-    Word, mesh, ring,
+    Address, Cx, Entity, Handler, MeshEnd, Message, Placement, Registration, Registry, Shard,
+    ShardConfig, Table, Via, Word, mesh, ring,
 };
 
 use crate::bench_entity::config;
@@ -132,63 +132,81 @@ impl Handler<PingPong> for Source {
     }
 }
 
-/// Two shards with the source's key on the first and the sinks' keys on the second.
-fn two_shards() -> (Shard, Shard, u64) {
-    let mut registry = Registry::new();
-    registry.entity::<Source>().entity::<Sink>();
-    let table: Arc<Table> = match registry.build() {
-        Ok(table) => table,
-        Err(error) => panic!("the benchmark's own types: {error}"),
-    };
-    let (config, placement) = (config(), Placement::even(2));
-    let lives_on = |shard| {
-        let (placement, hash_key) = (placement.clone(), config.hash_key);
-        (0u64..).filter(move |key| placement.shard(hash_key.hash(*key)) == shard)
-    };
-    SINK_KEYS.get_or_init(|| lives_on(1).take(SINKS).collect());
-    let source = lives_on(0).next().unwrap_or_default();
-    let mut ends = mesh(2, RING_WORDS).into_iter();
-    let mut shard = || {
-        let end = ends.next().unwrap_or_else(coreside_shard::MeshEnd::alone);
-        match Shard::new(&config, Arc::clone(&table), end, placement.clone(), Arc::new(|_| ())) {
+/// What two shards are made of, each on the thread that drives it.
+struct Pair {
+    table: Arc<Table>,
+    config: ShardConfig,
+    placement: Placement,
+    /// The key of a source that lives on the first shard; the sinks live on the second.
+    source: u64,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let mut registry = Registry::new();
+        registry.entity::<Source>().entity::<Sink>();
+        let table = match registry.build() {
+            Ok(table) => table,
+            Err(error) => panic!("the benchmark's own types: {error}"),
+        };
+        let (config, placement) = (config(), Placement::even(2));
+        let lives_on = |shard| {
+            let (placement, hash_key) = (placement.clone(), config.hash_key);
+            (0u64..).filter(move |key| placement.shard(hash_key.hash(*key)) == shard)
+        };
+        SINK_KEYS.get_or_init(|| lives_on(1).take(SINKS).collect());
+        let source = lives_on(0).next().unwrap_or_default();
+        Self { table, config, placement, source }
+    }
+
+    fn shard(&self, end: MeshEnd) -> Shard {
+        let table = Arc::clone(&self.table);
+        match Shard::new(&self.config, table, end, self.placement.clone(), Arc::new(|_| ())) {
             Ok(shard) => shard,
             Err(error) => panic!("no address space for the benchmark: {error}"),
         }
-    };
-    (shard(), shard(), source)
+    }
 }
 
-/// Polls `shard` on a core until told to stop; shows its turns in `turns` as it goes.
-fn drive(mut shard: Shard, core: usize, stop: &AtomicBool, turns: &AtomicU64) {
-    machine::pin(&machine::cores(), core);
+/// Polls `shard` until told to stop; shows its turns in `turns` as it goes.
+fn drive(mut shard: Shard, stop: &AtomicBool, turns: &AtomicU64) {
     while !stop.load(Ordering::Relaxed) {
         // Deadlines need a poll now and then; the rest of the time a look at the rings will do.
         for _ in 0..64 {
             if shard.has_work() {
                 shard.poll(Default::default(), &mut ());
                 turns.store(shard.stats().turns, Ordering::Relaxed);
-            } else {
-                std::hint::black_box(());
             }
         }
         shard.poll(Default::default(), &mut ());
     }
 }
 
-/// Turns per second of one of two shards, `seconds` after the first `start` to it.
-fn run_two(watched: usize, seconds: f64, start: impl FnOnce(&mut Shard, u64)) -> f64 {
-    let (mut first, second, source) = two_shards();
-    start(&mut first, source);
+/// Turns per second of the second of two shards, from a while after `start` of the first.
+fn run_two(seconds: f64, start: impl FnOnce(&mut Shard, u64) + Send) -> f64 {
+    let pair = Pair::new();
+    let mut ends = mesh(2, RING_WORDS).into_iter();
+    let mut end = || ends.next().unwrap_or_else(MeshEnd::alone);
+    let (first, second) = (end(), end());
     let stop = AtomicBool::new(false);
     let turns = [AtomicU64::new(0), AtomicU64::new(0)];
+    let cores = machine::cores();
     std::thread::scope(|scope| {
-        scope.spawn(|| drive(first, 0, &stop, &turns[0]));
-        scope.spawn(|| drive(second, 1, &stop, &turns[1]));
+        scope.spawn(|| {
+            machine::pin(&cores, 0);
+            let mut shard = pair.shard(first);
+            start(&mut shard, pair.source);
+            drive(shard, &stop, &turns[0]);
+        });
+        scope.spawn(|| {
+            machine::pin(&cores, 1);
+            drive(pair.shard(second), &stop, &turns[1]);
+        });
         let nap = std::time::Duration::from_secs_f64(seconds / 10.0);
         std::thread::sleep(nap);
-        let (begin, before) = (Instant::now(), turns[watched].load(Ordering::Relaxed));
+        let (begin, before) = (Instant::now(), turns[1].load(Ordering::Relaxed));
         std::thread::sleep(nap * 10);
-        let count = turns[watched].load(Ordering::Relaxed) - before;
+        let count = turns[1].load(Ordering::Relaxed) - before;
         let rate = count as f64 / begin.elapsed().as_secs_f64();
         stop.store(true, Ordering::Relaxed);
         rate
@@ -207,7 +225,7 @@ pub(crate) fn tell(effort: &Effort) -> Row {
         let go = |shard: &mut Shard, source| {
             assert!(shard.tell::<Source, Go>(source, Go).is_ok());
         };
-        run_two(1, seconds(effort), go) / 1e6
+        run_two(seconds(effort), go) / 1e6
     };
     effort.compare("M/s", ours, || ring_of_sums(count))
 }
@@ -265,7 +283,7 @@ pub(crate) fn ask(effort: &Effort) -> Row {
             assert!(shard.tell::<Source, PingPong>(source, PingPong).is_ok());
         };
         // One turn on the second shard per round trip.
-        1e9 / run_two(1, seconds(effort), ping)
+        1e9 / run_two(seconds(effort), ping)
     };
     effort.compare("ns", ours, || atomic_ping_pong(seconds(effort)))
 }

@@ -6,8 +6,8 @@
 //! simulator.
 //!
 //! # Ownership
-//! A shard may be moved to the thread that is to drive it before its first poll, and stays there:
-//! entities need not be `Send`.
+//! A shard is made on the thread that drives it and stays there, as it is not `Send`; so entities and
+//! continuations need not be either. What is sent is its [`MeshEnd`].
 //!
 //! # Invariants
 //! Between polls no turn is under way: `current` is [`Current::NONE`].
@@ -34,6 +34,12 @@ use crate::sweep::Sweeping;
 use crate::table::{Row, Run, Table};
 
 /// One thread's entities and everything they need.
+///
+/// It stays on the thread that made it:
+/// ```compile_fail
+/// fn is_send<T: Send>() {}
+/// is_send::<coreside_shard::Shard>();
+/// ```
 pub struct Shard {
     pub(crate) core: Core,
     /// By number of the entity type.
@@ -49,11 +55,6 @@ pub struct Shard {
     pub(crate) sweeps: Vec<Sweeping>,
     pub(crate) table: Arc<Table>,
 }
-
-// SAFETY: a shard is sent once, before its first poll, when it holds no entity, no record and no
-// continuation; afterwards it stays on its thread (`Ownership` above, kept by the drivers). The
-// rings and queues themselves carry only values that are Send.
-unsafe impl Send for Shard {}
 
 /// Where the records of one message go.
 pub(crate) struct Dispatch {
