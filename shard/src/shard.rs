@@ -6,8 +6,8 @@
 //! simulator.
 //!
 //! # Ownership
-//! A shard is made on the thread that drives it and stays there, as it is not `Send`; so entities and
-//! continuations need not be either. What is sent is its [`MeshEnd`].
+//! A shard is made on the thread that drives it and stays there, as it is not `Send`; so entities
+//! and continuations need not be either. What is sent is its [`MeshEnd`].
 //!
 //! # Invariants
 //! Between polls no turn is under way: `current` is [`Current::NONE`].
