@@ -6,9 +6,9 @@
 //! deadline; a sweep over the places, spread over polls, ends those that are past theirs.
 #![expect(unsafe_code, reason = "continuations of any type are kept as words")]
 
-use std::mem::{MaybeUninit, align_of, size_of};
+use std::mem::{MaybeUninit, size_of};
 
-use crate::record::Word;
+use crate::record::{Moved, Word};
 use crate::reply::{AskError, Token};
 use crate::shard::Shard;
 use crate::value::ToValue;
@@ -249,41 +249,8 @@ impl Pending {
     }
 }
 
-/// A continuation's captured values, in place or as one pointer to a heap block.
-pub(crate) struct Captured<F>(std::marker::PhantomData<F>);
-
-impl<F> Captured<F> {
-    const INLINE: bool =
-        size_of::<F>() <= CAPTURE_WORDS * 8 && align_of::<F>() <= align_of::<Word>();
-
-    /// # Safety
-    /// `at` is valid for writes of [`CAPTURE_WORDS`] words.
-    #[inline(always)]
-    unsafe fn write(at: *mut Word, continuation: F) {
-        if Self::INLINE {
-            // SAFETY: it fits, by the constant above.
-            unsafe { at.cast::<F>().write(continuation) };
-        } else {
-            // SAFETY: a pointer fits one word.
-            unsafe { at.cast::<*mut F>().write(Box::into_raw(Box::new(continuation))) };
-        }
-    }
-
-    /// # Safety
-    /// `at` holds what [`write`](Self::write) put there, and it is read once.
-    #[inline(always)]
-    pub(crate) unsafe fn read(at: *const Word) -> F {
-        if Self::INLINE {
-            // SAFETY: the caller's contract.
-            unsafe { at.cast::<F>().read() }
-        } else {
-            // SAFETY: the caller's contract: the pointer that `write` made.
-            let block = unsafe { at.cast::<*mut F>().read() };
-            // SAFETY: made by Box::into_raw, taken back once.
-            *unsafe { Box::from_raw(block) }
-        }
-    }
-}
+/// A continuation's captured values.
+pub(crate) type Captured<F> = Moved<F, { CAPTURE_WORDS * size_of::<Word>() }>;
 
 #[cfg(test)]
 mod tests {

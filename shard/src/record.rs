@@ -102,25 +102,29 @@ impl Head {
     }
 }
 
-/// The value of a record: where it stands, and how it is moved in and out.
-pub(crate) struct Payload<T>(PhantomData<T>);
+/// The value of a record.
+pub(crate) type Payload<T> = Moved<T, INLINE_BYTES_MAX>;
 
-impl<T> Payload<T> {
-    /// Whether the value itself stands in the record, or a pointer to its heap block.
+/// A value among raw words: how it is moved in and out, itself up to `INLINE_BYTES` bytes, as one
+/// pointer to a heap block above.
+pub(crate) struct Moved<T, const INLINE_BYTES: usize>(PhantomData<T>);
+
+impl<T, const INLINE_BYTES: usize> Moved<T, INLINE_BYTES> {
+    /// Whether the value itself stands among the words, or a pointer to its heap block.
     pub(crate) const INLINE: bool =
-        size_of::<T>() <= INLINE_BYTES_MAX && align_of::<T>() <= align_of::<Word>();
+        size_of::<T>() <= INLINE_BYTES && align_of::<T>() <= align_of::<Word>();
 
-    /// Words that the value takes in a record.
+    /// Words that the value takes.
     pub(crate) const WORDS: usize =
         if Self::INLINE { size_of::<T>().div_ceil(size_of::<Word>()) } else { 1 };
 
-    /// Moves `value` into the record.
+    /// Moves `value` in.
     ///
     /// # Safety
     /// `at` is valid for writes of [`WORDS`](Self::WORDS) words.
     ///
     /// # Cost
-    /// One heap allocation where the value is larger than [`INLINE_BYTES_MAX`], none otherwise.
+    /// One heap allocation where the value is larger than `INLINE_BYTES`, none otherwise.
     #[inline(always)]
     pub(crate) unsafe fn write(at: *mut Word, value: T) {
         if Self::INLINE {
@@ -133,7 +137,7 @@ impl<T> Payload<T> {
         }
     }
 
-    /// Moves the value out of the record.
+    /// Moves the value out.
     ///
     /// # Safety
     /// `at` holds a value that [`write`](Self::write) put there and that has not been moved out;
@@ -151,7 +155,7 @@ impl<T> Payload<T> {
         }
     }
 
-    /// Drops the value in the record.
+    /// Drops the value in place.
     ///
     /// # Safety
     /// As for [`read`](Self::read).
