@@ -13,7 +13,7 @@
 //!
 //! # Invariants
 //! * No timer is earlier than `cursor`. A deadline before it counts as `cursor`.
-//! * A timer's bucket is the one that [`BucketNumber::of`] names for its tick as seen from `cursor`,
+//! * A timer's bucket is the one that [`BucketNumber::of`] names for its tick, seen from `cursor`,
 //!   or it is the bucket that is being moved down. So on level 0 no bucket before `cursor` has
 //!   timers, and above it none up to `cursor`; and all of a level come before all of the next.
 //! * While a bucket is being moved down, what is set for its time goes to its end. So a timer never
@@ -218,9 +218,9 @@ impl<T> Wheel<T> {
 
     /// When to call [`pop_due`](Self::pop_due) again; `None` without timers.
     ///
-    /// When the earliest timer stands on the lowest level (as all do that have less than a tick to
-    /// go, and most with less than 256), this is the instant at which it fires. Otherwise it may be
-    /// earlier, never later: `pop_due` will then move timers down, and the next answer is closer.
+    /// If the earliest timer stands on the lowest level (as most do that have less than 256 ticks
+    /// to go), this is the instant at which it fires. Otherwise it may be earlier, never later:
+    /// `pop_due` will then move timers down, and the next answer is closer.
     /// Whoever sleeps until the answer wakes up at most five times in vain for one timer.
     ///
     /// If the last `pop_due` used up its budget, the answer is not after its `now_ns`. If not, it is
