@@ -220,11 +220,11 @@ impl<T> Wheel<T> {
     ///
     /// If the earliest timer stands on the lowest level (as most do that have less than 256 ticks
     /// to go), this is the instant at which it fires. Otherwise it may be earlier, never later:
-    /// `pop_due` will then move timers down, and the next answer is closer.
-    /// Whoever sleeps until the answer wakes up at most five times in vain for one timer.
+    /// `pop_due` will then move timers down, and the next answer is closer. Whoever sleeps until
+    /// then wakes up at most five times in vain for one timer.
     ///
-    /// If the last `pop_due` used up its budget, the answer is not after its `now_ns`. If not, it is
-    /// after it, unless a timer was set since then for the past.
+    /// It is after the `now_ns` of the last `pop_due` if nothing is left to do at that time. It is
+    /// not after it if the budget left something, or a timer was set since then for the past.
     pub(crate) fn next_deadline_ns(&self) -> Option<u64> {
         if self.is_empty() {
             return None;
