@@ -32,6 +32,9 @@ mod entity;
 #[cfg(not(loom))]
 mod fault;
 #[cfg(not(loom))]
+#[allow(dead_code, reason = "the shard's loop records nothing yet")]
+mod heat;
+#[cfg(not(loom))]
 mod index;
 #[cfg(not(loom))]
 mod key;
@@ -79,6 +82,7 @@ pub use {
     commands::{CommandId, CommandRow, Commands, Each},
     config::{LookAhead, MeshEnd, Now, PARTITIONS, Placement, Progress, ShardConfig, Stats, mesh},
     entity::{Address, Answer, Entity, Handler, Later, Message, Via},
+    heat::Hot,
     key::{HashKey, Key, KeyWords, Name},
     pending::{Outside, Ticket},
     registry::{Command, Registration, Registry, RegistryError},
