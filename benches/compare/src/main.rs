@@ -1,7 +1,8 @@
 //! Parts of Coreside beside their rivals.
 //!
 //! ```text
-//! cd benches/compare && cargo run --release -- [ring] [timers] [--small] [--rounds N] [--json FILE]
+//! cd benches/compare
+//! cargo run --release -- [ring] [timers] [--small] [--rounds N] [--json FILE]
 //! ```
 //!
 //! Without a name, all are run. `--small` takes seconds, and its figures mean little. Rivals take

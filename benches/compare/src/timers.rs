@@ -6,8 +6,8 @@
 //! timeouts are. A ratio above 1 means that ours takes less time.
 //!
 //! What is fair:
-//! * `BinaryHeap` holds deadlines and numbers; values stand in a table beside it, and to cancel is to
-//!   empty a place there (lazy deletion). The places are not used again, which would cost more.
+//! * `BinaryHeap` holds deadlines and numbers; values stand in a table beside it, and to cancel is
+//!   to empty a place there (lazy deletion). Places are not used again, which would cost more.
 //! * `DelayQueue` runs under tokio's paused clock, advanced by hand, so it never waits. The advance
 //!   itself, 60,000 times, is in its time, and is small beside it with millions of timers.
 //! * Both are given their capacity in advance. Ours grows, as it would in a shard.
@@ -58,8 +58,8 @@ struct Work {
     cancelled: Vec<u32>,
 }
 
-/// Nanoseconds per timer that is set, cancelled, fired; and of all three per timer set. Not a number
-/// where there is no such timer.
+/// Nanoseconds per timer that is set, cancelled, fired; and of all three per timer set. Not a
+/// number where there is no such timer.
 type Sample = [f64; PHASES.len()];
 
 /// Sets and fires timers of which the first word is their number.
