@@ -15,8 +15,6 @@
 //! The 1 is what decay rounds up. What is true of samples is true of all turns as far as the
 //! samples are like them.
 
-use std::array;
-
 /// How many turns an entity had and how much time they took, as far as that is known. Both were
 /// halved by every decay since.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,40 +44,32 @@ pub(crate) struct Heat {
 
 /// Entities that have a counter in a table.
 const ROWS: usize = 64;
-/// Rows whose lowest count is kept.
-const GROUP: usize = 8;
+/// Rows that are looked at together: their tags are one word.
+const GROUP: usize = size_of::<u64>();
 const GROUPS: usize = ROWS / GROUP;
-/// One for every value of a byte, so that no probe checks its bounds and a quarter is in use.
-const PLACES: usize = 256;
-
-const NO_ROW: u8 = u8::MAX;
-
-const _: () = assert!(ROWS < NO_ROW as usize && ROWS.is_multiple_of(GROUP) && ROWS < PLACES);
 
 /// Who is hot by one measure, the table's own. The other is counted beside it.
 struct Table {
-    /// From the hash of an entity to its row, by linear probing.
-    places: [u8; PLACES],
-    rows: [Row; ROWS],
+    /// A byte of each entity's hash, to find its row.
+    tags: [[u8; GROUP]; GROUPS],
     /// At most so much for the entity in each row; 0 in rows that are not used yet.
-    counts: [u64; ROWS],
-    /// The lowest of the counts of each group of rows.
+    counts: [[u64; GROUP]; GROUPS],
+    /// The lowest count of each group.
     lowest: [u64; GROUPS],
+    rows: [Row; ROWS],
     used: usize,
 }
 
 #[derive(Clone, Copy)]
 struct Row {
     who: Who,
-    /// Where its probe begins.
-    home: u8,
     /// At least so much: what was counted in this row for this entity.
     certain: u64,
     /// At least so much by the other measure.
     other: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Who {
     kind: u16,
     key: [u64; 2],
@@ -96,9 +86,9 @@ impl Heat {
     #[inline]
     pub(crate) fn record(&mut self, kind: u16, key: [u64; 2], turns: u32, time_ns: u64) {
         let who = Who { kind, key };
-        let home = who.home();
-        self.turns.add(who, home, u64::from(turns), time_ns);
-        self.time.add(who, home, time_ns, u64::from(turns));
+        let tag = who.tag();
+        self.turns.add(who, tag, u64::from(turns), time_ns);
+        self.time.add(who, tag, time_ns, u64::from(turns));
     }
 
     /// Halves all counts. Called once per period, it makes of the counts what the last periods
@@ -120,8 +110,7 @@ impl Heat {
 
     fn top(&self, n: usize, certain: impl Fn(&Hot) -> (u64, u64)) -> Vec<Hot> {
         let by_turns = self.turns.entities();
-        let only_by_time =
-            self.time.entities().filter(|row| self.turns.find(row.who, row.home).is_none());
+        let only_by_time = self.time.entities().filter(|row| self.turns.find(row.who).is_none());
         let mut all: Vec<Hot> = by_turns.chain(only_by_time).map(|row| self.hot(row)).collect();
         all.retain(|hot| certain(hot) != (0, 0));
         // Names last, so that equals have an order too.
@@ -132,8 +121,8 @@ impl Heat {
 
     /// What both tables know about the entity of a row of either.
     fn hot(&self, row: &Row) -> Hot {
-        let by_turns = self.turns.find(row.who, row.home);
-        let by_time = self.time.find(row.who, row.home);
+        let by_turns = self.turns.find(row.who);
+        let by_time = self.time.find(row.who);
         let beside = |row: Option<usize>, table: &Table| row.map_or(0, |row| table.rows[row].other);
         let (turns, turns_error) = self.turns.bounds(by_turns, beside(by_time, &self.time));
         let (time_ns, time_error_ns) = self.time.bounds(by_time, beside(by_turns, &self.turns));
@@ -146,113 +135,85 @@ impl Table {
     fn new() -> Self {
         let who = Who { kind: 0, key: [0; 2] };
         Self {
-            places: [NO_ROW; PLACES],
-            rows: [Row { who, home: 0, certain: 0, other: 0 }; ROWS],
-            counts: [0; ROWS],
+            tags: [[0; GROUP]; GROUPS],
+            counts: [[0; GROUP]; GROUPS],
             lowest: [0; GROUPS],
+            rows: [Row { who, certain: 0, other: 0 }; ROWS],
             used: 0,
         }
     }
 
     #[inline]
-    fn add(&mut self, who: Who, home: u8, count: u64, other: u64) {
-        if let Some(row) = self.find(who, home) {
+    fn add(&mut self, who: Who, tag: u8, count: u64, other: u64) {
+        if let Some(row) = self.find_tagged(who, tag) {
             let entity = &mut self.rows[row];
             entity.certain = entity.certain.saturating_add(count);
             entity.other = entity.other.saturating_add(other);
             self.raise(row, count);
         } else if count > 0 {
-            self.take_over(Row { who, home, certain: count, other });
+            // Another row, or the one with the lowest count.
+            let row = if self.used < ROWS { self.used } else { self.coldest() };
+            self.used = self.used.max(row + 1);
+            self.tags[row / GROUP][row % GROUP] = tag;
+            self.rows[row] = Row { who, certain: count, other };
+            self.raise(row, count);
         }
     }
 
-    /// Gives an unused row to an entity, or the one with the lowest count.
-    fn take_over(&mut self, entity: Row) {
-        let row = if self.used < ROWS {
-            self.used += 1;
-            self.used - 1
-        } else {
-            let row = self.coldest();
-            self.forget(row);
-            row
-        };
-        let mut place = entity.home;
-        while self.places[usize::from(place)] != NO_ROW {
-            place = place.wrapping_add(1);
+    fn find(&self, who: Who) -> Option<usize> {
+        self.find_tagged(who, who.tag())
+    }
+
+    #[inline]
+    fn find_tagged(&self, who: Who, tag: u8) -> Option<usize> {
+        const ONES: u64 = u64::MAX / 0xff;
+        for (group, tags) in self.tags.iter().enumerate() {
+            // A byte that is equal becomes 0, and the subtraction sets its highest bit. It may do so
+            // in a byte above it too; the entity itself is compared anyway.
+            let differences = u64::from_le_bytes(*tags) ^ (ONES * u64::from(tag));
+            let mut equal = differences.wrapping_sub(ONES) & !differences & (ONES << 7);
+            while equal != 0 {
+                let row = group * GROUP + equal.trailing_zeros() as usize / 8;
+                if self.rows[row].who == who && row < self.used {
+                    return Some(row);
+                }
+                equal &= equal - 1;
+            }
         }
-        self.places[usize::from(place)] = row as u8;
-        self.rows[row] = entity;
-        self.raise(row, entity.certain);
+        None
     }
 
     #[inline]
     fn raise(&mut self, row: usize, count: u64) {
-        let before = self.counts[row];
-        self.counts[row] = before.saturating_add(count);
+        let counts = &mut self.counts[row / GROUP];
+        let before = counts[row % GROUP];
+        counts[row % GROUP] = before.saturating_add(count);
         if before == self.lowest[row / GROUP] {
-            self.refresh(row / GROUP);
+            self.lowest[row / GROUP] = counts[first_lowest(counts)];
         }
-    }
-
-    #[inline]
-    fn refresh(&mut self, group: usize) {
-        let counts = &self.counts[group * GROUP..][..GROUP];
-        self.lowest[group] = counts.iter().fold(u64::MAX, |lowest, count| lowest.min(*count));
-    }
-
-    /// The lowest count: an entity without a row has at most so much.
-    #[inline]
-    fn least(&self) -> u64 {
-        self.lowest.iter().fold(u64::MAX, |lowest, count| lowest.min(*count))
     }
 
     /// The first row with the lowest count.
-    fn coldest(&self) -> usize {
-        let least = self.least();
-        let group = self.lowest.iter().position(|lowest| *lowest == least).unwrap_or(0);
-        let counts = &self.counts[group * GROUP..][..GROUP];
-        group * GROUP + counts.iter().position(|count| *count == least).unwrap_or(0)
-    }
-
     #[inline]
-    fn find(&self, who: Who, home: u8) -> Option<usize> {
-        let mut place = home;
-        loop {
-            let row = self.places[usize::from(place)];
-            let entity = self.rows.get(usize::from(row))?;
-            if entity.who == who {
-                return Some(usize::from(row));
-            }
-            place = place.wrapping_add(1);
-        }
+    fn coldest(&self) -> usize {
+        let group = first_lowest(&self.lowest);
+        group * GROUP + first_lowest(&self.counts[group])
     }
 
-    /// Takes a row out of its place, and moves up those behind it that would not be found across
-    /// the hole (Knuth, volume 3, algorithm R of section 6.4).
-    fn forget(&mut self, row: usize) {
-        let mut hole = self.rows[row].home;
-        while usize::from(self.places[usize::from(hole)]) != row {
-            hole = hole.wrapping_add(1);
-        }
-        let mut place = hole.wrapping_add(1);
-        while let Some(entity) = self.rows.get(usize::from(self.places[usize::from(place)])) {
-            if place.wrapping_sub(entity.home) >= place.wrapping_sub(hole) {
-                self.places[usize::from(hole)] = self.places[usize::from(place)];
-                hole = place;
-            }
-            place = place.wrapping_add(1);
-        }
-        self.places[usize::from(hole)] = NO_ROW;
+    /// The lowest count: an entity without a row has at most so much.
+    fn least(&self) -> u64 {
+        self.lowest[first_lowest(&self.lowest)]
     }
 
     /// Rounds counts up and what is certain down, so that the bounds stay bounds.
     fn decay(&mut self) {
-        for (row, count) in self.rows.iter_mut().zip(&mut self.counts) {
-            *count = count.div_ceil(2);
+        for row in &mut self.rows {
             row.certain /= 2;
             row.other /= 2;
         }
-        self.lowest = array::from_fn(|group| self.lowest[group].div_ceil(2));
+        for count in self.counts.as_flattened_mut().iter_mut().chain(&mut self.lowest) {
+            *count = count.div_ceil(2);
+        }
     }
 
     fn entities(&self) -> impl Iterator<Item = &Row> {
@@ -263,7 +224,7 @@ impl Table {
     /// other table counted `beside` for it.
     fn bounds(&self, row: Option<usize>, beside: u64) -> (u64, u64) {
         let (count, certain) = match row {
-            Some(row) => (self.counts[row], self.rows[row].certain.max(beside)),
+            Some(row) => (self.counts.as_flattened()[row], self.rows[row].certain.max(beside)),
             None => (self.least(), beside),
         };
         let count = count.max(certain);
@@ -271,10 +232,21 @@ impl Table {
     }
 }
 
+/// Where the lowest of them stands first. Without a branch that could be guessed wrongly.
+#[inline(always)]
+fn first_lowest(counts: &[u64; GROUP]) -> usize {
+    let (mut at, mut lowest) = (0, counts[0]);
+    for (other, count) in counts.iter().enumerate().skip(1) {
+        at = if *count < lowest { other } else { at };
+        lowest = lowest.min(*count);
+    }
+    at
+}
+
 impl Who {
-    /// Where its probe begins: the upper byte of a product, so that all bits of the key count.
+    /// The upper byte of a product folded, in which all bits of the key count.
     #[inline]
-    fn home(self) -> u8 {
+    fn tag(self) -> u8 {
         let [low, high] = self.key;
         let word = low ^ high.rotate_left(29) ^ u64::from(self.kind) << 48;
         let product = u128::from(word ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
@@ -333,13 +305,13 @@ mod tests {
         /// All that the module's documentation promises.
         fn check(&self) {
             for (measure, table) in [&self.heat.turns, &self.heat.time].into_iter().enumerate() {
-                check_places(table);
+                check_rows(table);
                 let total: f64 = self.exact.values().map(|counts| counts[measure]).sum();
                 let bound = total / ROWS as f64 + 1.0;
                 for (&(kind, key), counts) in &self.exact {
                     let who = Who { kind, key };
                     let exact = counts[measure];
-                    match table.find(who, who.home()) {
+                    match table.find(who) {
                         Some(row) => {
                             let (count, error) = table.bounds(Some(row), 0);
                             assert!(exact <= count as f64 && exact >= (count - error) as f64);
@@ -361,14 +333,12 @@ mod tests {
         }
     }
 
-    fn check_places(table: &Table) {
-        let placed = table.places.iter().filter(|row| **row != NO_ROW).count();
-        assert_eq!(placed, table.used);
+    fn check_rows(table: &Table) {
         for (row, entity) in table.entities().enumerate() {
-            assert_eq!(table.find(entity.who, entity.home), Some(row));
+            assert_eq!(table.find(entity.who), Some(row), "it has one row");
         }
-        for (group, lowest) in table.lowest.iter().enumerate() {
-            assert_eq!(table.counts[group * GROUP..][..GROUP].iter().min(), Some(lowest));
+        for (counts, lowest) in table.counts.iter().zip(&table.lowest) {
+            assert_eq!(counts.iter().min(), Some(lowest));
         }
     }
 
