@@ -168,8 +168,8 @@ impl Table {
     fn find_tagged(&self, who: Who, tag: u8) -> Option<usize> {
         const ONES: u64 = u64::MAX / 0xff;
         for (group, tags) in self.tags.iter().enumerate() {
-            // A byte that is equal becomes 0, and the subtraction sets its highest bit. It may do so
-            // in a byte above it too; the entity itself is compared anyway.
+            // A byte that is equal becomes 0, and the subtraction sets its highest bit. It may do
+            // so in a byte above it too; the entity itself is compared anyway.
             let differences = u64::from_le_bytes(*tags) ^ (ONES * u64::from(tag));
             let mut equal = differences.wrapping_sub(ONES) & !differences & (ONES << 7);
             while equal != 0 {
