@@ -50,6 +50,9 @@ mod entity;
 #[cfg(not(loom))]
 mod fault;
 #[cfg(not(loom))]
+#[allow(dead_code, reason = "the shard's loop records nothing yet")]
+mod heat;
+#[cfg(not(loom))]
 mod identity;
 #[cfg(not(loom))]
 mod index;
@@ -122,6 +125,7 @@ pub use {
     cx::Cx,
     dead_letter::{DeadLetter, Reason},
     entity::{Address, Answer, Entity, Fallible, Handler, Later, Message, Via},
+    heat::Hot,
     identity::EntityId,
     key::{HashKey, Key, KeyWords, Name},
     life::{Backoff, Children, Life, OnFault},
