@@ -50,7 +50,6 @@ mod entity;
 #[cfg(not(loom))]
 mod fault;
 #[cfg(not(loom))]
-#[allow(dead_code, reason = "the shard's loop records nothing yet")]
 mod heat;
 #[cfg(not(loom))]
 mod identity;
@@ -84,6 +83,8 @@ mod registry;
 mod reply;
 #[cfg(not(loom))]
 mod request;
+#[cfg(not(loom))]
+mod sampler;
 #[cfg(not(loom))]
 mod schedule;
 #[cfg(not(loom))]
@@ -127,6 +128,7 @@ pub use {
     entity::{Address, Answer, Entity, Fallible, Handler, Later, Message, Via},
     heat::Hot,
     identity::EntityId,
+    inspect::Heat,
     key::{HashKey, Key, KeyWords, Name},
     life::{Backoff, Children, Life, OnFault},
     pending::{Outside, Ticket},
