@@ -50,6 +50,8 @@ mod entity;
 #[cfg(not(loom))]
 mod fault;
 #[cfg(not(loom))]
+mod future_slab;
+#[cfg(not(loom))]
 mod heat;
 #[cfg(not(loom))]
 mod identity;
