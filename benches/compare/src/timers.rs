@@ -147,7 +147,7 @@ impl Work {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            (u128::from(random) * u128::from(end) >> 64) as u64
+            ((u128::from(random) * u128::from(end)) >> 64) as u64
         };
         let deadlines_ns = (0..count).map(|_| below(SPAN_MS * MS_NS)).collect();
         let cancelled = (0..count).filter(|_| below(10) < tenths).collect();
