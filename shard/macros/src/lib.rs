@@ -7,6 +7,8 @@
 
 mod entity;
 mod errors;
+#[cfg(test)]
+mod expanded;
 mod handler;
 mod handlers;
 mod mark;
