@@ -12,6 +12,7 @@ mod expanded;
 mod handler;
 mod handlers;
 mod mark;
+mod method;
 mod owner;
 mod parameter;
 mod sweep;
