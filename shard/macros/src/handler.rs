@@ -5,9 +5,10 @@ mod call;
 mod message;
 mod turn;
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::{Span, TokenStream};
 use quote::quote;
-use syn::{Error, ImplItemFn, LitStr};
+use syn::spanned::Spanned;
+use syn::{Error, Ident, ImplItemFn, LitStr};
 
 use self::answer::Answer;
 use self::turn::Form;
@@ -96,6 +97,15 @@ impl Handler {
     /// The type that is generated for the message, if one is.
     pub(crate) fn generated(&self, owner: &Owner) -> Option<Ident> {
         (self.carried == Carried::Field).then(|| owner.generated(&self.method.ident))
+    }
+
+    /// Where mistakes in what is made for the message are found: the method's name, or the type of
+    /// a message that exists already.
+    fn span(&self) -> Span {
+        match (self.carried, self.arguments().next()) {
+            (Carried::Message, Some(argument)) => argument.ty.span(),
+            _ => self.method.ident.span(),
+        }
     }
 
     /// The type of the message.

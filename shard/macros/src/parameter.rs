@@ -125,7 +125,7 @@ impl Parameter {
         }
         let ident = match carried {
             Carried::Field => field_name(&input.pat)?,
-            Carried::Message => Ident::new("message", at(input.span())),
+            Carried::Message => Ident::new("message", at(input.ty.span())),
         };
         check_owned(&input.ty, Role::Argument)?;
         Ok(Self::Argument(Argument { ident, ty: input.ty.clone() }))

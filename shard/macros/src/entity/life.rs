@@ -65,21 +65,16 @@ impl Life {
     /// Adds a mistake for each option that another one leaves without effect. `on_passivate` is
     /// where the option of that name stands.
     pub(super) fn check(&self, on_passivate: Option<Span>, errors: &mut Errors) {
+        let ends = self.on_fault.as_ref().filter(|given| ENDS.contains(&given.value));
         if self.alive.is_some() {
             let put_away = [name_of(&self.idle), name_of(&self.resident_max), on_passivate];
             for name in put_away.into_iter().flatten() {
                 errors.push(Error::new(name, NEVER_PUT_AWAY));
             }
-            if let Some(name) = name_of(&self.faults) {
-                errors.push(Error::new(name, NEVER_TOO_MANY));
-            }
-            if let Some(given) = &self.on_fault
-                && ["Stop", "Escalate"].contains(&given.value)
-            {
+            if let Some(given) = ends {
                 errors.push(Error::new(given.name, ALWAYS_RESTARTED));
             }
-        }
-        if self.on_fault.as_ref().is_some_and(|given| given.value == "Stop") {
+        } else if ends.is_some() {
             let of_restarts = [
                 name_of(&self.backoff),
                 name_of(&self.jitter_percent),
@@ -114,6 +109,7 @@ impl Life {
             return None;
         }
         Some(quote! {
+            #[allow(clippy::needless_update, reason = "all fields of a part may be given")]
             const LIFE: #krate::Life = #krate::Life {
                 #(#fields,)*
                 ..#krate::Life::DEFAULT
@@ -140,7 +136,7 @@ impl Life {
         Some(quote! {
             backoff: #krate::Backoff {
                 #(#fields,)*
-                ..#krate::Life::DEFAULT.backoff
+                ..#krate::Backoff::DEFAULT
             }
         })
     }
@@ -148,17 +144,17 @@ impl Life {
 
 const ON_FAULT: &[(&str, Variant)] =
     &[("restart", "Restart"), ("resume", "Resume"), ("stop", "Stop"), ("escalate", "Escalate")];
+/// What ends an entity by its first fault.
+const ENDS: &[Variant] = &["Stop", "Escalate"];
 const CHILDREN: &[(&str, Variant)] =
     &[("one_for_one", "OneForOne"), ("one_for_all", "OneForAll"), ("rest_for_one", "RestForOne")];
 
 const NEVER_PUT_AWAY: &str = "an entity that is kept `alive` is never put away: remove one of the \
                               two options";
-const NEVER_TOO_MANY: &str = "an entity that is kept `alive` is restarted however often it fails: \
-                              remove one of the two options";
 const ALWAYS_RESTARTED: &str = "an entity that is kept `alive` is restarted after every fault: \
                                 remove `alive`, or choose `restart` or `resume`";
-const NEVER_RESTARTED: &str = "with `on_fault = stop` nothing is restarted: remove one of the two \
-                               options";
+const NEVER_RESTARTED: &str = "an entity that ends by its fault is not restarted: remove this, or \
+                               choose `on_fault = restart`";
 const BACKOFF: &str = "expected the first delay before a restart and the longest, as in \
                        `backoff = \"10ms..10s\"`";
 const FAULTS: &str = "expected a number of faults and the time they fall in, as in \
@@ -302,7 +298,7 @@ mod tests {
                     faults_max: 7u32,
                     within: ::core::time::Duration::from_secs(60u64),
                     reset: ::core::time::Duration::from_secs(90u64),
-                    ..::coreside::Life::DEFAULT.backoff
+                    ..::coreside::Backoff::DEFAULT
                 },
                 children: ::coreside::Children::RestForOne,
                 idle: ::core::option::Option::Some(::core::time::Duration::from_secs(3600u64)),
@@ -369,11 +365,10 @@ mod tests {
             (quote!(alive, idle = "120s"), NEVER_PUT_AWAY),
             (quote!(resident = 10, alive), NEVER_PUT_AWAY),
             (quote!(alive, on_passivate = Self::save), NEVER_PUT_AWAY),
-            (quote!(alive, faults = "10 in 60s"), NEVER_TOO_MANY),
             (quote!(alive, on_fault = stop), ALWAYS_RESTARTED),
             (quote!(alive, on_fault = escalate), ALWAYS_RESTARTED),
             (quote!(on_fault = stop, backoff = "1s..2s"), NEVER_RESTARTED),
-            (quote!(on_fault = stop, jitter = 5), NEVER_RESTARTED),
+            (quote!(on_fault = escalate, jitter = 5), NEVER_RESTARTED),
             (quote!(faults = "10 in 60s", on_fault = stop), NEVER_RESTARTED),
             (quote!(reset = "30s", on_fault = stop), NEVER_RESTARTED),
         ] {

@@ -15,7 +15,7 @@ impl Handler {
     /// The method of the typed reference.
     pub(super) fn reference(&self, owner: &Owner) -> TokenStream {
         let Method { ident, vis, cfgs, deprecated, .. } = &self.method;
-        let (span, krate) = (at(ident.span()), owner.krate(ident.span()));
+        let (span, krate) = (at(self.span()), owner.krate(self.span()));
         let path = &owner.path;
         let message_type = self.message_type(owner);
         let reference = owner.reference();
@@ -60,7 +60,7 @@ impl Handler {
         let message = self.message_type(owner);
         let text = ident.unraw().to_string();
         let Reach::Outside { bare, each } = &self.reach else {
-            let span = at(ident.span());
+            let span = at(self.span());
             return quote_spanned!(span=> #(#cfgs)* #table.message::<#message>(#text););
         };
         let bare = match bare {

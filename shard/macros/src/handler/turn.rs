@@ -7,7 +7,6 @@ use syn::{Error, Signature};
 use super::Handler;
 use crate::errors::at;
 use crate::mark::Marks;
-use crate::method::Method;
 use crate::owner::Owner;
 use crate::parameter::{self, Argument, Carried, Context, Parameter};
 
@@ -99,8 +98,8 @@ impl Form {
 impl Handler {
     /// `impl Handler`.
     pub(super) fn turn(&self, owner: &Owner) -> TokenStream {
-        let Method { ident, cfgs, .. } = &self.method;
-        let (span, krate) = (at(ident.span()), owner.krate(ident.span()));
+        let cfgs = &self.method.cfgs;
+        let (span, krate) = (at(self.span()), owner.krate(self.span()));
         let path = &owner.path;
         let message = self.message_type(owner);
         let answer = self.answer.to_type(owner);
