@@ -185,7 +185,8 @@ pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
 /// The context is left out where it is not needed. Messages that come while the entity is held wait
 /// in its stash. An async handler returns the reply itself, which the asker gets at the end of its
 /// turn. An interleaved one reaches the state by `cx.with(..)`; neither it nor an async read is
-/// alone with the entity, so neither can be fallible. With `#[on]` the message is the only argument.
+/// alone with the entity, so neither can be fallible. With `#[on]` the message is the only
+/// argument.
 ///
 /// # Sweeps
 /// A sweep is called once per live entity with, as wanted, the key by value and the total of its
