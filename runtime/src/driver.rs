@@ -15,7 +15,7 @@
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coreside_net::{Facts, Net, NetConfig};
 use coreside_shard::{AskError, MeshEnd, Placement, Progress, Shard, ShardConfig, Table};
@@ -44,6 +44,8 @@ pub(crate) struct Drive {
     pub(crate) net: NetConfig,
     pub(crate) listener: Option<TcpListener>,
     pub(crate) idle: Idle,
+    /// Where the clocks of all shards begin.
+    pub(crate) start: Instant,
     pub(crate) shared: Arc<Shared>,
     pub(crate) stopping: Arc<Stopping>,
 }
@@ -120,7 +122,7 @@ impl Drive {
             number,
             shard,
             net,
-            clock: Clock::new(),
+            clock: Clock::new(self.start),
             spin,
             shared: self.shared,
             stopping: self.stopping,
@@ -224,7 +226,7 @@ impl Driver {
         }
         let counts = &shared.board[usize::from(self.number)];
         counts.parks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let nap = (self.shard.asks_waiting() > 0).then_some(NAP);
+        let nap = self.nap();
         if park::sleep(ingress.eventfd(), nap).await.is_err() {
             // Out of descriptors: look again a little later instead.
             glommio::timer::sleep(NAP).await;
@@ -232,6 +234,15 @@ impl Driver {
         ingress.clear_wakeups();
         ingress.awake();
         self.net.unpark();
+    }
+
+    /// How long the shard may sleep when nothing wakes it; `None` for ever.
+    fn nap(&self) -> Option<Duration> {
+        let now_ns = self.clock.monotonic_ns();
+        let due = |at_ns: u64| Duration::from_nanos(at_ns.saturating_sub(now_ns));
+        let timers = self.shard.next_deadline_ns().map(due);
+        let asks = (self.shard.asks_waiting() > 0).then_some(NAP);
+        [timers, asks].into_iter().flatten().min()
     }
 
     /// Finishes what is under way, within the limit.

@@ -49,10 +49,11 @@ mod topology;
 pub use coreside_macros::{entity, handlers};
 pub use coreside_net::{Limits, NetConfig, NetError};
 pub use coreside_shard::{
-    Address, Answer, Args, ArgumentError, AskError, Call, Command, Cx, Each, Entity, FromArguments,
-    Full, Handler, HashKey, INLINE_BYTES_MAX, Key, KeyWords, Later, LookAhead, Message, Name,
-    Registration, RegistryError, ReplyTo, Span, Sweep, ToValue, ValueWriter, Via, Visit,
-    parse_integer,
+    Activating, Address, Answer, Args, ArgumentError, AskError, Asking, AsyncCall, AsyncCx,
+    Backoff, Call, Children, Command, Cx, Cycle, DeadLetter, Each, End, Entity, EntityId, Fallible,
+    Fault, FromArguments, Full, Handler, HashKey, INLINE_BYTES_MAX, Key, KeyWords, Later, Life,
+    LookAhead, Message, Name, NotAsked, OnFault, Reason, Registration, RegistryError, ReplyTo,
+    Sleep, Span, Sweep, Terminated, Timer, ToValue, ValueWriter, Via, Visit, parse_integer,
 };
 pub use handle::{Handle, NodeStats, Request};
 pub use node::{Idle, Node, NodeBuilder, NodeError};

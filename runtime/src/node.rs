@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coreside_net::{NetConfig, NetError, listen};
 use coreside_shard::{
@@ -271,6 +271,7 @@ impl NodeBuilder {
         let shared =
             self.shared(&mesh, Arc::clone(&table), placement.clone()).map_err(NodeError::System)?;
         let stopping = Arc::new(Stopping::new(count, self.drain));
+        let start = Instant::now();
         let (ready, started) = mpsc::channel();
         let mut running = Vec::with_capacity(count);
         for (end, seat) in mesh.into_iter().zip(seats) {
@@ -283,6 +284,7 @@ impl NodeBuilder {
                 net: self.net,
                 listener,
                 idle,
+                start,
                 shared: Arc::clone(&shared),
                 stopping: Arc::clone(&stopping),
             };

@@ -68,6 +68,8 @@ struct Place {
     when: When,
     /// What was asked: a reply to anything else is not for this ask.
     message: u16,
+    /// The tag of the async turn that asks; 0 for none.
+    task: u32,
 }
 
 const _: () = assert!(size_of::<Place>() == 64);
@@ -81,6 +83,8 @@ pub(crate) struct Waiting {
     pub(crate) message: u16,
     /// Nanoseconds of the shard's clock.
     pub(crate) deadline_ns: u64,
+    /// The tag of the async turn that asks; 0 for none.
+    pub(crate) task: u32,
 }
 
 /// All asks of one shard that wait for an answer.
@@ -100,6 +104,7 @@ pub(crate) struct Pending {
 pub(crate) struct Taken {
     pub(crate) resume: Resume,
     pub(crate) captured: [Word; CAPTURE_WORDS],
+    pub(crate) deadline_ns: u64,
 }
 
 const NO_PLACE: u32 = u32::MAX;
@@ -159,6 +164,7 @@ impl Pending {
         place.resume.write(waiting.resume);
         place.when = waiting.when;
         place.message = waiting.message;
+        place.task = waiting.task;
         // SAFETY: the place has CAPTURE_WORDS words, which is what `Captured` needs.
         unsafe { Captured::<F>::write(place.captured.as_mut_ptr(), continuation) };
         self.len += 1;
@@ -176,6 +182,7 @@ impl Pending {
             captured: [Word::uninit(); CAPTURE_WORDS],
             when: When::AtOnce,
             message: 0,
+            task: 0,
         });
         self.places.len() as u32 - 1
     }
@@ -188,6 +195,11 @@ impl Pending {
     #[inline]
     pub(crate) fn when(&self, token: Token, message: u16) -> Option<When> {
         self.waits(token).filter(|place| place.message == message).map(|place| place.when)
+    }
+
+    /// The tag of the async turn that waits for `token`.
+    pub(crate) fn task_of(&self, token: Token) -> Option<u32> {
+        self.waits(token).map(|place| place.task)
     }
 
     #[inline]
@@ -217,7 +229,8 @@ impl Pending {
         self.free = number;
         self.len -= 1;
         // SAFETY: a taken place has its continuation; the generation says that it is gone now.
-        Taken { resume: unsafe { place.resume.assume_init() }, captured: place.captured }
+        let resume = unsafe { place.resume.assume_init() };
+        Taken { resume, captured: place.captured, deadline_ns: place.deadline_ns }
     }
 
     /// The next ask that is past its deadline, among those that this poll looks at. `looked` counts
@@ -260,7 +273,8 @@ mod tests {
     unsafe fn ignore(_: *mut Word, _: Outcome, _: &mut Shard, _: &mut dyn Outside) {}
 
     fn insert(pending: &mut Pending, deadline_ns: u64) -> Token {
-        let waiting = Waiting { resume: ignore, when: When::AtOnce, message: 7, deadline_ns };
+        let waiting =
+            Waiting { resume: ignore, when: When::AtOnce, message: 7, deadline_ns, task: 0 };
         pending.insert((), waiting)
     }
 

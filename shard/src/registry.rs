@@ -11,11 +11,12 @@ use crate::key::Key;
 use crate::pending::Ticket;
 use crate::record::Payload;
 use crate::request::CallError;
+use crate::schedule::{self, Kept};
 use crate::shard::Shard;
-use crate::store::Layout;
+use crate::slot::Layout;
 use crate::sweep::{Sweep, SweepRow};
 use crate::table::{Directory, Row, Table, TypeRow};
-use crate::turn;
+use crate::turn::{self, Hooks};
 use crate::value::{Args, ArgumentError, ToValue};
 
 /// Collects the entity types of a node.
@@ -70,7 +71,12 @@ impl Registry {
         let id = TypeId::of::<E>();
         if self.numbers.iter().all(|(known, _)| *known != id) {
             let number = self.types.len() as u16;
-            self.types.push(TypeRow { name: E::NAME, layout: Layout::of::<E>() });
+            self.types.push(TypeRow {
+                name: E::NAME,
+                layout: Layout::of::<E>(),
+                life: E::LIFE,
+                hooks: Hooks::of::<E>(),
+            });
             self.numbers.push((id, number));
             E::register(&mut Registration { registry: self, number, entity: PhantomData });
         }
@@ -144,6 +150,9 @@ impl<E: Entity> Registration<'_, E> {
             reply_type: TypeId::of::<M::Reply>(),
             drop_message: Payload::<M>::drop,
             drop_reply: Payload::<M::Reply>::drop,
+            value_words: Payload::<M>::WORDS as u16,
+            unkeep: schedule::unkeep::<M>,
+            drop_kept: Kept::<M>::drop,
         });
         self.registry.numbers.push((TypeId::of::<(E, M)>(), number));
         self

@@ -24,6 +24,8 @@ use crate::entity::Entity;
 use crate::fault::Current;
 use crate::key::HashKey;
 use crate::look_ahead::{BLOCK, Cursors};
+use crate::passivate::Hand;
+use crate::peer::take_system;
 use crate::pending::{Outcome, Outside, Taken, When};
 use crate::queue::RunQueue;
 use crate::record::{Head, Kind, Payload, RECORD_WORDS_MAX, Word, copy_words};
@@ -31,7 +33,8 @@ use crate::reply::{AskError, Token};
 use crate::ring::Consumer;
 use crate::store::{Store, StoreId};
 use crate::sweep::Sweeping;
-use crate::table::{Row, Run, Table};
+use crate::table::{Row, Run, Table, TypeRow, take_error};
+use crate::task::TaskId;
 
 /// One thread's entities and everything they need.
 ///
@@ -53,6 +56,14 @@ pub struct Shard {
     look_ahead: LookAhead,
     inbound: Vec<Option<Consumer>>,
     pub(crate) sweeps: Vec<Sweeping>,
+    /// Timers that may still fire in this poll.
+    pub(crate) alarms_left: u32,
+    /// Async turns whose wakers were used.
+    pub(crate) woken: Vec<TaskId>,
+    /// One for each type whose entities are put away.
+    pub(crate) hands: Vec<Hand>,
+    hands_lag: bool,
+    pub(crate) resident_bytes_max: usize,
     pub(crate) table: Arc<Table>,
 }
 
@@ -82,10 +93,15 @@ impl Shard {
         placement: Placement,
         wake: Wake,
     ) -> io::Result<Self> {
-        let store = |row: &crate::table::TypeRow| {
-            Store::new(row.layout, config.hash_key, config.entities_max).map(StoreId::new)
+        let store = |(number, row): (usize, &TypeRow)| {
+            let (number, hash) = (number as u16, config.hash_key);
+            Store::new(number, row.layout, hash, config.entities_max).map(StoreId::new)
         };
-        let stores = table.types.iter().map(store).collect::<io::Result<Box<_>>>()?;
+        let stores = table.types.iter().enumerate().map(store).collect::<io::Result<Box<_>>>()?;
+        let passivates = |row: &TypeRow| {
+            row.life.passivates() || config.resident_bytes_max != usize::MAX && !row.life.keep_alive
+        };
+        let hands = (0..).zip(&table.types).filter(|(_, row)| passivates(row));
         let dispatch = |row: &Row| Dispatch {
             run_tell: row.run_tell,
             run_ask: row.run_ask,
@@ -103,6 +119,11 @@ impl Shard {
             look_ahead: config.look_ahead,
             inbound: mesh.inbound,
             sweeps: Vec::new(),
+            alarms_left: 0,
+            woken: Vec::new(),
+            hands: hands.map(|(kind, _)| Hand::new(kind)).collect(),
+            hands_lag: false,
+            resident_bytes_max: config.resident_bytes_max,
             table,
         })
     }
@@ -123,19 +144,27 @@ impl Shard {
     pub fn poll(&mut self, now: Now, outside: &mut dyn Outside) -> Progress {
         self.tick(now);
         self.turns_left = self.turns_per_poll;
+        self.refill_alarms();
         let received = self.receive();
-        let expired_before = self.core.stats.asks_expired;
+        let before = self.core.stats;
         while !self.guard(|shard| shard.run_all(outside)) {}
         let turns = self.turns_per_poll - self.turns_left;
         self.core.stats.turns += u64::from(turns);
         self.core.stats.received += u64::from(received);
         self.core.queue.rewind();
         self.core.publish();
+        let stats = &self.core.stats;
+        let other = stats.other() - before.other();
         Progress {
             received,
             turns,
-            expired: (self.core.stats.asks_expired - expired_before) as u32,
-            more: !self.core.queue.is_empty() || !self.sweeps.is_empty(),
+            expired: (stats.asks_expired - before.asks_expired) as u32,
+            other: other as u32,
+            more: !self.core.queue.is_empty()
+                || !self.sweeps.is_empty()
+                || self.hands_lag
+                || self.core.has_system()
+                || self.core.tasks.any_woken(),
         }
     }
 
@@ -196,7 +225,15 @@ impl Shard {
         !self.core.queue.is_empty()
             || !self.sweeps.is_empty()
             || !self.core.outboxes_are_empty()
+            || self.core.has_system()
+            || self.core.tasks.any_woken()
             || self.inbound.iter_mut().flatten().any(|ring| !ring.is_empty())
+    }
+
+    /// When the shard has to be polled next if nothing arrives, on its own clock: a timer is due,
+    /// or an idle entity is to be put away. It may be early, and is never late.
+    pub fn next_deadline_ns(&self) -> Option<u64> {
+        [self.core.wheel.next_deadline_ns(), self.next_pass_ns()].into_iter().flatten().min()
     }
 
     /// Asks that wait for their answer.
@@ -238,18 +275,6 @@ impl Shard {
         self.resume(taken, Outcome::Value(words.as_mut_ptr()), outside);
     }
 
-    /// Answers a message that found no room for its entity.
-    #[cold]
-    pub(crate) fn refuse<M>(&mut self, token: Option<Token>, message: M) {
-        self.core.stats.refused += 1;
-        if let Some(token) = token {
-            self.core.error_record(token, AskError::NotSent);
-        }
-        self.current = Current::ANSWERING;
-        drop(message);
-        self.current = Current::NONE;
-    }
-
     /// Moves records from the other shards' rings into the run queue.
     fn receive(&mut self) -> u32 {
         let mut received = 0;
@@ -262,11 +287,18 @@ impl Shard {
                     break;
                 }
                 let Some(record) = ring.pop() else { break };
+                words += record.len();
+                received += 1;
+                // SAFETY: the first word of a record is its head, which is always written.
+                let head = Head::from_bits(unsafe { record[0].assume_init() });
+                if head.kind() == Kind::System {
+                    // SAFETY: a system record, which leaves the ring.
+                    self.core.receive_system(*unsafe { take_system(record.as_ptr()) });
+                    continue;
+                }
                 let at = self.core.queue.reserve_unbounded(record.len());
                 // SAFETY: as many words were reserved; ring and queue are apart.
                 unsafe { copy_words(record.as_ptr(), at, record.len()) };
-                words += record.len();
-                received += 1;
                 if ring.unreleased_words() >= share {
                     ring.release();
                 }
@@ -278,13 +310,19 @@ impl Shard {
 
     /// Everything in a poll that may run user code. Picks up where it was when a panic ended it.
     fn run_all(&mut self, outside: &mut dyn Outside) {
+        self.run_system_lane(outside);
         self.expire_asks(outside);
+        self.run_alarms(outside);
+        self.run_woken();
         if self.looks_ahead() {
             self.run_turns::<true>(outside);
         } else {
             self.run_turns::<false>(outside);
         }
         self.run_sweeps();
+        if !self.hands.is_empty() {
+            self.hands_lag = self.move_hands(outside);
+        }
     }
 
     /// Whether fetching ahead pays in this poll: there are records to look at, and the entities do
@@ -314,6 +352,9 @@ impl Shard {
             }
             let block = if AHEAD { BLOCK.min(self.turns_left) } else { self.turns_left };
             for _ in 0..block {
+                if self.core.has_system() {
+                    self.run_system_lane(outside);
+                }
                 if self.core.queue.is_empty() {
                     break;
                 }
@@ -324,13 +365,23 @@ impl Shard {
                 let head = unsafe { self.core.queue.record_head(position) };
                 self.core.queue.advance(head.words());
                 self.turns_left -= 1;
-                self.run_record(at, head, outside);
+                // SAFETY: the record was just taken off the queue.
+                unsafe { self.run_record(at, head, outside) };
             }
         }
     }
 
+    /// Runs the record at `at`.
+    ///
+    /// # Safety
+    /// A whole record of this shard's table stands there, with this head, and is given up.
     #[inline(always)]
-    fn run_record(&mut self, at: *mut Word, head: Head, outside: &mut dyn Outside) {
+    pub(crate) unsafe fn run_record(
+        &mut self,
+        at: *mut Word,
+        head: Head,
+        outside: &mut dyn Outside,
+    ) {
         if head.is_for_entity() {
             debug_assert!(usize::from(head.message()) < self.rows.len());
             // SAFETY: records are written with numbers of the table, which the rows are a copy of.
@@ -344,13 +395,18 @@ impl Shard {
         }
     }
 
-    /// Takes a reply to its asker, or starts a sweep.
+    /// Takes a reply to its asker, starts a sweep, or lets what waits for an entity have a turn.
     fn run_system(&mut self, at: *mut Word, head: Head, outside: &mut dyn Outside) {
+        if head.kind() == Kind::Drain {
+            // SAFETY: slot and generation follow the head.
+            let life = unsafe { at.add(1).cast::<u64>().read() };
+            return self.run_drain(head.message(), (life as u32, (life >> 32) as u32), outside);
+        }
         // SAFETY: in replies and sweeps the token follows the head.
         let token = Token::from_bits(unsafe { at.add(1).cast::<u64>().read() });
         if head.kind() == Kind::Sweep {
             let row = &self.table.sweeps[usize::from(head.message())];
-            self.current = Current::starting(token);
+            self.current = Current::answering(Some(token));
             let total = (row.start)();
             self.current = Current::NONE;
             // SAFETY: one step.
@@ -361,7 +417,9 @@ impl Shard {
         }
         // SAFETY: the value, if there is one, follows the token.
         let value = unsafe { at.add(2) };
-        let error = AskError::from_status(head.upper());
+        // SAFETY: the record is a reply, and is given up.
+        let error = unsafe { take_error(at, head) };
+        let has_value = error.is_none();
         self.current = Current::ANSWERING;
         let taken = match error {
             None => self.core.pending.take(token, head.message()),
@@ -374,7 +432,7 @@ impl Shard {
             }
             None => {
                 self.core.stats.answers_late += 1;
-                if error.is_none() {
+                if has_value {
                     // SAFETY: the value is of the message's reply type, and is given up.
                     unsafe { (self.table.drop_reply(head.message()))(value) };
                 }
@@ -385,6 +443,8 @@ impl Shard {
 
     #[inline(always)]
     pub(crate) fn resume(&mut self, mut taken: Taken, outcome: Outcome, outside: &mut dyn Outside) {
+        let inherits = taken.deadline_ns & 1 == 1;
+        self.core.resumed_deadline_ns = if inherits { taken.deadline_ns } else { u64::MAX };
         // SAFETY: the pending table gives each continuation out once, with what it captured; a
         // value is of the reply type of the message that was asked.
         unsafe { (taken.resume)(taken.captured.as_mut_ptr(), outcome, self, outside) };
@@ -415,6 +475,18 @@ impl Drop for Shard {
         };
         while let Some(taken) = self.core.pending.take_any() {
             self.attempt(|shard| shard.resume(taken, Outcome::Forget, &mut ()));
+        }
+        for task in self.core.tasks.take_all() {
+            self.drop_guarded(|| drop(task));
+        }
+        for attached in self.core.attached.drain().collect::<Vec<_>>() {
+            self.drop_guarded(|| drop(attached));
+        }
+        let mut alarms = Vec::new();
+        self.core.wheel.clear_with(|alarm| alarms.push(alarm));
+        for alarm in alarms {
+            let core = &self.core;
+            let _ = catch_unwind(AssertUnwindSafe(|| core.drop_alarm(alarm)));
         }
         self.core.clear_with(drop_record);
         for mut ring in self.inbound.drain(..).flatten() {
