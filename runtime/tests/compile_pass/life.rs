@@ -226,6 +226,7 @@ fn main() -> Result<(), NodeError> {
     assert_eq!(node.entity::<Order>(7).take(1).wait(), Err(AskError::Failed));
     assert_eq!(node.entity::<Order>(7).add(10).wait(), Ok(9));
     assert_eq!(node.entity::<Order>(7).pay(1).wait(), Err(AskError::Failed));
+    assert_eq!(node.entity::<Order>(7).total().wait(), Ok(0), "in its next life");
     assert_eq!(node.entity::<Desk>(DESK).cancel(7).wait(), Ok(true));
     let news = node.entity::<Desk>(DESK).news().wait();
     assert_eq!(news, Ok((4, AskError::Failed.to_string(), 1)));
