@@ -48,6 +48,8 @@ mod topology;
 
 pub use coreside_macros::{entity, handlers};
 pub use coreside_net::{Limits, NetConfig, NetError};
+#[cfg(sabotage)]
+pub use coreside_shard::sabotage;
 pub use coreside_shard::{
     Activating, Address, Answer, Args, ArgumentError, AskError, Asking, AsyncCall, AsyncCx,
     Backoff, Call, Children, Command, Cx, Cycle, DeadLetter, Each, End, Entity, EntityId, Fallible,

@@ -15,6 +15,7 @@ use crate::owned_record::OwnedRecord;
 use crate::pending::Outside;
 use crate::record::{ASK_WORDS, Head, Kind, RECORD_WORDS_MAX, Word, copy_words};
 use crate::reply::{AskError, Token};
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::stash::Stashed;
 use crate::store::StoreId;
@@ -184,10 +185,17 @@ impl Shard {
         let attached = self.core.attached.entry(kind, slot);
         let draining = stage == Stage::Draining;
         if attached.stash.len() >= stash_max && !draining {
+            if planted(Bug::SilentStash) {
+                return;
+            }
             return self.bury(record, Reason::StashFull, AskError::NotSent);
         }
         let token = record.token();
-        attached.stash.push_back(Stashed::Record { record, tries: 0 });
+        if planted(Bug::ReorderedStash) {
+            attached.stash.push_front(Stashed::Record { record, tries: 0 });
+        } else {
+            attached.stash.push_back(Stashed::Record { record, tries: 0 });
+        }
         self.core.stats.stashed += 1;
         if draining {
             // One comes, one goes: the stash does not grow, and the order is kept.

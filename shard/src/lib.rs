@@ -85,6 +85,10 @@ mod registry;
 mod reply;
 #[cfg(not(loom))]
 mod request;
+#[cfg(all(not(loom), not(sabotage)))]
+mod sabotage;
+#[cfg(all(not(loom), sabotage))]
+pub mod sabotage;
 #[cfg(not(loom))]
 mod sampler;
 #[cfg(not(loom))]

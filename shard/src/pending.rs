@@ -10,6 +10,7 @@ use std::mem::{MaybeUninit, size_of};
 
 use crate::record::{Moved, Word};
 use crate::reply::{AskError, Token};
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::value::ToValue;
 
@@ -236,6 +237,9 @@ impl Pending {
     /// The next ask that is past its deadline, among those that this poll looks at. `looked` counts
     /// them; start it at 0 for each poll.
     pub(crate) fn take_expired(&mut self, now_ns: u64, looked: &mut usize) -> Option<Taken> {
+        if planted(Bug::AskWaitsForEver) {
+            return None;
+        }
         if self.len == 0 || (self.cursor == 0 && now_ns < self.next_round_ns) {
             return None;
         }

@@ -12,6 +12,7 @@ use crate::index::SlotNumber;
 use crate::owned_record::OwnedRecord;
 use crate::pending::Outside;
 use crate::record::{Moved, Word};
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::stash::Stashed;
 use crate::store::StoreId;
@@ -110,6 +111,8 @@ impl Core {
         let Owner { kind: store, slot, generation } = owner;
         let number = self.directory.message::<E, M>();
         let alarm = Alarm::Message { store, message: number, slot, generation, value };
+        let early_ns = if planted(Bug::EarlyTimer) { 1_000_000_000 } else { 0 };
+        let at_ns = at_ns.saturating_sub(early_ns);
         match self.wheel.insert(at_ns, alarm) {
             Ok(id) => {
                 self.own_timer(owner, name, id);
@@ -283,6 +286,9 @@ impl Shard {
         self.core.disown(store, slot, |own| own.id == timer);
         self.core.timers -= 1;
         let record = (every.make)(&self.table);
+        if planted(Bug::TimerTwice) {
+            self.run_own((every.make)(&self.table), store, slot, generation, outside);
+        }
         // From now and not from when it was due: a shard that was late does not catch up in a rush.
         let at_ns = self.core.now.monotonic_ns.saturating_add(every.period_ns);
         let (owner, name) = (Owner { kind: store, slot, generation }, every.name);
@@ -344,7 +350,8 @@ impl Shard {
         use crate::condition::Stage;
         // SAFETY: one step.
         let store = unsafe { id.get() };
-        if !store.is_alive(slot, generation) {
+        let life = if planted(Bug::StaleTimer) { store.generation(slot) } else { generation };
+        if !store.is_alive(slot, life) {
             return;
         }
         let (kind, stage) = (store.number(), store.stage(slot));

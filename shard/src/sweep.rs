@@ -17,6 +17,7 @@ use crate::key::Key;
 use crate::pending::{Outside, Waiting, When};
 use crate::reply::{AskError, Token};
 use crate::request::answer_at_once_of;
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::slot::Slot;
 
@@ -166,7 +167,7 @@ impl Shard {
                 self.current = Current::NONE;
                 return;
             }
-            if !store.stage(slot).has_state() {
+            if !store.stage(slot).has_state() || planted(Bug::SweepSkips) && slot == 2 {
                 continue;
             }
             self.current = Current::new(id, slot, None, NO_MESSAGE);

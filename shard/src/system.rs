@@ -7,6 +7,7 @@
 use crate::cycle::Probe;
 use crate::identity::{EntityId, Recipient};
 use crate::pending::Outside;
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::supervise::{End, Failure, Fault, Terminated};
 
@@ -158,6 +159,9 @@ impl Shard {
         let Some(attached) = self.core.attached.get_mut(watcher.entity.kind, slot) else { return };
         let Some(at) = attached.watching.iter().position(|other| *other == entity) else { return };
         attached.watching.swap_remove(at);
+        if planted(Bug::TerminatedTwice) {
+            self.core.tell_local(watcher, Terminated { entity, end });
+        }
         self.core.tell_local(watcher, Terminated { entity, end });
     }
 }

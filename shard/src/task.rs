@@ -25,6 +25,7 @@ use crate::future_slab::Placed;
 use crate::index::SlotNumber;
 use crate::owned_record::OwnedRecord;
 use crate::reply::Token;
+use crate::sabotage::{Bug, planted};
 use crate::schedule::{Alarm, Owner};
 use crate::shard::Shard;
 use crate::store::StoreId;
@@ -427,11 +428,17 @@ impl Shard {
 
     /// The asker's deadline has passed: the async turn ends where it waits.
     pub(crate) fn cancel_late(&mut self, id: TaskId) {
+        if planted(Bug::NotCancelled) {
+            return;
+        }
         let Some(task) = self.forget_task(id) else { return };
         self.core.stats.turns_cancelled += 1;
         let (owner, hold) = (task.owner, task.hold);
         let store = self.stores[usize::from(owner.kind)];
         self.drop_guarded(|| drop(task));
+        if planted(Bug::StaysShut) {
+            return;
+        }
         self.release_after(store, owner, hold);
     }
 
