@@ -18,14 +18,15 @@ pub(crate) type Position = usize;
 /// Records in order of arrival, in one growing ring.
 ///
 /// # Invariants
-/// `head <= tail`, `tail - head <= words.len() - MARGIN`, `limit <= words_max`; a whole number of records lies between.
+/// `head <= tail`, `tail - head <= words.len() - MARGIN`; a whole number of records lies between.
+/// `limit <= words_max`.
 pub(crate) struct RunQueue {
     words: Box<[Word]>,
     mask: usize,
     head: Position,
     tail: Position,
     words_max: usize,
-    /// What fits without growing: the ring, and no more than the bound where answers made it longer.
+    /// What fits without growing: the ring, or the bound where answers made the ring longer.
     limit: usize,
 }
 
