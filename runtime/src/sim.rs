@@ -57,7 +57,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use builder::{SimBuildError, SimBuilder};
-pub use coreside_shard::{Progress, Shard, Stats};
+pub use coreside_shard::{Outside, Progress, Shard, Stats};
 pub use limits::{Disturbances, QUEUE_WORDS_MIN, RING_WORDS_MIN, SimLimits};
 pub use oracle::{Bounds, Oracle, SimError, Violation};
 pub use outside::{SimCall, SimHandle, SimReply};
@@ -161,7 +161,7 @@ impl Sim {
             self.judge(Moment::Step)?;
             return Ok(true);
         }
-        let next_ns = self.next_nap_ns();
+        let next_ns = self.next_ns();
         self.clock.skip_to(next_ns.unwrap_or(0));
         self.judge(if next_ns.is_some() { Moment::Step } else { Moment::Idle })?;
         Ok(next_ns.is_some())
@@ -176,7 +176,7 @@ impl Sim {
         let until_ns = self.clock.now_ns().saturating_add(time_ns);
         while self.clock.now_ns() < until_ns {
             if self.ready() == 0 {
-                let next_ns = self.next_nap_ns().unwrap_or(until_ns).min(until_ns);
+                let next_ns = self.next_ns().unwrap_or(until_ns).min(until_ns);
                 self.clock.skip_to(next_ns);
             } else {
                 self.step()?;
@@ -290,12 +290,8 @@ impl Sim {
         (0..self.seats.len()).filter(|shard| is_ready(*shard)).fold(0, |mask, at| mask | 1 << at)
     }
 
-    fn next_nap_ns(&self) -> Option<u64> {
-        let naps = self.seats.iter().filter_map(|seat| match seat.state {
-            State::Asleep { until_ns } => until_ns,
-            _ => None,
-        });
-        naps.min()
+    fn next_ns(&self) -> Option<u64> {
+        self.seats.iter().filter_map(Seat::next_ns).min()
     }
 
     fn step_shard(&mut self, number: usize) {
@@ -313,7 +309,7 @@ impl Sim {
                 if is_woken { Event::Wake } else { Event::Nap }
             }
             (State::Drowsy, _) => seat.look_again(&self.gate, phase, self.clock.now_ns()),
-            (State::Worked { idle }, _) => seat.report(&self.stopping, idle),
+            (State::Worked { .. }, _) => seat.report(&self.stopping, self.clock.now_ns()),
             (_, Phase::Stopped) => {
                 self.gate.close();
                 seat.end()

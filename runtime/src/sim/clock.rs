@@ -58,16 +58,16 @@ impl Clock {
 
     /// The time between two steps of shards.
     pub(crate) fn pass(&mut self) {
-        let kind = self.random.below(4096);
+        let kind = self.random.below(1024);
         self.now_ns += match kind {
             0 if self.jumps => {
                 self.jumped += 1;
                 self.random.magnitude(MILLISECOND_NS, 3 * MINUTE_NS)
             }
-            1..64 if self.jumps => self.random.magnitude(10_000, MILLISECOND_NS),
+            1..32 if self.jumps => self.random.magnitude(10_000, MILLISECOND_NS),
             _ => self.random.below(2_000),
         };
-        if kind == 4095 && self.wall_steps {
+        if kind == 1023 && self.wall_steps {
             self.stepped += 1;
             self.wall_offset_ms += self.random.below(120_000) as i64 - 60_000;
         }

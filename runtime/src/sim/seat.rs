@@ -31,13 +31,21 @@ pub(crate) enum State {
     Withdrawn,
     /// In a node that is stopping: its work is done, and not reported yet.
     Worked {
+        busy: bool,
         idle: bool,
+    },
+    /// In a node that is stopping: the others are not done, and it leaves them the core until then.
+    Resting {
+        until_ns: u64,
     },
     Ended,
 }
 
 /// The longest sleep while asks wait for their deadline: that of the driver.
 const NAP_NS: u64 = 5_000_000;
+
+/// How long a shard rests that has nothing to do in a node that is stopping: as in the driver.
+const REST_NS: u64 = 200_000;
 
 impl Seat {
     pub(crate) fn new(shard: Shard, bell: Arc<Doorbell>) -> Self {
@@ -48,8 +56,18 @@ impl Seat {
     pub(crate) fn is_ready(&self, woken: bool, now_ns: u64) -> bool {
         match self.state {
             State::Asleep { until_ns } => woken || until_ns.is_some_and(|until| until <= now_ns),
+            State::Resting { until_ns } => until_ns <= now_ns,
             State::Ended => false,
             _ => true,
+        }
+    }
+
+    /// When it goes on, if nobody wakes it before.
+    pub(crate) fn next_ns(&self) -> Option<u64> {
+        match self.state {
+            State::Asleep { until_ns } => until_ns,
+            State::Resting { until_ns } => Some(until_ns),
+            _ => None,
         }
     }
 
@@ -108,19 +126,21 @@ impl Seat {
     pub(crate) fn drain(&mut self, now: Now, gate: &Gate, jobs_max: usize) -> Event {
         let number = usize::from(self.shard.number());
         let (jobs, progress) = self.pass(now, gate, jobs_max);
-        let idle = jobs == 0
-            && progress.is_idle()
+        let busy = jobs > 0 || !progress.is_idle();
+        let idle = !busy
             && !self.shard.has_work()
             && self.shard.asks_waiting() == 0
             && gate.is_empty(number);
-        self.state = State::Worked { idle };
+        self.state = State::Worked { busy, idle };
         Event::Pass { jobs, progress }
     }
 
-    pub(crate) fn report(&mut self, stopping: &Stopping, idle: bool) -> Event {
-        let traffic = self.shard.traffic_words();
-        stopping.report(self.shard.number(), idle, traffic);
-        self.state = State::Awake;
+    pub(crate) fn report(&mut self, stopping: &Stopping, now_ns: u64) -> Event {
+        if let State::Worked { busy, idle } = self.state {
+            stopping.report(self.shard.number(), idle, self.shard.traffic_words());
+            let until_ns = now_ns + if busy { 0 } else { REST_NS };
+            self.state = State::Resting { until_ns };
+        }
         Event::Report
     }
 
