@@ -43,6 +43,8 @@ mod node;
 mod options;
 mod park;
 mod signals;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod stopping;
 mod topology;
 

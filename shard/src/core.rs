@@ -1,6 +1,8 @@
 //! The sending side of a shard: everything that a handler may reach through its context.
 #![expect(unsafe_code, reason = "records are written in place as raw words")]
 
+mod fingerprint;
+
 use std::any::TypeId;
 use std::collections::VecDeque;
 use std::rc::Rc;
