@@ -18,6 +18,7 @@
 mod doorbell;
 mod record;
 mod ring;
+mod room;
 mod sync;
 
 // Owned by one.
@@ -69,6 +70,7 @@ mod value;
 pub use doorbell::Doorbell;
 pub use record::{INLINE_BYTES_MAX, Word};
 pub use ring::{Consumer, Producer, RingFull, ring};
+pub use room::{Refused, Room};
 
 #[cfg(not(loom))]
 pub use {
