@@ -23,7 +23,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder};
 
 use crate::clock::Clock;
 use crate::handle::{Counts, Shared};
-use crate::ingress::Ingress;
+use crate::ingress::{Ingress, Job, Ran};
 use crate::node::{Idle, NodeError};
 use crate::park;
 use crate::stopping::{Phase, Stopping};
@@ -124,6 +124,7 @@ impl Drive {
             spin,
             shared: self.shared,
             stopping: self.stopping,
+            held: None,
             passes: 0,
             port: port.map_or(0, |address| address.port()),
             next_facts_ns: 0,
@@ -141,6 +142,8 @@ struct Driver {
     spin: Option<Duration>,
     shared: Arc<Shared>,
     stopping: Arc<Stopping>,
+    /// A job that found no room on the shard: the next to run.
+    held: Option<Job>,
     passes: u32,
     port: u16,
     /// When the sessions are told about the node next.
@@ -200,11 +203,20 @@ impl Driver {
     fn take_jobs(&mut self) -> usize {
         let mut count = 0;
         while count < JOBS_PER_PASS && !self.shard.is_congested() {
-            let Some(job) = self.ingress().pop() else { break };
+            let Some(mut job) = self.held.take().or_else(|| self.ingress().pop()) else { break };
+            let held = &mut self.held;
             // A panic ends the job, whose caller hears of it by the promise that is dropped.
-            self.shard.attempt(job);
+            self.shard.attempt(move |shard| {
+                if job(shard) == Ran::NoRoom {
+                    *held = Some(job);
+                }
+            });
+            if self.held.is_some() {
+                break;
+            }
             count += 1;
         }
+        self.ingress().expire();
         count
     }
 
@@ -215,6 +227,7 @@ impl Driver {
         let ingress = &shared.ingresses[usize::from(self.number)];
         ingress.prepare_sleep();
         let work = self.shard.has_work()
+            || self.held.is_some()
             || !ingress.is_empty()
             || self.stopping.phase() != Phase::Running
             || !self.net.prepare_park();
@@ -246,6 +259,7 @@ impl Driver {
             let idle = !busy
                 && !self.shard.has_work()
                 && self.shard.asks_waiting() == 0
+                && self.held.is_none()
                 && self.ingress().is_empty()
                 && !self.net.has_unfinished_work();
             if self.stopping.report(self.number, idle, self.shard.traffic_words()) {
@@ -269,6 +283,7 @@ impl Driver {
 
     /// Ends what still waits, so that every ask has its answer.
     fn end(&mut self) {
+        self.held = None;
         self.ingress().close();
         self.shard.end_asks(AskError::MaybeExecuted, self.net.outside());
         // What the ends of asks have put into the sessions goes out if the sockets take it.

@@ -44,6 +44,7 @@ mod options;
 mod park;
 mod signals;
 mod stopping;
+mod tell;
 mod topology;
 
 pub use coreside_macros::{entity, handlers};
@@ -58,6 +59,7 @@ pub use handle::{Handle, NodeStats, Request};
 pub use node::{Idle, Node, NodeBuilder, NodeError};
 #[cfg(feature = "cli")]
 pub use options::NodeOptions;
+pub use tell::{Stopped, Tell};
 
 /// The README's code, compiled and run.
 #[cfg(doctest)]
