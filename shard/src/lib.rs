@@ -66,6 +66,8 @@ mod table;
 mod turn;
 #[cfg(not(loom))]
 mod value;
+#[cfg(not(loom))]
+mod watch_point;
 
 pub use doorbell::Doorbell;
 pub use record::{INLINE_BYTES_MAX, Word};
@@ -88,4 +90,5 @@ pub use {
     table::Table,
     turn::{Call, Cx, NotAsked},
     value::{Args, ArgumentError, FromArguments, Span, ToValue, ValueWriter, parse_integer},
+    watch_point::{Serial, TurnSeen, WatchPoint, What},
 };

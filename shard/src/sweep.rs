@@ -14,6 +14,7 @@ use crate::fault::Current;
 use crate::index::SlotNumber;
 use crate::key::Key;
 use crate::pending::{Outside, Waiting, When};
+use crate::record::{Head, Kind};
 use crate::reply::{AskError, Token};
 use crate::request::answer_at_once_of;
 use crate::shard::Shard;
@@ -105,6 +106,13 @@ pub(crate) struct Sweeping {
     pub(crate) token: Token,
     pub(crate) next: SlotNumber,
     pub(crate) end: SlotNumber,
+}
+
+impl Sweeping {
+    /// The head of the record that began it.
+    pub(crate) fn head(&self) -> Head {
+        Head::new(Kind::Sweep, 2, self.row)
+    }
 }
 
 /// How many slots a sweep looks at per poll.
