@@ -11,6 +11,7 @@
 //! everything once more, then wait.
 //!
 //! [`Doorbell`]: coreside_shard::Doorbell
+#![expect(unsafe_code, reason = "a shard that lies still is watched")]
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::handle::{Counts, Shared};
 use crate::ingress::{Ingress, Job, Ran};
 use crate::node::{Idle, NodeError};
 use crate::park;
+use crate::stall::Watch;
 use crate::stopping::{Phase, Stopping};
 
 /// Where a shard's thread runs.
@@ -118,6 +120,7 @@ impl Drive {
         };
         Ok(Driver {
             number,
+            watch: None,
             shard,
             net,
             clock: Clock::new(),
@@ -135,6 +138,8 @@ impl Drive {
 /// One shard with its sockets, on its thread.
 struct Driver {
     number: u16,
+    /// Reads the shard, so it goes first.
+    watch: Option<Watch>,
     shard: Shard,
     net: Net,
     clock: Clock,
@@ -152,6 +157,7 @@ struct Driver {
 
 impl Driver {
     async fn run(&mut self) {
+        self.watch();
         self.report();
         let mut idle_since_ns = None;
         while self.stopping.phase() == Phase::Running {
@@ -171,6 +177,20 @@ impl Driver {
         }
         self.drain().await;
         self.end();
+    }
+
+    /// Has stalls of this shard seen from here on.
+    fn watch(&mut self) {
+        let Some(sightings) = self.shared.sightings.clone() else { return };
+        // SAFETY: from its run on, the driver lies still on this thread; the watch goes before the
+        // shard does.
+        let point = unsafe { self.shard.watch_point() };
+        match Watch::start(self.number, point, sightings) {
+            Ok(watch) => self.watch = Some(watch),
+            Err(error) => {
+                eprintln!("coreside: shard {}: stalls are not seen: {error}", self.number);
+            }
+        }
     }
 
     /// One pass over everything that may have work. Returns whether anything had.
@@ -237,11 +257,13 @@ impl Driver {
         }
         let counts = &shared.board[usize::from(self.number)];
         counts.parks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.watch.iter().for_each(Watch::pause);
         let nap = (self.shard.asks_waiting() > 0).then_some(NAP);
         if park::sleep(ingress.eventfd(), nap).await.is_err() {
             // Out of descriptors: look again a little later instead.
             glommio::timer::sleep(NAP).await;
         }
+        self.watch.iter().for_each(Watch::resume);
         ingress.clear_wakeups();
         ingress.awake();
         self.net.unpark();

@@ -14,6 +14,7 @@ use coreside_shard::{
 };
 
 use crate::ingress::{Ingress, Job, Ran, Waiting, once};
+use crate::stall::Sightings;
 use crate::tell::{Tell, tell};
 
 /// Calls entities of a node from any thread and any async executor. Cheap to clone.
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) table: Arc<Table>,
     pub(crate) ask_timeout: Duration,
     pub(crate) board: Vec<Counts>,
+    /// What the shards' watches see; `None` where nothing is watched.
+    pub(crate) sightings: Option<Arc<Sightings>>,
 }
 
 /// What one shard shows of itself; written by it now and then, read by anybody.
@@ -55,6 +58,8 @@ pub struct NodeStats {
     pub connections: u64,
     /// Times that a shard went to sleep.
     pub parks: u64,
+    /// Turns that kept their shard for too long (see [`StallConfig`](crate::StallConfig)).
+    pub stalls: u64,
 }
 
 impl Handle {
@@ -104,6 +109,7 @@ impl Handle {
             faults: sum(|counts| &counts.faults),
             connections: sum(|counts| &counts.connections),
             parks: sum(|counts| &counts.parks),
+            stalls: self.shared.sightings.as_ref().map_or(0, |sightings| sightings.stalls()),
         }
     }
 

@@ -43,6 +43,7 @@ mod node;
 mod options;
 mod park;
 mod signals;
+mod stall;
 mod stopping;
 mod tell;
 mod topology;
@@ -59,6 +60,7 @@ pub use handle::{Handle, NodeStats, Request};
 pub use node::{Idle, Node, NodeBuilder, NodeError};
 #[cfg(feature = "cli")]
 pub use options::NodeOptions;
+pub use stall::{StallConfig, StallReport};
 pub use tell::{Stopped, Tell};
 
 /// The README's code, compiled and run.
