@@ -254,16 +254,13 @@ impl Desk {
 fn symbolize(sighting: &Sighting) -> String {
     let frames: Vec<Vec<Symbol>> =
         sighting.frames[..sighting.frame_count].iter().map(|address| symbols(*address)).collect();
-    let has = |frame: &[Symbol], name: &str| frame.iter().any(|symbol| symbol.name.contains(name));
-    // Innermost are the handler's own frames, and the one through which the kernel called it.
-    let handler = frames.iter().rposition(|frame| has(frame, HANDLER));
-    let begin = handler.map_or(0, |at| at + 2).min(frames.len());
     // Outermost is what every turn has in common: the driver, the poll.
-    let outermost = |name: &str| frames.iter().rposition(|frame| has(frame, name));
-    let turn = outermost("coreside_shard::turn::").or_else(|| outermost("coreside_shard::"));
-    let end = turn.map_or(frames.len(), |at| at + 1).max(begin);
+    let outermost = |is_it: fn(&Symbol) -> bool| {
+        frames.iter().rposition(|frame| frame.iter().any(is_it)).map(|at| at + 1)
+    };
+    let end = outermost(Symbol::is_turn).or_else(|| outermost(Symbol::is_shard));
     let mut text = String::new();
-    for symbol in frames[begin..end].iter().flatten() {
+    for symbol in frames[..end.unwrap_or(frames.len())].iter().flatten() {
         // Writing to a string does not fail.
         let _ = writeln!(text, "    {}", symbol.name);
         if let Some(place) = &symbol.place {
@@ -273,12 +270,25 @@ fn symbolize(sighting: &Sighting) -> String {
     text
 }
 
-/// Part of the handler's name.
-const HANDLER: &str = "stall::tick::on_tick";
-
 struct Symbol {
     name: String,
     place: Option<String>,
+}
+
+impl Symbol {
+    /// Whether it is where a record meets its entity. Names have no path where the build keeps
+    /// nothing but lines; then the file says it.
+    fn is_turn(&self) -> bool {
+        let is_file = |place: &str| place.contains("/src/turn.rs:");
+        self.name.contains("coreside_shard::turn::")
+            || self.is_shard() && self.place.as_deref().is_some_and(is_file)
+    }
+
+    fn is_shard(&self) -> bool {
+        let is_file =
+            |place: &str| place.contains("shard/src/") || place.contains("coreside-shard-");
+        self.name.contains("coreside_shard::") || self.place.as_deref().is_some_and(is_file)
+    }
 }
 
 /// What is at an address: more than one function where some were inlined.

@@ -111,7 +111,7 @@ impl Watch {
         });
         // What the unwinder allocates, it does the first time.
         let mut frames = [0; FRAMES_MAX];
-        unwind(&mut frames);
+        unwind(&mut frames, 0);
         WATCH.set(Rc::as_ptr(&lookout));
         let period = (config.after / 2).clamp(TICK_MIN, TICK_MAX);
         let watch = Self { timer, period, lookout };
@@ -127,7 +127,7 @@ impl Watch {
     /// Ticks no more: the shard is about to sleep. What was seen of its last turn is reported.
     pub(crate) fn pause(&self) {
         self.set(Duration::ZERO);
-        self.lookout.look();
+        self.lookout.look(0);
     }
 
     fn set(&self, period: Duration) {
@@ -161,8 +161,9 @@ impl State {
 }
 
 impl Lookout {
-    /// Compares the turn under way with what earlier ticks saw.
-    fn look(&self) {
+    /// Compares the turn under way with what earlier ticks saw. It was interrupted at the
+    /// instruction `at`, if it was.
+    fn look(&self, at: usize) {
         // Set: the handler has interrupted a look that is not its own, and leaves it alone.
         if self.busy.swap(true, Ordering::Acquire) {
             return;
@@ -171,7 +172,7 @@ impl Lookout {
         let state = unsafe { &mut *self.state.get() };
         let (serial, now_ns) = (self.point.serial(), monotonic_ns());
         if serial.is_some() && serial == state.serial {
-            self.goes_on(state, now_ns);
+            self.goes_on(state, now_ns, at);
         } else {
             if state.level > Level::Short {
                 state.sighting.ended = true;
@@ -184,7 +185,7 @@ impl Lookout {
         self.busy.store(false, Ordering::Release);
     }
 
-    fn goes_on(&self, state: &mut State, now_ns: u64) {
+    fn goes_on(&self, state: &mut State, now_ns: u64, at: usize) {
         let lasted_ns = now_ns.saturating_sub(state.since_ns);
         let sighting = &mut state.sighting;
         if state.level == Level::Short && lasted_ns >= self.after_ns {
@@ -196,7 +197,7 @@ impl Lookout {
         }
         if state.level == Level::Stall && lasted_ns >= self.backtrace_after_ns {
             state.level = Level::Long;
-            sighting.frame_count = unwind(&mut sighting.frames);
+            sighting.frame_count = unwind(&mut sighting.frames, at);
         }
         sighting.lasted_ns = lasted_ns;
         if state.level == Level::Long && lasted_ns >= self.hang_after_ns {
@@ -206,19 +207,39 @@ impl Lookout {
     }
 }
 
-/// The addresses of this thread's stack, innermost first. Returns how many there are.
-fn unwind(frames: &mut [usize; FRAMES_MAX]) -> usize {
+/// The addresses of this thread's stack, innermost first, from the one at `from` on (from the
+/// first, where none is there). Returns how many there are.
+fn unwind(frames: &mut [usize; FRAMES_MAX], from: usize) -> usize {
     let mut count = 0;
     // SAFETY: other threads are in nobody's way: on Linux this goes to the unwinder without any
     // state of the crate's, and the closure keeps an address and nothing else.
     unsafe {
         backtrace::trace_unsynchronized(|frame| {
-            frames[count] = frame.ip().addr();
-            count += 1;
+            let address = frame.ip().addr();
+            if address == from {
+                // What is inside of it is the handler. The others are where calls return to, from
+                // which names are looked for one before; this one is no call.
+                frames[0] = address + 1;
+                count = 1;
+            } else {
+                frames[count] = address;
+                count += 1;
+            }
             count < FRAMES_MAX
         });
     }
     count
+}
+
+/// The instruction that a handler has interrupted.
+fn interrupted_at(context: *const libc::c_void) -> usize {
+    // SAFETY: the kernel passes it to handlers that asked for it, as ours does.
+    let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
+    #[cfg(target_arch = "x86_64")]
+    let at = registers.gregs[libc::REG_RIP as usize] as usize;
+    #[cfg(target_arch = "aarch64")]
+    let at = registers.pc as usize;
+    at
 }
 
 /// Async-signal-safe, as POSIX lists it.
@@ -273,8 +294,7 @@ fn install() {
     }
 }
 
-/// The handler. Its name is known to whoever cuts it out of backtraces.
-#[inline(never)]
+/// The handler.
 extern "C" fn on_tick(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: always there, and this thread's own.
     let errno = unsafe { libc::__errno_location() };
@@ -284,7 +304,7 @@ extern "C" fn on_tick(signal: libc::c_int, info: *mut libc::siginfo_t, context: 
         let lookout = WATCH.get();
         // SAFETY: a watch that is set is alive, and this thread's own.
         if let Some(lookout) = unsafe { lookout.as_ref() } {
-            lookout.look();
+            lookout.look(interrupted_at(context));
         }
     } else if let Some(Some(previous)) = PREVIOUS.get() {
         pass_on(previous, signal, info, context);
