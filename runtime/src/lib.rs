@@ -45,7 +45,9 @@ mod park;
 mod signals;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod stall;
 mod stopping;
+mod tell;
 mod topology;
 
 pub use coreside_macros::{entity, handlers};
@@ -63,6 +65,8 @@ pub use handle::{Handle, NodeStats, Request};
 pub use node::{Idle, Node, NodeBuilder, NodeError};
 #[cfg(feature = "cli")]
 pub use options::NodeOptions;
+pub use stall::{StallConfig, StallReport};
+pub use tell::{Stopped, Tell};
 
 /// The README's code, compiled and run.
 #[cfg(doctest)]

@@ -18,6 +18,7 @@
 mod doorbell;
 mod record;
 mod ring;
+mod room;
 mod sync;
 
 // Owned by one.
@@ -117,10 +118,13 @@ mod timer;
 mod turn;
 #[cfg(not(loom))]
 mod value;
+#[cfg(not(loom))]
+mod watch_point;
 
 pub use doorbell::Doorbell;
 pub use record::{INLINE_BYTES_MAX, Word};
 pub use ring::{Consumer, Producer, RingFull, ring};
+pub use room::{Refused, Room};
 
 #[cfg(not(loom))]
 pub use {
@@ -147,4 +151,5 @@ pub use {
     sweep::{Sweep, Visit},
     table::Table,
     value::{Args, ArgumentError, FromArguments, Span, ToValue, ValueWriter, parse_integer},
+    watch_point::{Serial, TurnSeen, WatchPoint, What},
 };

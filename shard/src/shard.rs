@@ -52,6 +52,9 @@ pub struct Shard {
     /// By message number: what a turn needs of the table, and the store, in one step.
     pub(crate) rows: Box<[Dispatch]>,
     pub(crate) current: Current,
+    /// The head of the record whose turn it is, for whoever watches; [`Head::NONE`] between turns.
+    pub(crate) running: Head,
+    pub(crate) polls: u64,
     turns_left: u32,
     turns_per_poll: u32,
     queue_words_max: usize,
@@ -116,6 +119,8 @@ impl Shard {
             rows: table.rows.iter().map(dispatch).collect(),
             stores,
             current: Current::NONE,
+            running: Head::NONE,
+            polls: 0,
             turns_left: 0,
             turns_per_poll: config.turns_per_poll.max(1),
             queue_words_max: RunQueue::rounded(config.queue_words_max),
@@ -147,6 +152,7 @@ impl Shard {
     /// aborts the process.
     pub fn poll(&mut self, now: Now, outside: &mut dyn Outside) -> Progress {
         self.tick(now);
+        self.polls += 1;
         self.turns_left = self.turns_per_poll;
         self.refill_alarms();
         let received = self.receive();
@@ -314,6 +320,7 @@ impl Shard {
 
     /// Everything in a poll that may run user code. Picks up where it was when a panic ended it.
     fn run_all(&mut self, outside: &mut dyn Outside) {
+        self.running = Head::NONE;
         self.run_system_lane(outside);
         self.expire_asks(outside);
         self.run_alarms(outside);
@@ -323,10 +330,12 @@ impl Shard {
         } else {
             self.run_turns::<false>(outside);
         }
+        self.running = self.sweeps.first().map_or(Head::NONE, Sweeping::head);
         self.run_sweeps();
         if !self.hands.is_empty() {
             self.hands_lag = self.move_hands(outside);
         }
+        self.running = Head::NONE;
     }
 
     /// Whether fetching ahead pays in this poll: there are records to look at, and the entities do
@@ -420,6 +429,7 @@ impl Shard {
         head: Head,
         outside: &mut dyn Outside,
     ) {
+        self.running = head;
         if head.is_for_entity() {
             debug_assert!(usize::from(head.message()) < self.rows.len());
             // SAFETY: records are written with numbers of the table, which the rows are a copy of.

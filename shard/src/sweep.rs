@@ -15,6 +15,7 @@ use crate::fault::{Current, NO_MESSAGE};
 use crate::index::SlotNumber;
 use crate::key::Key;
 use crate::pending::{Outside, Waiting, When};
+use crate::record::{Head, Kind};
 use crate::reply::{AskError, Token};
 use crate::request::answer_at_once_of;
 use crate::sabotage::{Bug, planted};
@@ -107,6 +108,13 @@ pub(crate) struct Sweeping {
     pub(crate) token: Token,
     pub(crate) next: SlotNumber,
     pub(crate) end: SlotNumber,
+}
+
+impl Sweeping {
+    /// The head of the record that began it.
+    pub(crate) fn head(&self) -> Head {
+        Head::new(Kind::Sweep, 2, self.row)
+    }
 }
 
 /// How many slots a sweep looks at per poll.

@@ -24,6 +24,7 @@ use crate::fault::{Current, NO_MESSAGE};
 use crate::future_slab::Placed;
 use crate::index::SlotNumber;
 use crate::owned_record::OwnedRecord;
+use crate::record::{Head, Kind};
 use crate::reply::Token;
 use crate::sabotage::{Bug, planted};
 use crate::schedule::{Alarm, Owner};
@@ -319,6 +320,8 @@ impl Shard {
         let deadline_ns = task.deadline_ns;
         (self.core.spare, self.core.trying) = (task.spare.take(), task.trying);
         self.core.polling = Some(id);
+        self.polls += 1;
+        self.running = Head::new(Kind::Tell, 2, message);
         // SAFETY: one step; the slot is taken while a task of it is under way.
         let state = unsafe { store.get() }.state(owner.slot);
         let entered = Entered::new(&mut self.core, (store, state), owner, (id, hold), deadline_ns);
