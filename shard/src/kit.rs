@@ -7,11 +7,11 @@
 //!
 //! | to | there is |
 //! |---|---|
-//! | send | [`ask`](Kit::ask), [`tell`](Kit::tell), [`begin`](Kit::begin), [`entity`](Kit::entity) |
+//! | send | [`ask`](Kit::ask), [`begin`](Kit::begin), [`tell`](Kit::tell) |
 //! | see what was sent | [`sent`](Kit::sent), [`expect_sent`](Kit::expect_sent) |
 //! | answer | [`answer`](Kit::answer), [`when`](Kit::when) |
 //! | let time pass | [`advance`](Kit::advance) |
-//! | see faults | [`expect_fault`](Kit::expect_fault), [`expect_dead_letter`](Kit::expect_dead_letter) |
+//! | see faults | [`expect_fault`](Kit::expect_fault), [`dead_letters`](Kit::dead_letters) |
 //! | play those it watches or started | [`other`](Kit::other) |
 //! | look at it | [`state`](Kit::state), [`is_live`](Kit::is_live), [`is_busy`](Kit::is_busy) |
 //!
@@ -82,7 +82,7 @@ const LETTERS_MAX: usize = 1 << 20;
 /// The methods panic, in the line of the test that called them, where the test expects what is not
 /// so. They say what they found instead.
 pub struct Kit<E: Entity> {
-    pub(crate) shard: Shard,
+    shard: Shard,
     key: E::Key,
     own: EntityId,
     now: Now,
@@ -94,7 +94,8 @@ pub struct Kit<E: Entity> {
 }
 
 impl<E: Entity> Kit<E> {
-    /// A kit for the entity `key`, which sends to no other type: else see [`builder`](Self::builder).
+    /// A kit for the entity `key`, which sends to no other type; else use
+    /// [`builder`](Self::builder).
     pub fn new(key: E::Key) -> Self {
         Self::builder().build(key)
     }
@@ -386,11 +387,17 @@ impl<E: Entity> Kit<E> {
     }
 
     fn others(&mut self) -> &mut Others {
-        self.shard.others.as_mut().expect("a kit's shard has others")
+        match &mut self.shard.others {
+            Some(others) => others,
+            None => unreachable!("the builder keeps others out"),
+        }
     }
 
     fn others_ref(&self) -> &Others {
-        self.shard.others.as_ref().expect("a kit's shard has others")
+        match &self.shard.others {
+            Some(others) => others,
+            None => unreachable!("the builder keeps others out"),
+        }
     }
 }
 
