@@ -48,6 +48,18 @@ mod topology;
 
 pub use coreside_macros::{entity, handlers};
 pub use coreside_net::{Limits, NetConfig, NetError};
+pub use coreside_shard::{
+    Activating, Address, Answer, Args, ArgumentError, AskError, Asking, AsyncCall, AsyncCx,
+    Backoff, Call, Children, Command, Cx, Cycle, DeadLetter, Each, End, Entity, EntityId, Fallible,
+    Fault, FromArguments, Full, Handler, HashKey, INLINE_BYTES_MAX, Key, KeyWords, Later, Life,
+    LookAhead, Message, Name, NotAsked, OnFault, Reason, Registration, RegistryError, ReplyTo,
+    Sleep, Span, Sweep, Terminated, Timer, ToValue, ValueWriter, Via, Visit, parse_integer,
+};
+pub use handle::{Handle, NodeStats, Request};
+pub use node::{Idle, Node, NodeBuilder, NodeError};
+#[cfg(feature = "cli")]
+pub use options::NodeOptions;
+
 /// # Examples
 /// ```
 /// use std::time::Duration;
@@ -108,17 +120,6 @@ pub use coreside_net::{Limits, NetConfig, NetError};
 /// ```
 #[doc(inline)]
 pub use coreside_shard::kit;
-pub use coreside_shard::{
-    Activating, Address, Answer, Args, ArgumentError, AskError, Asking, AsyncCall, AsyncCx,
-    Backoff, Call, Children, Command, Cx, Cycle, DeadLetter, Each, End, Entity, EntityId, Fallible,
-    Fault, FromArguments, Full, Handler, HashKey, INLINE_BYTES_MAX, Key, KeyWords, Later, Life,
-    LookAhead, Message, Name, NotAsked, OnFault, Reason, Registration, RegistryError, ReplyTo,
-    Sleep, Span, Sweep, Terminated, Timer, ToValue, ValueWriter, Via, Visit, parse_integer,
-};
-pub use handle::{Handle, NodeStats, Request};
-pub use node::{Idle, Node, NodeBuilder, NodeError};
-#[cfg(feature = "cli")]
-pub use options::NodeOptions;
 
 /// The README's code, compiled and run.
 #[cfg(doctest)]
