@@ -63,6 +63,8 @@ mod inspect;
 #[cfg(not(loom))]
 mod key;
 #[cfg(not(loom))]
+pub mod kit;
+#[cfg(not(loom))]
 mod life;
 #[cfg(not(loom))]
 mod look_ahead;

@@ -259,6 +259,17 @@ impl Pending {
         None
     }
 
+    /// The earliest deadline of an ask that waits. It looks at every place: for test kits.
+    pub(crate) fn next_deadline_ns(&self) -> Option<u64> {
+        let taken = self.places.iter().filter(|place| place.generation & 1 == 1);
+        taken.map(|place| place.deadline_ns).min()
+    }
+
+    /// Has the next poll look at the deadlines, however short ago the last look was.
+    pub(crate) fn look_again(&mut self) {
+        self.next_round_ns = 0;
+    }
+
     /// Takes out any ask, to end it because the shard stops.
     pub(crate) fn take_any(&mut self) -> Option<Taken> {
         let number = self.places.iter().position(|place| place.generation & 1 == 1)?;

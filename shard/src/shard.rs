@@ -24,6 +24,7 @@ use crate::core::{Core, Wake};
 use crate::entity::Entity;
 use crate::fault::Current;
 use crate::key::HashKey;
+use crate::kit::Others;
 use crate::look_ahead::{BLOCK, Cursors};
 use crate::passivate::Hand;
 use crate::peer::take_system;
@@ -71,12 +72,14 @@ pub struct Shard {
     pub(crate) sampler: Sampler,
     pub(crate) resident_bytes_max: usize,
     pub(crate) table: Arc<Table>,
+    /// In a test kit: takes what is sent to anybody but the entity under test.
+    pub(crate) others: Option<Box<Others>>,
 }
 
 /// Where the records of one message go.
 pub(crate) struct Dispatch {
-    run_tell: Run,
-    run_ask: Run,
+    pub(crate) run_tell: Run,
+    pub(crate) run_ask: Run,
     pub(crate) store: StoreId,
     pub(crate) key_words: u32,
 }
@@ -134,6 +137,7 @@ impl Shard {
             sampler: Sampler::new(config.stopwatch_ns),
             resident_bytes_max: config.resident_bytes_max,
             table,
+            others: None,
         })
     }
 

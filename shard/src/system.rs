@@ -68,6 +68,7 @@ impl Shard {
     pub(crate) fn run_system_lane(&mut self, outside: &mut dyn Outside) {
         while let Some(record) = self.core.take_system() {
             self.core.stats.system += 1;
+            let Some(record) = self.divert(record) else { continue };
             self.do_system(record, outside);
         }
     }
