@@ -15,6 +15,7 @@ use crate::owned_record::OwnedRecord;
 use crate::pending::Outside;
 use crate::record::{ASK_WORDS, Head, Kind, RECORD_WORDS_MAX, Word, copy_words};
 use crate::reply::{AskError, Token};
+use crate::schedule::Owner;
 use crate::shard::Shard;
 use crate::stash::Stashed;
 use crate::store::StoreId;
@@ -210,10 +211,15 @@ impl Shard {
     pub(crate) fn drain_one(&mut self, id: StoreId, slot: SlotNumber, outside: &mut dyn Outside) {
         // SAFETY: one step.
         let store = unsafe { id.get() };
-        if store.stage(slot) != Stage::Draining {
+        let (kind, generation) = (store.number(), store.generation(slot));
+        if store.stage(slot) == Stage::Draining {
+            self.serve_waiting(kind, (slot, generation));
+        }
+        // SAFETY: one step, after the user's code.
+        let store = unsafe { id.get() };
+        if store.generation(slot) != generation || store.stage(slot) != Stage::Draining {
             return;
         }
-        let (kind, generation) = (store.number(), store.generation(slot));
         store.set_stage(slot, Stage::Live);
         let next = self.core.attached.get_mut(kind, slot);
         match next.and_then(|attached| attached.stash.pop_front()) {
@@ -234,6 +240,22 @@ impl Shard {
         let waits = |attached: &Attached| !attached.stash.is_empty();
         if live && self.core.attached.get(kind, slot).is_some_and(waits) {
             store.set_stage(slot, Stage::Draining);
+        }
+    }
+
+    /// Lets interleaved turns that wait for the state have it, before what is in the stash.
+    fn serve_waiting(&mut self, kind: u16, (slot, generation): (SlotNumber, u32)) {
+        let id = self.stores[usize::from(kind)];
+        // SAFETY: one step, after the user's code.
+        while unsafe { id.get() }.is_alive(slot, generation)
+            && let Some(attached) = self.core.attached.get_mut(kind, slot)
+            && let Some((task, waker)) = attached.waiting.pop_front()
+        {
+            if let Some(waker) = waker {
+                self.current = Current::ANSWERING;
+                waker.wake();
+            }
+            self.poll_task(task);
         }
     }
 
@@ -265,14 +287,11 @@ impl Shard {
         let Some(attached) = self.core.attached.get_mut(kind, slot) else {
             return store.set_stage(slot, Stage::Live);
         };
-        for task in std::mem::take(&mut attached.waiting) {
-            self.core.tasks.wake(task);
-        }
         let ending = attached.ending.take();
         if let Some(end) = ending.filter(|_| attached.said_goodbye) {
             return self.end(id, slot, end);
         }
-        let waits = !attached.stash.is_empty();
+        let waits = attached.is_awaited();
         store.set_stage(slot, if waits { Stage::Draining } else { Stage::Live });
         if let Some(end) = ending {
             let entity = self.identity(id, slot);
@@ -380,9 +399,21 @@ impl Shard {
             |id: &TaskId| tasks.get(*id).is_some_and(|task| task.hold == Hold::Interleaved);
         self.core.begun.sort_by_key(interleaved);
         while !self.core.begun.is_empty() {
-            let task = self.core.begun.remove(0);
-            self.poll_task(task);
+            let id = self.core.begun.remove(0);
+            if self.core.tasks.get(id).is_some_and(|task| self.is_over(task.owner)) {
+                // One that was begun beside it failed, and took this one's life with it.
+                let task = self.core.tasks.remove(id);
+                self.drop_guarded(|| drop(task));
+            }
+            self.poll_task(id);
         }
+    }
+
+    /// Whether the life is over.
+    fn is_over(&self, owner: Owner) -> bool {
+        // SAFETY: one step.
+        unsafe { self.stores[usize::from(owner.kind)].get() }.generation(owner.slot)
+            != owner.generation
     }
 
     /// Drops async turns that a failed turn began.

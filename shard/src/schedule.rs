@@ -5,9 +5,11 @@
 #![expect(unsafe_code, reason = "messages are kept as words until they are due")]
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use crate::core::Core;
 use crate::entity::{Handler, Message};
+use crate::fault::Current;
 use crate::index::SlotNumber;
 use crate::owned_record::OwnedRecord;
 use crate::pending::Outside;
@@ -57,6 +59,8 @@ pub(crate) enum Alarm {
     Quiet { store: u16, slot: SlotNumber, generation: u32 },
     /// An async turn slept.
     Wake(TaskId),
+    /// A part of an async turn slept, which has a waker of its own.
+    Waker(Waker),
     /// The asker of an async turn waits no longer.
     Cancel(TaskId),
 }
@@ -269,6 +273,11 @@ impl Shard {
             }
             Alarm::Wake(task) | Alarm::Cancel(task) if !self.core.tasks.is_here(task) => {}
             Alarm::Wake(task) => self.poll_task(task),
+            Alarm::Waker(waker) => {
+                self.current = Current::ANSWERING;
+                waker.wake();
+                self.current = Current::NONE;
+            }
             Alarm::Cancel(task) => self.cancel_late(task),
         }
     }
