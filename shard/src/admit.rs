@@ -200,11 +200,24 @@ impl Shard {
     }
 
     /// Whether a read may have its turn beside those that are under way.
-    pub(crate) fn may_read(&self, id: StoreId, slot: SlotNumber) -> bool {
+    pub(crate) fn may_read(&mut self, id: StoreId, slot: SlotNumber) -> bool {
         // SAFETY: one step.
         let store = unsafe { id.get() };
         let waits = self.core.attached.get(store.number(), slot);
-        store.stage(slot) == Stage::Reading && waits.is_none_or(|waits| waits.stash.is_empty())
+        let first = std::mem::take(&mut self.core.read_is_first);
+        let behind = waits.is_some_and(|waits| !waits.stash.is_empty());
+        store.stage(slot) == Stage::Reading && (first || !behind)
+    }
+
+    /// Whether reads have their turns just now, and what waits first is one more.
+    fn is_read_next(&self, id: StoreId, slot: SlotNumber) -> bool {
+        // SAFETY: one step.
+        let store = unsafe { id.get() };
+        let attached = self.core.attached.get(store.number(), slot);
+        let first = attached.and_then(|attached| attached.stash.front());
+        store.stage(slot) == Stage::Reading
+            && matches!(first, Some(Stashed::Record { record, .. })
+                if self.table.rows[usize::from(record.head().message())].reads)
     }
 
     /// Runs the oldest turn that waits for an entity.
@@ -217,16 +230,21 @@ impl Shard {
         }
         // SAFETY: one step, after the user's code.
         let store = unsafe { id.get() };
-        if store.generation(slot) != generation || store.stage(slot) != Stage::Draining {
+        if store.generation(slot) != generation {
             return;
         }
-        store.set_stage(slot, Stage::Live);
+        match store.stage(slot) {
+            Stage::Draining => store.set_stage(slot, Stage::Live),
+            _ if self.is_read_next(id, slot) => self.core.read_is_first = true,
+            _ => return,
+        }
         let next = self.core.attached.get_mut(kind, slot);
         match next.and_then(|attached| attached.stash.pop_front()) {
             Some(Stashed::Record { record, tries }) => {
                 self.core.trying = tries;
                 self.run_owned(record, outside);
                 self.core.trying = 0;
+                self.core.read_is_first = false;
             }
             Some(Stashed::Resume { generation: life, turn }) if life == generation => {
                 turn(self, outside);
@@ -274,7 +292,8 @@ impl Shard {
         self.drain_one(id, slot, outside);
         // SAFETY: one step, after the user's code.
         let store = unsafe { id.get() };
-        if store.is_alive(slot, generation) && store.stage(slot) == Stage::Draining {
+        let more = store.stage(slot) == Stage::Draining || self.is_read_next(id, slot);
+        if more && store.is_alive(slot, generation) {
             self.core.drain_record(kind, slot, generation);
         }
     }
