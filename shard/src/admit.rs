@@ -249,7 +249,10 @@ impl Shard {
             Some(Stashed::Resume { generation: life, turn }) if life == generation => {
                 turn(self, outside);
             }
-            Some(Stashed::Resume { .. }) => self.core.stats.answers_unclaimed += 1,
+            Some(Stashed::Resume { turn, .. }) => {
+                self.core.stats.answers_unclaimed += 1;
+                self.drop_guarded(|| drop(turn));
+            }
             None => return,
         }
         // SAFETY: one step, after the user's code.
@@ -306,7 +309,9 @@ impl Shard {
         let Some(attached) = self.core.attached.get_mut(kind, slot) else {
             return store.set_stage(slot, Stage::Live);
         };
-        let ending = attached.ending.take();
+        let (ending, now_ns) = (attached.ending.take(), self.core.now.monotonic_ns);
+        // A message counts until its turn is over.
+        attached.quiet.iter_mut().for_each(|quiet| quiet.last_ns = now_ns);
         if let Some(end) = ending.filter(|_| attached.said_goodbye) {
             return self.end(id, slot, end);
         }

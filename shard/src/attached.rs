@@ -10,7 +10,7 @@ use std::task::Waker;
 use crate::identity::{EntityId, Recipient};
 use crate::index::SlotNumber;
 use crate::life::Faults;
-use crate::schedule::{NamedTimer, Quiet};
+use crate::schedule::{OwnTimers, Quiet};
 use crate::stash::Stash;
 use crate::supervise::End;
 use crate::task::TaskId;
@@ -30,7 +30,7 @@ pub(crate) struct Attached {
     pub(crate) watching: Vec<EntityId>,
     /// Whom it supervises, in the order in which it started them.
     pub(crate) children: Vec<EntityId>,
-    pub(crate) timers: Vec<NamedTimer>,
+    pub(crate) timers: OwnTimers,
     pub(crate) quiet: Option<Quiet>,
     /// Its async turns under way: the one that holds the state, or any number that do not.
     pub(crate) tasks: Vec<TaskId>,
