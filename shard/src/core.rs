@@ -70,6 +70,8 @@ pub(crate) struct Core {
     pub(crate) trying: u32,
     /// The turn under way only reads.
     pub(crate) reading: bool,
+    /// The read that is to have its turn was the first to wait.
+    pub(crate) read_is_first: bool,
     /// The deadline that a continuation inherits.
     pub(crate) resumed_deadline_ns: u64,
     /// Who is having its last turn.
@@ -140,6 +142,7 @@ impl Core {
             spare: None,
             trying: 0,
             reading: false,
+            read_is_first: false,
             resumed_deadline_ns: u64::MAX,
             saying_goodbye: None,
             faults: VecDeque::new(),

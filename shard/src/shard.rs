@@ -13,6 +13,7 @@
 //! Between polls no turn is under way: `current` is [`Current::NONE`].
 #![expect(unsafe_code, reason = "records are read in place and typed again through the table")]
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -65,7 +66,7 @@ pub struct Shard {
     /// Timers that may still fire in this poll.
     pub(crate) alarms_left: u32,
     /// Async turns whose wakers were used.
-    pub(crate) woken: Vec<TaskId>,
+    pub(crate) woken: VecDeque<TaskId>,
     /// One for each type whose entities are put away.
     pub(crate) hands: Vec<Hand>,
     hands_lag: bool,
@@ -131,7 +132,7 @@ impl Shard {
             inbound: mesh.inbound,
             sweeps: Vec::new(),
             alarms_left: 0,
-            woken: Vec::new(),
+            woken: VecDeque::new(),
             hands: hands.map(|(kind, _)| Hand::new(kind)).collect(),
             hands_lag: false,
             sampler: Sampler::new(config.stopwatch_ns),

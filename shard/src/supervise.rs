@@ -221,10 +221,12 @@ impl Shard {
         let children = std::mem::take(&mut attached.children);
         let watching = std::mem::take(&mut attached.watching);
         let timers = std::mem::take(&mut attached.timers);
-        attached.quiet = None;
+        let quiet = attached.quiet.take();
         attached.ending = None;
-        for timer in timers.into_iter().filter(|_| !planted(Bug::StaleTimer)) {
-            self.core.forget_timer(timer.id);
+        attached.said_goodbye = false;
+        attached.waiting.clear();
+        if !planted(Bug::StaleTimer) {
+            self.forget_timers(timers, quiet);
         }
         for child in children.into_iter().filter(|_| !planted(Bug::OrphanGoesOn)) {
             self.core.send_system(System::Stop { entity: child, end: End::Stopped });
@@ -275,7 +277,10 @@ impl Shard {
     fn bury_stashed(&mut self, waiting: Stashed, reason: Reason) {
         match waiting {
             Stashed::Record { record, .. } => self.bury(record, reason, AskError::Failed),
-            Stashed::Resume { .. } => self.core.stats.answers_unclaimed += 1,
+            Stashed::Resume { turn, .. } => {
+                self.core.stats.answers_unclaimed += 1;
+                self.drop_guarded(|| drop(turn));
+            }
         }
     }
 

@@ -55,6 +55,8 @@ pub(crate) struct Row {
     pub(crate) store: u16,
     pub(crate) key_words: u16,
     pub(crate) method: &'static str,
+    /// Whether its turns only read.
+    pub(crate) reads: bool,
     pub(crate) reply_type: TypeId,
     pub(crate) drop_message: DropValue,
     pub(crate) drop_reply: DropValue,

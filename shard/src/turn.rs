@@ -198,8 +198,11 @@ unsafe fn activate<E: Entity>(shard: &mut Shard, id: StoreId, slot: SlotNumber) 
     let state = store.state(slot).cast::<E>();
     let owner = crate::schedule::Owner { kind: store.number(), slot, generation };
     if let Some(future) = E::activate_async(key, crate::async_cx::AsyncCx::new(key, owner)) {
-        shard.core.begin_activation(future, owner);
-        return After::RUN;
+        if shard.core.begin_activation(future, owner) {
+            return After::RUN;
+        }
+        shard.core.failure = Some("too many async turns are under way".to_owned());
+        return After::FAIL;
     }
     let mut cx = plain_cx::<E>(shard, key, slot, generation);
     let entity = E::activate(key, &mut cx);

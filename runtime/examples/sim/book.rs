@@ -109,11 +109,11 @@ impl Book {
     }
 
     /// Why `outcome` cannot be that of this ask; `None` when it can.
-    fn objection(&self, ask: &Ask, number: usize, outcome: Outcome) -> Option<String> {
+    fn objection(&self, ask: &Ask, number: usize, outcome: &Outcome) -> Option<String> {
         let message = &self.messages[ask.message];
         let waited_ns = self.now_ns.saturating_sub(ask.asked_ns);
         match outcome {
-            Ok(reply) if reply == reply_to(ask.message) => None,
+            Ok(reply) if *reply == reply_to(ask.message) => None,
             Ok(reply) => Some(format!("ask {number} got the wrong reply {reply}")),
             Err(AskError::Failed) if message.panicked => None,
             Err(AskError::Failed) if message.fate == Fate::Dropped && self.cursed > 0 => None,
@@ -304,14 +304,14 @@ impl Asked {
 fn end(number: usize, outcome: Outcome) {
     book(|book| {
         let ask = &book.asks[number];
-        if let Some(before) = ask.outcome {
+        if let Some(before) = &ask.outcome {
             let what = format!("ask {number} ended with {before:?}, then with {outcome:?}");
             return book.note(ASKS, what);
         }
-        if let Some(what) = book.objection(ask, number, outcome) {
+        if let Some(what) = book.objection(ask, number, &outcome) {
             book.note(ASKS, what);
         }
-        book.asks[number].outcome = Some(outcome);
+        book.asks[number].outcome = Some(outcome.clone());
         book.asks_open -= 1;
     });
     count(
