@@ -13,6 +13,7 @@ use coreside_shard::{
     Table, Via,
 };
 
+use crate::group::Pools;
 use crate::ingress::{Ingress, Refused};
 
 /// Calls entities of a node from any thread and any async executor. Cheap to clone.
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) table: Arc<Table>,
     pub(crate) ask_timeout: Duration,
     pub(crate) board: Vec<Counts>,
+    pub(crate) pools: Pools,
 }
 
 /// What one shard shows of itself; written by it now and then, read by anybody.

@@ -50,6 +50,8 @@ mod entity;
 #[cfg(not(loom))]
 mod fault;
 #[cfg(not(loom))]
+mod group;
+#[cfg(not(loom))]
 #[allow(dead_code, reason = "the shard's loop records nothing yet")]
 mod heat;
 #[cfg(not(loom))]
@@ -125,6 +127,9 @@ pub use {
     cx::Cx,
     dead_letter::{DeadLetter, Reason},
     entity::{Address, Answer, Entity, Fallible, Handler, Later, Message, Via},
+    group::{
+        Broadcast, Group, Hub, PoolKeys, Publish, Published, Single, Subscribe, Topic, Unsubscribe,
+    },
     heat::Hot,
     identity::EntityId,
     key::{HashKey, Key, KeyWords, Name},
