@@ -5,6 +5,7 @@
 //! they are: it counts one up when it sends a subscriber on, and the relay reports each that is
 //! gone, or was none. So the count is never too low, and a shard whose count is 0 is forgotten.
 
+use std::fmt;
 use std::marker::PhantomData;
 
 use super::relay::{Add, Deliver, Relay, Remove};
@@ -30,10 +31,6 @@ struct Line {
     relay: Name,
     subscribers: u32,
 }
-
-/// Subscribers that a topic may have on one shard: a message to them all is one turn of the relay,
-/// of some ten nanoseconds for each.
-pub(crate) const SUBSCRIBERS_MAX: u32 = 4096;
 
 /// The life of hubs and relays. What a fault (of the message's own code) leaves is whole, and
 /// nobody else knows who has subscribed; so they stay.
@@ -76,6 +73,18 @@ impl<M> Unsubscribe<M> {
     }
 }
 
+impl<M> fmt::Debug for Subscribe<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscribe").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl<M> fmt::Debug for Unsubscribe<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unsubscribe").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
 impl<M: Published> Message for Subscribe<M> {
     type Reply = bool;
 }
@@ -112,6 +121,10 @@ impl<M: Published> Entity for Hub<M> {
 }
 
 impl<M: Published> Hub<M> {
+    /// Subscribers that a topic may have on one shard: a message to them all is one turn of some
+    /// ten nanoseconds for each.
+    pub const SUBSCRIBERS_MAX: u32 = 4096;
+
     /// A hub without subscribers has nothing to remember.
     fn stop_if_empty(&self, cx: &mut Cx<'_, Self>) {
         if self.lines.is_empty() {
@@ -161,7 +174,7 @@ impl<M: Published> Handler<Subscribe<M>> for Hub<M> {
         let subscriber: Subscriber<M> = (subscribe.resolve)(&cx.core.directory, subscribe.key);
         let shard = cx.core.home(subscriber.entity());
         let line = self.line(shard, cx);
-        if line.subscribers >= SUBSCRIBERS_MAX {
+        if line.subscribers >= Self::SUBSCRIBERS_MAX {
             cx.core.stats.subscriptions_refused += 1;
             return false;
         }

@@ -15,8 +15,7 @@ use crate::registry::Registration;
 use crate::supervise::Terminated;
 use crate::system::System;
 
-/// The subscribers of a topic on one shard, at most
-/// [`SUBSCRIBERS_MAX`](super::hub::SUBSCRIBERS_MAX).
+/// The subscribers of a topic on one shard, at most [`Hub::SUBSCRIBERS_MAX`].
 pub(crate) struct Relay<M> {
     subscribers: Vec<Subscriber<M>>,
     /// Known once there was a subscriber.

@@ -52,9 +52,6 @@ pub struct Topic<M, V> {
 }
 
 impl<M: Published, V: Via> Topic<M, V> {
-    /// Subscribers that a topic may have on each shard.
-    pub const SUBSCRIBERS_MAX: u32 = super::hub::SUBSCRIBERS_MAX;
-
     /// The topic of this name, reached by `via`.
     pub fn new(name: Name, via: V) -> Self {
         Self { name, via, message: PhantomData }
@@ -66,7 +63,7 @@ impl<M: Published, V: Via> Topic<M, V> {
     }
 
     /// Has the entity `key` of type `E` get what is published from now on, if it is in memory. Who
-    /// asks is told whether there was [room](Self::SUBSCRIBERS_MAX).
+    /// asks is told whether there was [room](Hub::SUBSCRIBERS_MAX).
     pub fn subscribe_entity<E: Handler<M>>(self, key: E::Key) -> V::Call<Hub<M>, Subscribe<M>> {
         let subscribe = Subscribe::new(key.to_words(), Subscriber::new::<E>);
         self.via.call::<Hub<M>, _>(self.name, subscribe)
@@ -81,7 +78,7 @@ impl<M: Published, V: Via> Topic<M, V> {
 
 impl<'c, 'a, M: Published, E: Handler<M>> Topic<M, &'c mut Cx<'a, E>> {
     /// Has this entity get what is published from now on. Who asks is told whether there was
-    /// [room](Self::SUBSCRIBERS_MAX).
+    /// [room](Hub::SUBSCRIBERS_MAX).
     ///
     /// # Panics
     /// When the messages are not registered with this entity's type; the turn fails.
