@@ -464,7 +464,7 @@ unsafe fn words_at<'a>(at: *const Word, head: Head) -> &'a [Word] {
 ///
 /// # Safety
 /// A tell or ask of the table stands there, with this head.
-unsafe fn key_at(at: *const Word, table: &Table, head: Head) -> KeyWords {
+pub(crate) unsafe fn key_at(at: *const Word, table: &Table, head: Head) -> KeyWords {
     let wide = table.rows[usize::from(head.message())].key_words == 2;
     // SAFETY: the key follows the head.
     let first = unsafe { at.add(1).cast::<u64>().read() };

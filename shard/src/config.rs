@@ -41,6 +41,9 @@ pub struct ShardConfig {
     pub resident_bytes_max: usize,
     /// Decides what is left to chance: the jitter of restarts (default: 0).
     pub seed: u64,
+    /// A clock in nanoseconds, read twice per some hundred turns, to find those that take long
+    /// (default: none; time is not measured then).
+    pub stopwatch_ns: fn() -> u64,
     /// Takes the backtrace of the last panic on this thread, where one was kept (default: none is).
     pub backtrace: fn() -> Option<String>,
 }
@@ -63,6 +66,7 @@ impl ShardConfig {
             dead_letters_max: 1024,
             resident_bytes_max: usize::MAX,
             seed: 0,
+            stopwatch_ns: || 0,
             backtrace: || None,
         }
     }

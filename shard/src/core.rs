@@ -3,6 +3,7 @@
 
 use std::any::TypeId;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::config::{MeshEnd, Now, Placement, ShardConfig, Stats};
 use crate::dead_letter::DeadLetters;
 use crate::doorbell::Doorbell;
 use crate::entity::{Handler, Message};
+use crate::future_slab::FutureSlab;
 use crate::group::Pools;
 use crate::identity::{EntityId, Recipient};
 use crate::index::SlotNumber;
@@ -51,6 +53,7 @@ pub(crate) struct Core {
     pub(crate) timers: u32,
     pub(crate) timers_max: u32,
     pub(crate) tasks: Tasks,
+    pub(crate) futures: Rc<FutureSlab>,
     /// Async turns that the turn under way began.
     pub(crate) begun: Vec<TaskId>,
     /// The async turn that is being polled.
@@ -130,6 +133,7 @@ impl Core {
             timers: 0,
             timers_max: config.timers_max,
             tasks: Tasks::new(config.tasks_max, Wakes::new(mesh.shard, own_bell, wake.clone())),
+            futures: Rc::default(),
             begun: Vec::new(),
             polling: None,
             asking_task: 0,

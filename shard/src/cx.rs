@@ -2,6 +2,7 @@
 
 use std::any::TypeId;
 use std::fmt::Display;
+use std::future::Future;
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::reply::{ReplyTo, Token};
 use crate::schedule::{Owner, Timer};
 use crate::supervise::{End, Fault, Terminated};
 use crate::system::System;
-use crate::task::{Hold, Task, TaskFuture};
+use crate::task::{Hold, Task};
 
 /// What a handler knows and may do during its turn.
 pub struct Cx<'a, E: Entity> {
@@ -313,7 +314,7 @@ impl<E: Entity> Cx<'_, E> {
     /// As [`later`](Self::later), and within a turn that only reads.
     ///
     /// # Cost
-    /// One allocation for the future.
+    /// No allocation for futures up to 4 KiB, once as many were under way before.
     pub fn run<R, F>(&mut self, turn: F) -> Later<R>
     where
         R: Send + 'static,
@@ -326,7 +327,7 @@ impl<E: Entity> Cx<'_, E> {
             let reply = turn(state.exclusive(), &mut cx).await;
             answer(to, reply);
         };
-        self.begin(Box::pin(future), Hold::Exclusive);
+        self.begin(future, Hold::Exclusive);
         later
     }
 
@@ -349,7 +350,7 @@ impl<E: Entity> Cx<'_, E> {
                 Err(error) => entered(|turn| turn.fail(error.to_string())),
             }
         };
-        self.begin(Box::pin(future), Hold::Exclusive);
+        self.begin(future, Hold::Exclusive);
         later
     }
 
@@ -370,7 +371,7 @@ impl<E: Entity> Cx<'_, E> {
             let reply = turn(state.shared(), &mut cx).await;
             answer(to, reply);
         };
-        self.begin(Box::pin(future), Hold::Read);
+        self.begin(future, Hold::Read);
         later
     }
 
@@ -391,16 +392,17 @@ impl<E: Entity> Cx<'_, E> {
             let reply = turn(cx).await;
             answer(to, reply);
         };
-        self.begin(Box::pin(future), Hold::Interleaved);
+        self.begin(future, Hold::Interleaved);
         later
     }
 
-    fn begin(&mut self, future: TaskFuture, hold: Hold) {
+    fn begin(&mut self, future: impl Future<Output = ()> + 'static, hold: Hold) {
         let reading = self.core.reading;
         assert!(hold != Hold::Exclusive || !reading, "a turn that only reads cannot `run`");
         assert!(hold != Hold::Read || reading, "`run_read` is for turns that only read");
         self.after |= After::RUN;
         let asked = (self.token, Some(self.message));
+        let future = self.core.futures.place(future);
         let task = Task::new(future, hold, self.owner(), asked, self.deadline_ns);
         self.core.begin(task);
     }

@@ -50,9 +50,10 @@ mod entity;
 #[cfg(not(loom))]
 mod fault;
 #[cfg(not(loom))]
+mod future_slab;
+#[cfg(not(loom))]
 mod group;
 #[cfg(not(loom))]
-#[allow(dead_code, reason = "the shard's loop records nothing yet")]
 mod heat;
 #[cfg(not(loom))]
 mod identity;
@@ -86,6 +87,8 @@ mod registry;
 mod reply;
 #[cfg(not(loom))]
 mod request;
+#[cfg(not(loom))]
+mod sampler;
 #[cfg(not(loom))]
 mod schedule;
 #[cfg(not(loom))]
@@ -132,6 +135,7 @@ pub use {
     },
     heat::Hot,
     identity::EntityId,
+    inspect::Heat,
     key::{HashKey, Key, KeyWords, Name},
     life::{Backoff, Children, Life, OnFault},
     pending::{Outside, Ticket},

@@ -17,6 +17,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use crate::admit::key_at;
 use crate::commands::Commands;
 use crate::config::{LookAhead, MeshEnd, Now, Placement, Progress, ShardConfig, Stats};
 use crate::core::{Core, Wake};
@@ -31,6 +32,7 @@ use crate::queue::RunQueue;
 use crate::record::{Head, Kind, Payload, RECORD_WORDS_MAX, Word, copy_words};
 use crate::reply::{AskError, Token};
 use crate::ring::Consumer;
+use crate::sampler::Sampler;
 use crate::store::{Store, StoreId};
 use crate::sweep::Sweeping;
 use crate::table::{Row, Run, Table, TypeRow, take_error};
@@ -63,6 +65,7 @@ pub struct Shard {
     /// One for each type whose entities are put away.
     pub(crate) hands: Vec<Hand>,
     hands_lag: bool,
+    pub(crate) sampler: Sampler,
     pub(crate) resident_bytes_max: usize,
     pub(crate) table: Arc<Table>,
 }
@@ -123,6 +126,7 @@ impl Shard {
             woken: Vec::new(),
             hands: hands.map(|(kind, _)| Hand::new(kind)).collect(),
             hands_lag: false,
+            sampler: Sampler::new(config.stopwatch_ns),
             resident_bytes_max: config.resident_bytes_max,
             table,
         })
@@ -350,14 +354,20 @@ impl Shard {
             if AHEAD {
                 self.look_ahead(&mut cursors);
             }
+            if self.sampler.is_due() {
+                self.run_sampled(outside);
+            }
             let block = if AHEAD { BLOCK.min(self.turns_left) } else { self.turns_left };
-            for _ in 0..block {
+            let block = self.sampler.take(block);
+            let mut ran = 0;
+            while ran < block {
                 if self.core.has_system() {
                     self.run_system_lane(outside);
                 }
                 if self.core.queue.is_empty() {
                     break;
                 }
+                ran += 1;
                 let position = self.core.queue.head();
                 // SAFETY: a record starts at the head of a queue that is not empty.
                 let at = unsafe { self.core.queue.record(position) };
@@ -368,7 +378,35 @@ impl Shard {
                 // SAFETY: the record was just taken off the queue.
                 unsafe { self.run_record(at, head, outside) };
             }
+            self.sampler.give_back(block - ran);
         }
+    }
+
+    /// Runs the oldest record, and takes the time that it took.
+    #[cold]
+    fn run_sampled(&mut self, outside: &mut dyn Outside) {
+        let position = self.core.queue.head();
+        // SAFETY: a record starts at the head of a queue that is not empty.
+        let (at, head) =
+            unsafe { (self.core.queue.record(position), self.core.queue.record_head(position)) };
+        self.core.queue.advance(head.words());
+        self.turns_left -= 1;
+        let random = self.core.random();
+        let weight = self.sampler.restart(random);
+        if !head.is_for_entity() {
+            // SAFETY: the record was just taken off the queue.
+            return unsafe { self.run_record(at, head, outside) };
+        }
+        let kind = self.table.rows[usize::from(head.message())].store;
+        // SAFETY: a record for an entity of this table stands there.
+        let key = unsafe { key_at(at, &self.table, head) };
+        let stopwatch_ns = self.sampler.stopwatch_ns;
+        let began_ns = stopwatch_ns();
+        // SAFETY: as above.
+        unsafe { self.run_record(at, head, outside) };
+        let took_ns = stopwatch_ns().saturating_sub(began_ns);
+        let now_ns = self.core.now.monotonic_ns;
+        self.sampler.record(kind, key, (weight, took_ns), now_ns);
     }
 
     /// Runs the record at `at`.

@@ -10,8 +10,6 @@
 //! anywhere: they put a number into a list and ring the shard's bell.
 #![expect(unsafe_code, reason = "states are lent to futures while nobody else may use them")]
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
@@ -23,6 +21,7 @@ use crate::doorbell::Doorbell;
 use crate::entered::{Effects, Entered, Lent};
 use crate::entity::Entity;
 use crate::fault::{Current, NO_MESSAGE};
+use crate::future_slab::Placed;
 use crate::index::SlotNumber;
 use crate::owned_record::OwnedRecord;
 use crate::reply::Token;
@@ -32,9 +31,6 @@ use crate::store::StoreId;
 use crate::supervise::{End, Failure};
 use crate::system::System;
 use crate::timer::TimerId;
-
-/// A future of an entity, its type forgotten.
-pub(crate) type TaskFuture = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Names one async turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,7 +62,7 @@ pub(crate) enum Hold {
 /// One async turn.
 pub(crate) struct Task {
     /// `None` while it is polled.
-    future: Option<TaskFuture>,
+    future: Option<Placed>,
     pub(crate) hold: Hold,
     pub(crate) owner: Owner,
     /// Who waits for its answer.
@@ -84,7 +80,7 @@ pub(crate) struct Task {
 
 impl Task {
     pub(crate) fn new(
-        future: TaskFuture,
+        future: Placed,
         hold: Hold,
         owner: Owner,
         (token, message): (Option<Token>, Option<u16>),
@@ -274,7 +270,7 @@ impl std::task::Wake for TaskWake {
 impl Core {
     /// Keeps the making of a state; it is first polled at once.
     pub(crate) fn begin_activation<E: Entity>(&mut self, future: Activating<E>, owner: Owner) {
-        let future = Box::pin(async move {
+        let future = self.futures.place(async move {
             let state = future.await;
             Lent::<E>::take().fill(state);
         });
@@ -325,7 +321,7 @@ impl Shard {
         // SAFETY: one step; the slot is taken while a task of it is under way.
         let state = unsafe { store.get() }.state(owner.slot);
         let entered = Entered::new(&mut self.core, (store, state), owner, (id, hold), deadline_ns);
-        let poll = entered.during(|| future.as_mut().poll(&mut Context::from_waker(&waker)));
+        let poll = entered.during(|| future.poll(&mut Context::from_waker(&waker)));
         let effects = entered.into_effects();
         self.core.polling = None;
         let pending = poll.is_pending();
