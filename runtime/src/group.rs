@@ -34,6 +34,29 @@ impl NodeBuilder {
     /// faults, never put away, and activated again when it stops by itself, until the node stops.
     /// Its key is [`Single`]; [`Handle::singleton`] and [`Cx::singleton`](crate::Cx::singleton)
     /// need none.
+    ///
+    /// # Examples
+    /// ```
+    /// use coreside::{Node, Single, entity, handlers};
+    ///
+    /// #[entity(key = Single)]
+    /// struct Sequence {
+    ///     last: u64,
+    /// }
+    ///
+    /// #[handlers]
+    /// impl Sequence {
+    ///     fn next(&mut self) -> u64 {
+    ///         self.last += 1;
+    ///         self.last
+    ///     }
+    /// }
+    ///
+    /// let node = Node::builder().singleton::<Sequence>().shards(2).start()?;
+    /// assert_eq!(node.singleton::<Sequence>().next().wait(), Ok(1));
+    /// assert_eq!(node.singleton::<Sequence>().next().wait(), Ok(2));
+    /// # Ok::<(), coreside::NodeError>(())
+    /// ```
     pub fn singleton<E: Entity<Key = Single>>(mut self) -> Self {
         self.registry.singleton::<E>();
         self
@@ -45,6 +68,43 @@ impl NodeBuilder {
     ///
     /// One that ends again and again is begun again after the waits that its
     /// [`Backoff`](crate::Backoff) declares. What is sent to it meanwhile waits.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use coreside::{Cx, Node, entity, handlers};
+    ///
+    /// /// Looks after one of four queues, from the start of the node on.
+    /// #[entity(activate = Self::begin)]
+    /// struct Collector {
+    ///     rounds: u64,
+    /// }
+    ///
+    /// #[handlers]
+    /// impl Collector {
+    ///     fn begin(_queue: u64, cx: &mut Cx<Self>) -> Self {
+    ///         let round = CollectorRound {};
+    ///         if cx.every(Duration::from_millis(1), round).is_err() {
+    ///             cx.fail("too many timers are set");
+    ///         }
+    ///         Self { rounds: 0 }
+    ///     }
+    ///
+    ///     #[local]
+    ///     fn round(&mut self) {
+    ///         self.rounds += 1;
+    ///     }
+    ///
+    ///     fn rounds(&self) -> u64 {
+    ///         self.rounds
+    ///     }
+    /// }
+    ///
+    /// let node = Node::builder().workers::<Collector>(4).shards(2).start()?;
+    /// while node.entity::<Collector>(3).rounds().wait() == Ok(0) {}
+    /// # Ok::<(), coreside::NodeError>(())
+    /// ```
     pub fn workers<E: Entity<Key = u64>>(mut self, count: u32) -> Self {
         self.registry.workers::<E>(count);
         self
@@ -54,6 +114,41 @@ impl NodeBuilder {
     /// instances, so that whoever calls one ([`Cx::pool`](crate::Cx::pool), [`Handle::pool`]) finds
     /// it on its own shard. Several let others go on while one waits in an async turn.
     ///
+    /// # Examples
+    /// ```
+    /// use coreside::{Cx, Later, Node, entity, handlers};
+    ///
+    /// #[entity]
+    /// struct Parser {}
+    ///
+    /// #[handlers]
+    /// impl Parser {
+    ///     fn words(&self, text: String) -> u64 {
+    ///         text.split(' ').count() as u64
+    ///     }
+    /// }
+    ///
+    /// #[entity]
+    /// struct Document {
+    ///     words: u64,
+    /// }
+    ///
+    /// #[handlers]
+    /// impl Document {
+    ///     fn append(&mut self, text: String, cx: &mut Cx<Self>) -> Later<u64> {
+    ///         cx.run(async move |this, cx| {
+    ///             this.words += cx.pool::<Parser>().words(text).await.unwrap_or(0);
+    ///             this.words
+    ///         })
+    ///     }
+    /// }
+    ///
+    /// let node = Node::builder().entity::<Document>().pool::<Parser>(2).shards(2).start()?;
+    /// assert_eq!(node.entity::<Document>(1).append("one two".to_owned()).wait(), Ok(2));
+    /// assert_eq!(node.pool::<Parser>().words("three".to_owned()).wait(), Ok(1));
+    /// # Ok::<(), coreside::NodeError>(())
+    /// ```
+    ///
     /// # Panics
     /// When `per_shard` is 0.
     pub fn pool<E: Entity<Key = u64>>(mut self, per_shard: u32) -> Self {
@@ -62,6 +157,50 @@ impl NodeBuilder {
     }
 
     /// Registers [topics](Topic) of messages `M`, any number of names.
+    ///
+    /// # Examples
+    /// ```
+    /// use coreside::{Cx, Message, Node, entity, handlers};
+    ///
+    /// #[derive(Clone)]
+    /// struct Price {
+    ///     cents: u64,
+    /// }
+    ///
+    /// impl Message for Price {
+    ///     type Reply = ();
+    /// }
+    ///
+    /// #[entity]
+    /// struct Desk {
+    ///     last: u64,
+    /// }
+    ///
+    /// #[handlers]
+    /// impl Desk {
+    ///     fn open(&mut self, cx: &mut Cx<Self>) -> bool {
+    ///         cx.topic::<Price>("prices").subscribe().try_tell().is_ok()
+    ///     }
+    ///
+    ///     #[on]
+    ///     fn price(&mut self, price: Price) {
+    ///         self.last = price.cents;
+    ///     }
+    ///
+    ///     fn last(&self) -> u64 {
+    ///         self.last
+    ///     }
+    /// }
+    ///
+    /// let node = Node::builder().entity::<Desk>().topic::<Price>().shards(2).start()?;
+    /// assert_eq!(node.entity::<Desk>(1).open().wait(), Ok(true));
+    ///
+    /// // The subscription is on its way; until it arrives, there is nobody to hear.
+    /// let publish = || node.topic::<Price>("prices").publish(Price { cents: 990 });
+    /// while publish().wait() == Ok(0) {}
+    /// while node.entity::<Desk>(1).last().wait() == Ok(0) {}
+    /// # Ok::<(), coreside::NodeError>(())
+    /// ```
     pub fn topic<M: Published>(mut self) -> Self {
         self.registry.topic::<M>();
         self

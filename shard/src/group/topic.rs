@@ -57,7 +57,8 @@ impl<M: Published, V: Via> Topic<M, V> {
         Self { name, via, message: PhantomData }
     }
 
-    /// Publishes `message`. Who asks is told for how many subscribers it is on its way.
+    /// Publishes `message`. Who asks is told for how many subscribers it is on its way; one that
+    /// has just subscribed for a second time, or ended, may be counted still.
     pub fn publish(self, message: M) -> V::Call<Hub<M>, Publish<M>> {
         self.via.call::<Hub<M>, _>(self.name, Publish(message))
     }

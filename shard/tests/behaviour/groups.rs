@@ -129,7 +129,7 @@ impl<K: ListenerKey> Handler<Do> for Listener<K> {
 
     fn handle(&mut self, what: Do, cx: &mut Cx<'_, Self>) {
         let from = self.number;
-        let mut subscribe = |cx: &mut Cx<'_, Self>| {
+        let subscribe = |cx: &mut Cx<'_, Self>| {
             cx.topic::<News>("news").subscribe().try_tell().expect("room");
         };
         match what {
