@@ -73,7 +73,14 @@ impl NodeBuilder {
     /// ```
     /// use std::time::Duration;
     ///
-    /// use coreside::{Cx, Node, entity, handlers};
+    /// use coreside::{Cx, Message, Node, entity, handlers};
+    ///
+    /// #[derive(Clone)]
+    /// struct Round;
+    ///
+    /// impl Message for Round {
+    ///     type Reply = ();
+    /// }
     ///
     /// /// Looks after one of four queues, from the start of the node on.
     /// #[entity(activate = Self::begin)]
@@ -84,15 +91,14 @@ impl NodeBuilder {
     /// #[handlers]
     /// impl Collector {
     ///     fn begin(_queue: u64, cx: &mut Cx<Self>) -> Self {
-    ///         let round = CollectorRound {};
-    ///         if cx.every(Duration::from_millis(1), round).is_err() {
+    ///         if cx.every(Duration::from_millis(1), Round).is_err() {
     ///             cx.fail("too many timers are set");
     ///         }
     ///         Self { rounds: 0 }
     ///     }
     ///
-    ///     #[local]
-    ///     fn round(&mut self) {
+    ///     #[on]
+    ///     fn round(&mut self, _round: Round) {
     ///         self.rounds += 1;
     ///     }
     ///

@@ -36,7 +36,8 @@ impl<M: Message<Reply = ()> + Clone> Published for M {}
 /// Until it is taken back, or the subscriber is no longer in memory: because it stopped, ended with
 /// a fault, or was put away. A restart keeps it. An entity that is to have it in each life
 /// subscribes when it is activated; a second subscription changes nothing. One that is not in
-/// memory cannot subscribe: nothing that is published activates anybody.
+/// memory cannot subscribe: nothing that is published activates anybody. A subscription that
+/// arrives when its entity is in its next life already is one of that life.
 ///
 /// # Cost
 /// Publishing is one record to the hub, one more to each shard that has subscribers, and there a
