@@ -345,7 +345,8 @@ impl Shard {
         // SAFETY: one step.
         let store = unsafe { id.get() };
         if !store.is_alive(slot, generation) {
-            return;
+            // It may have captured values of the user's.
+            return self.drop_guarded(|| drop(turn));
         }
         let (kind, stage) = (store.number(), store.stage(slot));
         if stage == Stage::Live {

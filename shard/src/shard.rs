@@ -24,8 +24,8 @@ use crate::entity::Entity;
 use crate::fault::Current;
 use crate::key::HashKey;
 use crate::look_ahead::{BLOCK, Cursors};
-use crate::passivate::Hand;
-use crate::peer::take_system;
+use crate::passivate::{Hand, Press};
+use crate::peer::{IN_LANE, take_system};
 use crate::pending::{Outcome, Outside, Taken, When};
 use crate::queue::RunQueue;
 use crate::record::{Head, Kind, Payload, RECORD_WORDS_MAX, Word, copy_words};
@@ -62,6 +62,7 @@ pub struct Shard {
     pub(crate) woken: Vec<TaskId>,
     /// One for each type whose entities are put away.
     pub(crate) hands: Vec<Hand>,
+    pub(crate) press: Press,
     hands_lag: bool,
     pub(crate) resident_bytes_max: usize,
     pub(crate) table: Arc<Table>,
@@ -122,6 +123,7 @@ impl Shard {
             alarms_left: 0,
             woken: Vec::new(),
             hands: hands.map(|(kind, _)| Hand::new(kind)).collect(),
+            press: Press::default(),
             hands_lag: false,
             resident_bytes_max: config.resident_bytes_max,
             table,
@@ -291,7 +293,7 @@ impl Shard {
                 received += 1;
                 // SAFETY: the first word of a record is its head, which is always written.
                 let head = Head::from_bits(unsafe { record[0].assume_init() });
-                if head.kind() == Kind::System {
+                if head.kind() == Kind::System && head.message() == IN_LANE {
                     // SAFETY: a system record, which leaves the ring.
                     self.core.receive_system(*unsafe { take_system(record.as_ptr()) });
                     continue;
@@ -397,14 +399,19 @@ impl Shard {
 
     /// Takes a reply to its asker, starts a sweep, or lets what waits for an entity have a turn.
     fn run_system(&mut self, at: *mut Word, head: Head, outside: &mut dyn Outside) {
-        if head.kind() == Kind::Drain {
-            // SAFETY: slot and generation follow the head.
-            let life = unsafe { at.add(1).cast::<u64>().read() };
-            return self.run_drain(head.message(), (life as u32, (life >> 32) as u32), outside);
-        }
-        // SAFETY: in replies and sweeps the token follows the head.
+        // SAFETY: in replies and sweeps the token follows the head; every record has two words.
         let token = Token::from_bits(unsafe { at.add(1).cast::<u64>().read() });
-        if head.kind() == Kind::Sweep {
+        if head.kind() != Kind::Reply {
+            if head.kind() == Kind::Drain {
+                // SAFETY: slot and generation follow the head.
+                let life = unsafe { at.add(1).cast::<u64>().read() };
+                return self.run_drain(head.message(), (life as u32, (life >> 32) as u32), outside);
+            }
+            if head.kind() == Kind::System {
+                // SAFETY: a system record, which is given up.
+                let record = unsafe { take_system(at) };
+                return self.do_system(*record, outside);
+            }
             let row = &self.table.sweeps[usize::from(head.message())];
             self.current = Current::answering(Some(token));
             let total = (row.start)();

@@ -25,7 +25,7 @@ use crate::entity::Entity;
 use crate::fault::{Current, NO_MESSAGE};
 use crate::index::SlotNumber;
 use crate::owned_record::OwnedRecord;
-use crate::reply::Token;
+use crate::reply::{AskError, Token};
 use crate::schedule::{Alarm, Owner};
 use crate::shard::Shard;
 use crate::store::StoreId;
@@ -77,7 +77,7 @@ pub(crate) struct Task {
     /// Polled before, and entered with its entity.
     entered: bool,
     /// A copy of its message, if that may be tried again, and how often it may.
-    spare: Option<(OwnedRecord, u32)>,
+    pub(crate) spare: Option<(OwnedRecord, u32)>,
     /// How often the message was tried before.
     trying: u32,
 }
@@ -273,27 +273,36 @@ impl std::task::Wake for TaskWake {
 
 impl Core {
     /// Keeps the making of a state; it is first polled at once.
-    pub(crate) fn begin_activation<E: Entity>(&mut self, future: Activating<E>, owner: Owner) {
+    /// Returns whether there was room.
+    pub(crate) fn begin_activation<E: Entity>(
+        &mut self,
+        future: Activating<E>,
+        owner: Owner,
+    ) -> bool {
         let future = Box::pin(async move {
             let state = future.await;
             Lent::<E>::take().fill(state);
         });
-        self.begin(Task::new(future, Hold::Activation, owner, (None, None), u64::MAX));
+        self.begin(Task::new(future, Hold::Activation, owner, (None, None), u64::MAX))
     }
 
     /// Keeps an async turn that a handler began; it is first polled behind the handler. Without
-    /// room its asker is told that nothing was done.
-    pub(crate) fn begin(&mut self, mut task: Task) {
+    /// room its asker is told that nothing was done. Returns whether there was.
+    pub(crate) fn begin(&mut self, mut task: Task) -> bool {
         if task.hold == Hold::Exclusive {
             (task.spare, task.trying) = (self.spare.take(), self.trying);
         }
         match self.tasks.add(task) {
-            Ok(id) => self.begun.push(id),
+            Ok(id) => {
+                self.begun.push(id);
+                true
+            }
             Err(task) => {
                 self.stats.refused += 1;
                 if let Some(token) = task.token {
-                    self.error_record(token, crate::reply::AskError::NotSent);
+                    self.error_record(token, AskError::NotSent);
                 }
+                false
             }
         }
     }
@@ -329,6 +338,7 @@ impl Shard {
         let effects = entered.into_effects();
         self.core.polling = None;
         let pending = poll.is_pending();
+        let trying = std::mem::take(&mut self.core.trying);
         if pending && effects.failure.is_none() {
             let spare = self.core.spare.take();
             if let Some(task) = self.core.tasks.place_mut(id).and_then(|place| place.task.as_mut())
@@ -344,9 +354,11 @@ impl Shard {
             return self.after_step(store, owner, effects);
         }
         // The values that it captured go as part of its turn.
+        self.core.trying = trying;
         drop(future);
         self.current.clear();
         self.finish_task(id, effects);
+        self.core.trying = 0;
     }
 
     /// A task that has to wait takes hold of its entity.
@@ -385,6 +397,7 @@ impl Shard {
         let Task { owner, hold, token, message, .. } = task;
         let store = self.stores[usize::from(owner.kind)];
         if let Some(reason) = effects.failure {
+            self.core.stats.faults += 1;
             return self.fail(
                 store,
                 owner.slot,
@@ -440,13 +453,17 @@ impl Shard {
     }
 
     /// Ends all async turns of an entity where they wait.
-    pub(crate) fn cancel_tasks(&mut self, id: StoreId, slot: SlotNumber) {
+    /// Their askers are told `error`.
+    pub(crate) fn cancel_tasks(&mut self, id: StoreId, slot: SlotNumber, error: &AskError) {
         // SAFETY: one step.
         let kind = unsafe { id.get() }.number();
         let Some(attached) = self.core.attached.get_mut(kind, slot) else { return };
         for task in std::mem::take(&mut attached.tasks) {
             let Some(task) = self.forget_task(task) else { continue };
             self.core.stats.turns_cancelled += 1;
+            if let Some(token) = task.token {
+                self.core.error_record(token, error.clone());
+            }
             self.drop_guarded(|| drop(task));
         }
     }

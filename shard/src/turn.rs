@@ -154,7 +154,7 @@ fn keep_spare<E: Handler<M>, M: Message>(
     number: u16,
     message: &M,
 ) {
-    shard.current = Current::ANSWERING;
+    shard.current = Current::answering(token);
     let Some(copy) = message.duplicate() else { return };
     let record = OwnedRecord::tell::<E, M>(&shard.table, number, E::Key::from_words(key), copy);
     let record = match token {
@@ -197,8 +197,11 @@ unsafe fn activate<E: Entity>(shard: &mut Shard, id: StoreId, slot: SlotNumber) 
     let state = store.state(slot).cast::<E>();
     let owner = crate::schedule::Owner { kind: store.number(), slot, generation };
     if let Some(future) = E::activate_async(key, crate::async_cx::AsyncCx::new(key, owner)) {
-        shard.core.begin_activation(future, owner);
-        return After::RUN;
+        if shard.core.begin_activation(future, owner) {
+            return After::RUN;
+        }
+        shard.core.failure = Some("too many async turns are under way".to_owned());
+        return After::FAIL;
     }
     let mut cx = plain_cx::<E>(shard, key, slot, generation);
     let entity = E::activate(key, &mut cx);
