@@ -41,6 +41,9 @@ pub struct ShardConfig {
     pub resident_bytes_max: usize,
     /// Decides what is left to chance: the jitter of restarts (default: 0).
     pub seed: u64,
+    /// A clock in nanoseconds, read twice per some hundred turns, to find those that take long
+    /// (default: none; time is not measured then).
+    pub stopwatch_ns: fn() -> u64,
     /// Takes the backtrace of the last panic on this thread, where one was kept (default: none is).
     pub backtrace: fn() -> Option<String>,
 }
@@ -63,6 +66,7 @@ impl ShardConfig {
             dead_letters_max: 1024,
             resident_bytes_max: usize::MAX,
             seed: 0,
+            stopwatch_ns: || 0,
             backtrace: || None,
         }
     }
@@ -241,6 +245,11 @@ impl Placement {
             *shard = (partition % usize::from(shards)) as u16;
         }
         Self { shards: placement }
+    }
+
+    /// Partitions placed one by one: `shards` names the shard of each.
+    pub fn from_shards(shards: &[u16; PARTITIONS]) -> Self {
+        Self { shards: Box::new(*shards) }
     }
 
     /// The partition of a key with this hash: its top 12 bits.

@@ -2,6 +2,7 @@
 
 use std::any::TypeId;
 use std::fmt::Display;
+use std::future::Future;
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -13,10 +14,11 @@ use crate::entity::{Address, Entity, Handler, Later, Message};
 use crate::identity::{EntityId, Recipient};
 use crate::index::SlotNumber;
 use crate::reply::{ReplyTo, Token};
+use crate::sabotage::{Bug, planted};
 use crate::schedule::{Owner, Timer};
 use crate::supervise::{End, Fault, Terminated};
 use crate::system::System;
-use crate::task::{Hold, Task, TaskFuture};
+use crate::task::{Hold, Task};
 
 /// What a handler knows and may do during its turn.
 pub struct Cx<'a, E: Entity> {
@@ -193,6 +195,9 @@ impl<E: Entity> Cx<'_, E> {
         let Some(attached) = self.core.attached.get_mut(owner.kind, owner.slot) else { return };
         let is_it = |other: &Tie| other.entity == entity;
         let Some(at) = attached.watching.iter().position(is_it) else { return };
+        if planted(Bug::UnwatchIgnored) {
+            return;
+        }
         let number = attached.watching.swap_remove(at).number;
         self.core.attached.tidy(owner.kind, owner.slot);
         self.core.send_system(System::Unwatch { entity, watcher, number });
@@ -322,10 +327,10 @@ impl<E: Entity> Cx<'_, E> {
     /// waits.
     ///
     /// # Panics
-    /// As [`later`](Self::later), and within a turn that only reads.
+    /// As [`later`](Self::later), within a turn that only reads, and when called twice in a turn.
     ///
     /// # Cost
-    /// One allocation for the future.
+    /// No allocation for futures up to 4 KiB, once as many were under way before.
     pub fn run<R, F>(&mut self, turn: F) -> Later<R>
     where
         R: Send + 'static,
@@ -338,7 +343,7 @@ impl<E: Entity> Cx<'_, E> {
             let reply = turn(state.exclusive(), &mut cx).await;
             answer(to, reply);
         };
-        self.begin(Box::pin(future), Hold::Exclusive);
+        self.begin(future, Hold::Exclusive);
         later
     }
 
@@ -361,7 +366,7 @@ impl<E: Entity> Cx<'_, E> {
                 Err(error) => entered(|turn| turn.fail(error.to_string())),
             }
         };
-        self.begin(Box::pin(future), Hold::Exclusive);
+        self.begin(future, Hold::Exclusive);
         later
     }
 
@@ -382,7 +387,7 @@ impl<E: Entity> Cx<'_, E> {
             let reply = turn(state.shared(), &mut cx).await;
             answer(to, reply);
         };
-        self.begin(Box::pin(future), Hold::Read);
+        self.begin(future, Hold::Read);
         later
     }
 
@@ -403,16 +408,19 @@ impl<E: Entity> Cx<'_, E> {
             let reply = turn(cx).await;
             answer(to, reply);
         };
-        self.begin(Box::pin(future), Hold::Interleaved);
+        self.begin(future, Hold::Interleaved);
         later
     }
 
-    fn begin(&mut self, future: TaskFuture, hold: Hold) {
+    fn begin(&mut self, future: impl Future<Output = ()> + 'static, hold: Hold) {
         let reading = self.core.reading;
         assert!(hold != Hold::Exclusive || !reading, "a turn that only reads cannot `run`");
         assert!(hold != Hold::Read || reading, "`run_read` is for turns that only read");
+        let alone = hold != Hold::Exclusive || !self.core.has_begun_exclusive();
+        assert!(alone, "a turn can `run` one future: both would have the state");
         self.after |= After::RUN;
         let asked = (self.token, Some(self.message));
+        let future = self.core.futures.place(future);
         let task = Task::new(future, hold, self.owner(), asked, self.deadline_ns);
         self.core.begin(task);
     }

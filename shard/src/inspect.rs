@@ -1,10 +1,20 @@
 //! What a shard shows of itself, and what is done about its dead letters.
 
 use crate::dead_letter::{DeadLetter, Reason};
+use crate::heat::Hot;
 use crate::identity::EntityId;
 use crate::pending::Outside;
 use crate::shard::Shard;
 use crate::supervise::Fault;
+
+/// By what entities are ranked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heat {
+    /// The time that their turns took.
+    Time,
+    /// Their number of turns.
+    Turns,
+}
 
 impl Shard {
     /// Messages that were accepted and not handled, for a reason.
@@ -37,6 +47,16 @@ impl Shard {
     /// The entity whose fault was escalated and has nobody to decide about it: the node is to stop.
     pub fn escalation(&self) -> Option<EntityId> {
         self.core.escalation
+    }
+
+    /// Up to `n` of the entities that were hottest of late, of 64 that are watched: which one is it
+    /// that takes the time, or has the turns?
+    pub fn hottest(&self, n: usize, by: Heat) -> Vec<(EntityId, Hot)> {
+        let top = match by {
+            Heat::Time => self.sampler.heat.top_by_time(n),
+            Heat::Turns => self.sampler.heat.top_by_turns(n),
+        };
+        top.into_iter().map(|hot| (self.core.identity(hot.kind, hot.key), hot)).collect()
     }
 
     /// Async turns under way.

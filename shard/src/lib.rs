@@ -18,6 +18,7 @@
 mod doorbell;
 mod record;
 mod ring;
+mod room;
 mod sync;
 
 // Owned by one.
@@ -50,7 +51,8 @@ mod entity;
 #[cfg(not(loom))]
 mod fault;
 #[cfg(not(loom))]
-#[allow(dead_code, reason = "the shard's loop records nothing yet")]
+mod future_slab;
+#[cfg(not(loom))]
 mod heat;
 #[cfg(not(loom))]
 mod identity;
@@ -60,6 +62,8 @@ mod index;
 mod inspect;
 #[cfg(not(loom))]
 mod key;
+#[cfg(not(loom))]
+pub mod kit;
 #[cfg(not(loom))]
 mod life;
 #[cfg(not(loom))]
@@ -84,6 +88,12 @@ mod registry;
 mod reply;
 #[cfg(not(loom))]
 mod request;
+#[cfg(all(not(loom), not(sabotage)))]
+mod sabotage;
+#[cfg(all(not(loom), sabotage))]
+pub mod sabotage;
+#[cfg(not(loom))]
+mod sampler;
 #[cfg(not(loom))]
 mod schedule;
 #[cfg(not(loom))]
@@ -110,10 +120,13 @@ mod timer;
 mod turn;
 #[cfg(not(loom))]
 mod value;
+#[cfg(not(loom))]
+mod watch_point;
 
 pub use doorbell::Doorbell;
 pub use record::{INLINE_BYTES_MAX, Word};
 pub use ring::{Consumer, Producer, RingFull, ring};
+pub use room::{Refused, Room};
 
 #[cfg(not(loom))]
 pub use {
@@ -127,6 +140,7 @@ pub use {
     entity::{Address, Answer, Entity, Fallible, Handler, Later, Message, Via},
     heat::Hot,
     identity::EntityId,
+    inspect::Heat,
     key::{HashKey, Key, KeyWords, Name},
     life::{Backoff, Children, Life, OnFault},
     pending::{Outside, Ticket},
@@ -139,4 +153,5 @@ pub use {
     sweep::{Sweep, Visit},
     table::Table,
     value::{Args, ArgumentError, FromArguments, Span, ToValue, ValueWriter, parse_integer},
+    watch_point::{Serial, TurnSeen, WatchPoint, What},
 };

@@ -13,16 +13,19 @@
 //! Between polls no turn is under way: `current` is [`Current::NONE`].
 #![expect(unsafe_code, reason = "records are read in place and typed again through the table")]
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use crate::admit::key_at;
 use crate::commands::Commands;
 use crate::config::{LookAhead, MeshEnd, Now, Placement, Progress, ShardConfig, Stats};
 use crate::core::{Core, Wake};
 use crate::entity::Entity;
 use crate::fault::Current;
 use crate::key::HashKey;
+use crate::kit::Others;
 use crate::look_ahead::{BLOCK, Cursors};
 use crate::passivate::{Hand, Press};
 use crate::peer::{IN_LANE, take_system};
@@ -31,6 +34,7 @@ use crate::queue::RunQueue;
 use crate::record::{Head, Kind, Payload, RECORD_WORDS_MAX, Word, copy_words};
 use crate::reply::{AskError, Token};
 use crate::ring::Consumer;
+use crate::sampler::Sampler;
 use crate::store::{Store, StoreId};
 use crate::sweep::Sweeping;
 use crate::table::{Row, Run, Table, TypeRow, take_error};
@@ -50,6 +54,9 @@ pub struct Shard {
     /// By message number: what a turn needs of the table, and the store, in one step.
     pub(crate) rows: Box<[Dispatch]>,
     pub(crate) current: Current,
+    /// The head of the record whose turn it is, for whoever watches; [`Head::NONE`] between turns.
+    pub(crate) running: Head,
+    pub(crate) polls: u64,
     turns_left: u32,
     turns_per_poll: u32,
     queue_words_max: usize,
@@ -59,19 +66,22 @@ pub struct Shard {
     /// Timers that may still fire in this poll.
     pub(crate) alarms_left: u32,
     /// Async turns whose wakers were used.
-    pub(crate) woken: Vec<TaskId>,
+    pub(crate) woken: VecDeque<TaskId>,
     /// One for each type whose entities are put away.
     pub(crate) hands: Vec<Hand>,
     pub(crate) press: Press,
     hands_lag: bool,
+    pub(crate) sampler: Sampler,
     pub(crate) resident_bytes_max: usize,
     pub(crate) table: Arc<Table>,
+    /// In a test kit: takes what is sent to anybody but the entity under test.
+    pub(crate) others: Option<Box<Others>>,
 }
 
 /// Where the records of one message go.
 pub(crate) struct Dispatch {
-    run_tell: Run,
-    run_ask: Run,
+    pub(crate) run_tell: Run,
+    pub(crate) run_ask: Run,
     pub(crate) store: StoreId,
     pub(crate) key_words: u32,
 }
@@ -114,6 +124,8 @@ impl Shard {
             rows: table.rows.iter().map(dispatch).collect(),
             stores,
             current: Current::NONE,
+            running: Head::NONE,
+            polls: 0,
             turns_left: 0,
             turns_per_poll: config.turns_per_poll.max(1),
             queue_words_max: RunQueue::rounded(config.queue_words_max),
@@ -121,12 +133,14 @@ impl Shard {
             inbound: mesh.inbound,
             sweeps: Vec::new(),
             alarms_left: 0,
-            woken: Vec::new(),
+            woken: VecDeque::new(),
             hands: hands.map(|(kind, _)| Hand::new(kind)).collect(),
             press: Press::default(),
             hands_lag: false,
+            sampler: Sampler::new(config.stopwatch_ns),
             resident_bytes_max: config.resident_bytes_max,
             table,
+            others: None,
         })
     }
 
@@ -145,6 +159,7 @@ impl Shard {
     /// aborts the process.
     pub fn poll(&mut self, now: Now, outside: &mut dyn Outside) -> Progress {
         self.tick(now);
+        self.polls += 1;
         self.turns_left = self.turns_per_poll;
         self.refill_alarms();
         let received = self.receive();
@@ -312,6 +327,7 @@ impl Shard {
 
     /// Everything in a poll that may run user code. Picks up where it was when a panic ended it.
     fn run_all(&mut self, outside: &mut dyn Outside) {
+        self.running = Head::NONE;
         self.run_system_lane(outside);
         self.expire_asks(outside);
         self.run_alarms(outside);
@@ -321,10 +337,12 @@ impl Shard {
         } else {
             self.run_turns::<false>(outside);
         }
+        self.running = self.sweeps.first().map_or(Head::NONE, Sweeping::head);
         self.run_sweeps();
         if !self.hands.is_empty() {
             self.hands_lag = self.move_hands(outside);
         }
+        self.running = Head::NONE;
     }
 
     /// Whether fetching ahead pays in this poll: there are records to look at, and the entities do
@@ -352,14 +370,20 @@ impl Shard {
             if AHEAD {
                 self.look_ahead(&mut cursors);
             }
+            if self.sampler.is_due() {
+                self.run_sampled(outside);
+            }
             let block = if AHEAD { BLOCK.min(self.turns_left) } else { self.turns_left };
-            for _ in 0..block {
+            let block = self.sampler.take(block);
+            let mut ran = 0;
+            while ran < block {
                 if self.core.has_system() {
                     self.run_system_lane(outside);
                 }
                 if self.core.queue.is_empty() {
                     break;
                 }
+                ran += 1;
                 let position = self.core.queue.head();
                 // SAFETY: a record starts at the head of a queue that is not empty.
                 let at = unsafe { self.core.queue.record(position) };
@@ -370,7 +394,35 @@ impl Shard {
                 // SAFETY: the record was just taken off the queue.
                 unsafe { self.run_record(at, head, outside) };
             }
+            self.sampler.give_back(block - ran);
         }
+    }
+
+    /// Runs the oldest record, and takes the time that it took.
+    #[cold]
+    fn run_sampled(&mut self, outside: &mut dyn Outside) {
+        let position = self.core.queue.head();
+        // SAFETY: a record starts at the head of a queue that is not empty.
+        let (at, head) =
+            unsafe { (self.core.queue.record(position), self.core.queue.record_head(position)) };
+        self.core.queue.advance(head.words());
+        self.turns_left -= 1;
+        let random = self.core.random();
+        let weight = self.sampler.restart(random);
+        if !head.is_for_entity() {
+            // SAFETY: the record was just taken off the queue.
+            return unsafe { self.run_record(at, head, outside) };
+        }
+        let kind = self.table.rows[usize::from(head.message())].store;
+        // SAFETY: a record for an entity of this table stands there.
+        let key = unsafe { key_at(at, &self.table, head) };
+        let stopwatch_ns = self.sampler.stopwatch_ns;
+        let began_ns = stopwatch_ns();
+        // SAFETY: as above.
+        unsafe { self.run_record(at, head, outside) };
+        let took_ns = stopwatch_ns().saturating_sub(began_ns);
+        let now_ns = self.core.now.monotonic_ns;
+        self.sampler.record(kind, key, (weight, took_ns), now_ns);
     }
 
     /// Runs the record at `at`.
@@ -384,6 +436,7 @@ impl Shard {
         head: Head,
         outside: &mut dyn Outside,
     ) {
+        self.running = head;
         if head.is_for_entity() {
             debug_assert!(usize::from(head.message()) < self.rows.len());
             // SAFETY: records are written with numbers of the table, which the rows are a copy of.
@@ -410,7 +463,10 @@ impl Shard {
             if head.kind() == Kind::System {
                 // SAFETY: a system record, which is given up.
                 let record = unsafe { take_system(at) };
-                return self.do_system(*record, outside);
+                if let Some(record) = self.divert(*record) {
+                    self.do_system(record, outside);
+                }
+                return;
             }
             let row = &self.table.sweeps[usize::from(head.message())];
             self.current = Current::answering(Some(token));

@@ -18,6 +18,7 @@ use crate::life::{Children, OnFault, Verdict};
 use crate::owned_record::OwnedRecord;
 use crate::pending::Outside;
 use crate::reply::{AskError, Token};
+use crate::sabotage::{Bug, planted};
 use crate::schedule::Alarm;
 use crate::shard::Shard;
 use crate::stash::Stashed;
@@ -126,6 +127,7 @@ impl Shard {
         match life.on_fault {
             // It is on its way out, and what waits is for its next life.
             _ if leaves => self.end_for_next(id, slot, End::Failed),
+            OnFault::Resume if planted(Bug::ResumeForgets) => self.restart_after(id, slot, 0),
             OnFault::Resume if has_state => self.resume_after_fault(id, slot),
             _ if ends => self.end_for_next(id, slot, End::Failed),
             OnFault::Restart | OnFault::Resume => match verdict {
@@ -152,6 +154,9 @@ impl Shard {
         tries_max: u32,
     ) {
         if tries >= tries_max {
+            if planted(Bug::PoisonForgotten) {
+                return drop(record);
+            }
             return self.bury(record, Reason::Poison, AskError::Failed);
         }
         let stash = &mut self.core.attached.entry(entity.kind, slot).stash;
@@ -162,6 +167,12 @@ impl Shard {
     /// What waits, and who watches, stays.
     pub(crate) fn restart_after(&mut self, id: StoreId, slot: SlotNumber, wait_ns: u64) {
         let entity = self.identity(id, slot);
+        let wait_ns = if planted(Bug::NoBackoff) { 0 } else { wait_ns };
+        if planted(Bug::RestartLosesMessage)
+            && let Some(attached) = self.core.attached.get_mut(entity.kind, slot)
+        {
+            attached.stash.pop_front();
+        }
         self.core.stats.restarts += 1;
         self.leave_life(id, slot, entity, &AskError::Failed);
         self.drop_guarded(|| {
@@ -218,18 +229,13 @@ impl Shard {
         if std::mem::take(&mut attached.said_goodbye) {
             self.core.leaving[usize::from(entity.kind)] -= 1;
         }
-        for timer in timers {
-            let core = &mut self.core;
-            // The message that it kept has a drop of the user's.
-            if catch_unwind(AssertUnwindSafe(|| core.forget_timer(timer.id))).is_err() {
-                self.core.stats.faults += 1;
-            }
-        }
-        if let Some(quiet) = quiet {
-            self.core.wheel.cancel(quiet.timer);
-            self.drop_guarded(|| drop(quiet));
+        if !planted(Bug::StaleTimer) {
+            self.forget_timers(timers, quiet);
         }
         for Tie { entity: child, number } in children {
+            if planted(Bug::OrphanGoesOn) {
+                break;
+            }
             let supervisor = entity;
             self.core.send_system(System::StopChild { entity: child, supervisor, number });
         }
@@ -271,7 +277,7 @@ impl Shard {
         self.leave_life(id, slot, entity, &error);
         let Some(attached) = self.core.attached.remove(entity.kind, slot) else { return };
         let Attached { watchers, supervisor, stash, .. } = *attached;
-        for watcher in watchers {
+        for watcher in watchers.into_iter().skip(usize::from(planted(Bug::WatcherForgotten))) {
             self.core.send_in_order(System::TellEnded { watcher, entity, end });
         }
         if let Some(Holder { who, number }) = supervisor {

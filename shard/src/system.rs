@@ -12,6 +12,7 @@ use crate::identity::{EntityId, Recipient};
 use crate::index::SlotNumber;
 use crate::owned_record::OwnedRecord;
 use crate::pending::Outside;
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::store::StoreId;
 use crate::supervise::{End, Failure, Fault, Terminated};
@@ -78,6 +79,7 @@ impl Shard {
     pub(crate) fn run_system_lane(&mut self, outside: &mut dyn Outside) {
         while let Some(record) = self.core.take_system() {
             self.core.stats.system += 1;
+            let Some(record) = self.divert(record) else { continue };
             self.do_system(record, outside);
         }
     }
@@ -207,6 +209,10 @@ impl Shard {
             let Some(attached) = shard.core.attached.get_mut(kind, slot) else { return };
             let Some(at) = attached.watching.iter().position(|other| *other == tie) else { return };
             attached.watching.swap_remove(at);
+            if planted(Bug::TerminatedTwice) {
+                let again = OwnedRecord::tell_to(&shard.table, watcher.who, terminated);
+                shard.run_owned(again, outside);
+            }
             shard.core.attached.tidy(kind, slot);
             let record = OwnedRecord::tell_to(&shard.table, watcher.who, terminated);
             shard.run_owned(record, outside);

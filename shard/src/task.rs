@@ -10,8 +10,7 @@
 //! anywhere: they put a number into a list and ring the shard's bell.
 #![expect(unsafe_code, reason = "states are lent to futures while nobody else may use them")]
 
-use std::future::Future;
-use std::pin::Pin;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
@@ -23,18 +22,18 @@ use crate::doorbell::Doorbell;
 use crate::entered::{Effects, Entered, Lent};
 use crate::entity::Entity;
 use crate::fault::{Current, NO_MESSAGE};
+use crate::future_slab::Placed;
 use crate::index::SlotNumber;
 use crate::owned_record::OwnedRecord;
+use crate::record::{Head, Kind};
 use crate::reply::{AskError, Token};
+use crate::sabotage::{Bug, planted};
 use crate::schedule::{Alarm, Owner};
 use crate::shard::Shard;
 use crate::store::StoreId;
 use crate::supervise::{End, Failure};
 use crate::system::System;
 use crate::timer::TimerId;
-
-/// A future of an entity, its type forgotten.
-pub(crate) type TaskFuture = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Names one async turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,7 +65,7 @@ pub(crate) enum Hold {
 /// One async turn.
 pub(crate) struct Task {
     /// `None` while it is polled.
-    future: Option<TaskFuture>,
+    future: Option<Placed>,
     pub(crate) hold: Hold,
     pub(crate) owner: Owner,
     /// Who waits for its answer.
@@ -84,7 +83,7 @@ pub(crate) struct Task {
 
 impl Task {
     pub(crate) fn new(
-        future: TaskFuture,
+        future: Placed,
         hold: Hold,
         owner: Owner,
         (token, message): (Option<Token>, Option<u16>),
@@ -119,8 +118,6 @@ pub(crate) struct Tasks {
     free: Vec<u32>,
     tasks_max: u32,
     wakes: Arc<Wakes>,
-    /// Those that found no room for a message: to be polled again in the next poll.
-    pub(crate) retry: Vec<TaskId>,
 }
 
 /// The most async turns that a [tag](TaskId::tag) can name.
@@ -129,7 +126,7 @@ const TASKS_MAX: u32 = (1 << 20) - 2;
 impl Tasks {
     pub(crate) fn new(tasks_max: u32, wakes: Arc<Wakes>) -> Self {
         let tasks_max = tasks_max.min(TASKS_MAX);
-        Self { places: Vec::new(), free: Vec::new(), tasks_max, wakes, retry: Vec::new() }
+        Self { places: Vec::new(), free: Vec::new(), tasks_max, wakes }
     }
 
     /// Async turns under way.
@@ -192,12 +189,11 @@ impl Tasks {
 
     /// Whether a waker was used since the last look.
     pub(crate) fn any_woken(&self) -> bool {
-        self.wakes.any.load(Ordering::SeqCst) || !self.retry.is_empty()
+        self.wakes.any.load(Ordering::SeqCst)
     }
 
     /// Takes the numbers of those whose wakers were used. They may be gone by now.
-    pub(crate) fn take_woken(&mut self, woken: &mut Vec<TaskId>) {
-        woken.append(&mut self.retry);
+    pub(crate) fn take_woken(&mut self, woken: &mut VecDeque<TaskId>) {
         if !self.wakes.any.load(Ordering::Relaxed) {
             return;
         }
@@ -206,13 +202,15 @@ impl Tasks {
         for place in places.drain(..) {
             let Some(entry) = self.places.get(place as usize) else { continue };
             entry.wake.queued.store(false, Ordering::SeqCst);
-            woken.push(TaskId { place, generation: entry.generation });
+            woken.push_back(TaskId { place, generation: entry.generation });
         }
     }
 
-    /// Has the task polled soon, as its own waker would.
-    pub(crate) fn wake(&mut self, id: TaskId) {
-        self.retry.push(id);
+    /// The waker, where it is not the task's own.
+    pub(crate) fn waker_beside(&self, id: TaskId, waker: &Waker) -> Option<Waker> {
+        let own = self.places.get(id.place as usize);
+        let is_own = own.is_some_and(|place| place.waker.will_wake(waker));
+        (!is_own).then(|| waker.clone())
     }
 
     /// Takes all out, to be dropped.
@@ -272,14 +270,13 @@ impl std::task::Wake for TaskWake {
 }
 
 impl Core {
-    /// Keeps the making of a state; it is first polled at once.
-    /// Returns whether there was room.
+    /// Keeps the making of a state; it is first polled at once. Returns whether there was room.
     pub(crate) fn begin_activation<E: Entity>(
         &mut self,
         future: Activating<E>,
         owner: Owner,
     ) -> bool {
-        let future = Box::pin(async move {
+        let future = self.futures.place(async move {
             let state = future.await;
             Lent::<E>::take().fill(state);
         });
@@ -287,7 +284,7 @@ impl Core {
     }
 
     /// Keeps an async turn that a handler began; it is first polled behind the handler. Without
-    /// room its asker is told that nothing was done. Returns whether there was.
+    /// room its asker is told that nothing was done. Returns whether there was room.
     pub(crate) fn begin(&mut self, mut task: Task) -> bool {
         if task.hold == Hold::Exclusive {
             (task.spare, task.trying) = (self.spare.take(), self.trying);
@@ -306,13 +303,19 @@ impl Core {
             }
         }
     }
+
+    /// Whether the turn under way has begun an async turn that holds the state alone.
+    pub(crate) fn has_begun_exclusive(&self) -> bool {
+        let exclusive = |task: &Task| task.hold == Hold::Exclusive;
+        self.begun.iter().any(|id| self.tasks.get(*id).is_some_and(exclusive))
+    }
 }
 
 impl Shard {
     /// Polls those whose wakers were used.
     pub(crate) fn run_woken(&mut self) {
         self.core.tasks.take_woken(&mut self.woken);
-        while let Some(id) = self.woken.pop() {
+        while let Some(id) = self.woken.pop_front() {
             self.core.stats.tasks_woken += 1;
             self.poll_task(id);
         }
@@ -331,15 +334,17 @@ impl Shard {
         let deadline_ns = task.deadline_ns;
         (self.core.spare, self.core.trying) = (task.spare.take(), task.trying);
         self.core.polling = Some(id);
+        self.polls += 1;
+        self.running = Head::new(Kind::Tell, 2, message);
         // SAFETY: one step; the slot is taken while a task of it is under way.
         let state = unsafe { store.get() }.state(owner.slot);
         let entered = Entered::new(&mut self.core, (store, state), owner, (id, hold), deadline_ns);
-        let poll = entered.during(|| future.as_mut().poll(&mut Context::from_waker(&waker)));
+        let poll = entered.during(|| future.poll(&mut Context::from_waker(&waker)));
         let effects = entered.into_effects();
-        self.core.polling = None;
         let pending = poll.is_pending();
         let trying = std::mem::take(&mut self.core.trying);
         if pending && effects.failure.is_none() {
+            self.core.polling = None;
             let spare = self.core.spare.take();
             if let Some(task) = self.core.tasks.place_mut(id).and_then(|place| place.task.as_mut())
             {
@@ -353,9 +358,13 @@ impl Shard {
             self.current.clear();
             return self.after_step(store, owner, effects);
         }
-        // The values that it captured go as part of its turn.
         self.core.trying = trying;
+        if effects.failure.is_none() {
+            self.core.spare = None;
+        }
+        // The values that it captured go as part of its turn; it is over when they are gone.
         drop(future);
+        self.core.polling = None;
         self.current.clear();
         self.finish_task(id, effects);
         self.core.trying = 0;
@@ -404,7 +413,6 @@ impl Shard {
                 Failure { token, message, reason, backtrace: None },
             );
         }
-        self.core.spare = None;
         self.after_step(store, owner, effects);
         if hold == Hold::Activation {
             // SAFETY: one step; the future wrote the state before it was ready.
@@ -444,11 +452,17 @@ impl Shard {
 
     /// The asker's deadline has passed: the async turn ends where it waits.
     pub(crate) fn cancel_late(&mut self, id: TaskId) {
+        if planted(Bug::NotCancelled) {
+            return;
+        }
         let Some(task) = self.forget_task(id) else { return };
         self.core.stats.turns_cancelled += 1;
         let (owner, hold) = (task.owner, task.hold);
         let store = self.stores[usize::from(owner.kind)];
         self.drop_guarded(|| drop(task));
+        if planted(Bug::StaysShut) {
+            return;
+        }
         self.release_after(store, owner, hold);
     }
 
