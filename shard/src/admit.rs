@@ -476,6 +476,11 @@ impl Shard {
         if after & After::RUN != 0 {
             self.poll_begun();
         }
+        if after & After::STOP != 0 {
+            // The message was handled: a goodbye that fails does not have it tried again.
+            let spare = self.core.spare.take();
+            self.drop_guarded(|| drop(spare));
+        }
         self.current = Current::new(id, slot, token, message);
         // SAFETY: one step, after the user's code.
         if after & After::STOP != 0 && unsafe { id.get() }.is_alive(slot, generation) {
