@@ -8,6 +8,7 @@ use crate::admit::key_at;
 use crate::config::LookAhead;
 use crate::fault::Current;
 use crate::look_ahead::{BLOCK, Cursors};
+use crate::peer::take_system;
 use crate::pending::{Outcome, Outside, Taken};
 use crate::record::{Head, Kind, Word};
 use crate::reply::{AskError, Token};
@@ -144,14 +145,22 @@ impl Shard {
 
     /// Takes a reply to its asker, starts a sweep, or lets what waits for an entity have a turn.
     fn run_system(&mut self, at: *mut Word, head: Head, outside: &mut dyn Outside) {
-        if head.kind() == Kind::Drain {
-            // SAFETY: slot and generation follow the head.
-            let life = unsafe { at.add(1).cast::<u64>().read() };
-            return self.run_drain(head.message(), (life as u32, (life >> 32) as u32), outside);
-        }
-        // SAFETY: in replies and sweeps the token follows the head.
+        // SAFETY: in replies and sweeps the token follows the head; every record has two words.
         let token = Token::from_bits(unsafe { at.add(1).cast::<u64>().read() });
-        if head.kind() == Kind::Sweep {
+        if head.kind() != Kind::Reply {
+            if head.kind() == Kind::Drain {
+                // SAFETY: slot and generation follow the head.
+                let life = unsafe { at.add(1).cast::<u64>().read() };
+                return self.run_drain(head.message(), (life as u32, (life >> 32) as u32), outside);
+            }
+            if head.kind() == Kind::System {
+                // SAFETY: a system record, which is given up.
+                let record = unsafe { take_system(at) };
+                if let Some(record) = self.divert(*record) {
+                    self.do_system(record, outside);
+                }
+                return;
+            }
             let row = &self.table.sweeps[usize::from(head.message())];
             self.current = Current::answering(Some(token));
             let total = (row.start)();

@@ -155,7 +155,7 @@ fn keep_spare<E: Handler<M>, M: Message>(
     number: u16,
     message: &M,
 ) {
-    shard.current = Current::ANSWERING;
+    shard.current = Current::answering(token);
     let Some(copy) = message.duplicate() else { return };
     let record = OwnedRecord::tell::<E, M>(&shard.table, number, E::Key::from_words(key), copy);
     let record = match token {
