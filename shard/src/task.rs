@@ -25,7 +25,7 @@ use crate::fault::{Current, NO_MESSAGE};
 use crate::future_slab::Placed;
 use crate::index::SlotNumber;
 use crate::owned_record::OwnedRecord;
-use crate::reply::Token;
+use crate::reply::{AskError, Token};
 use crate::schedule::{Alarm, Owner};
 use crate::shard::Shard;
 use crate::store::StoreId;
@@ -295,7 +295,7 @@ impl Core {
             Err(task) => {
                 self.stats.refused += 1;
                 if let Some(token) = task.token {
-                    self.error_record(token, crate::reply::AskError::NotSent);
+                    self.error_record(token, AskError::NotSent);
                 }
                 false
             }
@@ -452,7 +452,7 @@ impl Shard {
         self.release_after(store, owner, hold);
     }
 
-    /// Ends all async turns of an entity where they wait.
+    /// Ends all async turns of an entity where they wait; their askers are told.
     pub(crate) fn cancel_tasks(&mut self, id: StoreId, slot: SlotNumber) {
         // SAFETY: one step.
         let kind = unsafe { id.get() }.number();
@@ -460,6 +460,9 @@ impl Shard {
         for task in std::mem::take(&mut attached.tasks) {
             let Some(task) = self.forget_task(task) else { continue };
             self.core.stats.turns_cancelled += 1;
+            if let Some(token) = task.token {
+                self.core.error_record(token, AskError::MaybeExecuted);
+            }
             self.drop_guarded(|| drop(task));
         }
     }
