@@ -15,6 +15,7 @@ use crate::owned_record::OwnedRecord;
 use crate::pending::Outside;
 use crate::record::{ASK_WORDS, Head, Kind, RECORD_WORDS_MAX, Word, copy_words};
 use crate::reply::{AskError, Token};
+use crate::sabotage::{Bug, planted};
 use crate::schedule::Owner;
 use crate::shard::Shard;
 use crate::stash::Stashed;
@@ -185,10 +186,17 @@ impl Shard {
         let attached = self.core.attached.entry(kind, slot);
         let draining = stage == Stage::Draining;
         if attached.stash.len() >= stash_max && !draining {
+            if planted(Bug::SilentStash) {
+                return;
+            }
             return self.bury(record, Reason::StashFull, AskError::NotSent);
         }
         let token = record.token();
-        attached.stash.push_back(Stashed::Record { record, tries: 0 });
+        if planted(Bug::ReorderedStash) {
+            attached.stash.push_front(Stashed::Record { record, tries: 0 });
+        } else {
+            attached.stash.push_back(Stashed::Record { record, tries: 0 });
+        }
         self.core.stats.stashed += 1;
         if draining {
             // One comes, one goes: the stash does not grow, and the order is kept.
@@ -494,6 +502,8 @@ impl Shard {
     pub(crate) fn run_owned(&mut self, record: OwnedRecord, outside: &mut dyn Outside) {
         let head = record.head();
         let mut words = record.release();
+        // Another turn, though the queue stands where it stood.
+        self.polls += 1;
         // SAFETY: the record is whole, of this table, and given up.
         unsafe { self.run_record(words.as_mut_ptr(), head.with_status(0), outside) };
     }

@@ -13,6 +13,7 @@ use crate::entity::{Address, Entity, Handler, Later, Message};
 use crate::identity::{EntityId, Recipient};
 use crate::index::SlotNumber;
 use crate::reply::{ReplyTo, Token};
+use crate::sabotage::{Bug, planted};
 use crate::schedule::{Owner, Timer};
 use crate::supervise::{End, Fault, Terminated};
 use crate::system::System;
@@ -183,6 +184,9 @@ impl<E: Entity> Cx<'_, E> {
         let (owner, watcher) = (self.owner(), self.identity());
         let Some(attached) = self.core.attached.get_mut(owner.kind, owner.slot) else { return };
         let Some(at) = attached.watching.iter().position(|other| *other == entity) else { return };
+        if planted(Bug::UnwatchIgnored) {
+            return;
+        }
         attached.watching.swap_remove(at);
         self.core.send_system(System::Unwatch { entity, watcher });
     }

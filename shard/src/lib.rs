@@ -18,6 +18,7 @@
 mod doorbell;
 mod record;
 mod ring;
+mod room;
 mod sync;
 
 // Owned by one.
@@ -62,6 +63,8 @@ mod inspect;
 #[cfg(not(loom))]
 mod key;
 #[cfg(not(loom))]
+pub mod kit;
+#[cfg(not(loom))]
 mod life;
 #[cfg(not(loom))]
 mod look_ahead;
@@ -85,6 +88,10 @@ mod registry;
 mod reply;
 #[cfg(not(loom))]
 mod request;
+#[cfg(all(not(loom), not(sabotage)))]
+mod sabotage;
+#[cfg(all(not(loom), sabotage))]
+pub mod sabotage;
 #[cfg(not(loom))]
 mod sampler;
 #[cfg(not(loom))]
@@ -113,10 +120,13 @@ mod timer;
 mod turn;
 #[cfg(not(loom))]
 mod value;
+#[cfg(not(loom))]
+mod watch_point;
 
 pub use doorbell::Doorbell;
 pub use record::{INLINE_BYTES_MAX, Word};
 pub use ring::{Consumer, Producer, RingFull, ring};
+pub use room::{Refused, Room};
 
 #[cfg(not(loom))]
 pub use {
@@ -143,4 +153,5 @@ pub use {
     sweep::{Sweep, Visit},
     table::Table,
     value::{Args, ArgumentError, FromArguments, Span, ToValue, ValueWriter, parse_integer},
+    watch_point::{Serial, TurnSeen, WatchPoint, What},
 };

@@ -17,6 +17,7 @@ use crate::index::SlotNumber;
 use crate::owned_record::OwnedRecord;
 use crate::pending::Outside;
 use crate::record::{Moved, Word};
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::stash::Stashed;
 use crate::store::StoreId;
@@ -126,6 +127,8 @@ impl Core {
         let Owner { kind: store, slot, generation } = owner;
         let number = self.directory.message::<E, M>();
         let alarm = Alarm::Message { store, message: number, slot, generation, value };
+        let early_ns = if planted(Bug::EarlyTimer) { 1_000_000_000 } else { 0 };
+        let at_ns = at_ns.saturating_sub(early_ns);
         match self.wheel.insert(at_ns, alarm) {
             Ok(id) => {
                 self.own_timer(owner, name, id);
@@ -343,7 +346,11 @@ impl Shard {
         self.current = Current::new(self.stores[usize::from(store)], slot, None, NO_MESSAGE);
         let Some(Alarm::Every(every)) = self.core.wheel.get_mut(id) else { return };
         let record = (every.make)(&self.table);
+        let twin = planted(Bug::TimerTwice).then(|| (every.make)(&self.table));
         self.current.clear();
+        if let Some(twin) = twin {
+            self.run_own(twin, (store, slot, generation), outside, |_| true);
+        }
         self.run_own(record, (store, slot, generation), outside, move |core| {
             let own = core.own_timer_mut(store, slot, handle);
             own.is_some_and(|own| std::mem::take(&mut own.waits))
@@ -410,7 +417,8 @@ impl Shard {
     ) {
         // SAFETY: one step.
         let store = unsafe { id.get() };
-        if !store.is_alive(slot, generation) {
+        let life = if planted(Bug::StaleTimer) { store.generation(slot) } else { generation };
+        if !store.is_alive(slot, life) {
             return self.drop_guarded(|| drop(turn));
         }
         let (kind, stage) = (store.number(), store.stage(slot));

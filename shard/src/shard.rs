@@ -25,6 +25,7 @@ use crate::core::{Core, Wake};
 use crate::entity::Entity;
 use crate::fault::Current;
 use crate::key::HashKey;
+use crate::kit::Others;
 use crate::look_ahead::{BLOCK, Cursors};
 use crate::passivate::Hand;
 use crate::peer::take_system;
@@ -53,6 +54,9 @@ pub struct Shard {
     /// By message number: what a turn needs of the table, and the store, in one step.
     pub(crate) rows: Box<[Dispatch]>,
     pub(crate) current: Current,
+    /// The head of the record whose turn it is, for whoever watches; [`Head::NONE`] between turns.
+    pub(crate) running: Head,
+    pub(crate) polls: u64,
     turns_left: u32,
     turns_per_poll: u32,
     queue_words_max: usize,
@@ -69,12 +73,14 @@ pub struct Shard {
     pub(crate) sampler: Sampler,
     pub(crate) resident_bytes_max: usize,
     pub(crate) table: Arc<Table>,
+    /// In a test kit: takes what is sent to anybody but the entity under test.
+    pub(crate) others: Option<Box<Others>>,
 }
 
 /// Where the records of one message go.
 pub(crate) struct Dispatch {
-    run_tell: Run,
-    run_ask: Run,
+    pub(crate) run_tell: Run,
+    pub(crate) run_ask: Run,
     pub(crate) store: StoreId,
     pub(crate) key_words: u32,
 }
@@ -117,6 +123,8 @@ impl Shard {
             rows: table.rows.iter().map(dispatch).collect(),
             stores,
             current: Current::NONE,
+            running: Head::NONE,
+            polls: 0,
             turns_left: 0,
             turns_per_poll: config.turns_per_poll.max(1),
             queue_words_max: RunQueue::rounded(config.queue_words_max),
@@ -130,6 +138,7 @@ impl Shard {
             sampler: Sampler::new(config.stopwatch_ns),
             resident_bytes_max: config.resident_bytes_max,
             table,
+            others: None,
         })
     }
 
@@ -148,6 +157,7 @@ impl Shard {
     /// aborts the process.
     pub fn poll(&mut self, now: Now, outside: &mut dyn Outside) -> Progress {
         self.tick(now);
+        self.polls += 1;
         self.turns_left = self.turns_per_poll;
         self.refill_alarms();
         let received = self.receive();
@@ -315,6 +325,7 @@ impl Shard {
 
     /// Everything in a poll that may run user code. Picks up where it was when a panic ended it.
     fn run_all(&mut self, outside: &mut dyn Outside) {
+        self.running = Head::NONE;
         self.run_system_lane(outside);
         self.expire_asks(outside);
         self.run_alarms(outside);
@@ -324,10 +335,12 @@ impl Shard {
         } else {
             self.run_turns::<false>(outside);
         }
+        self.running = self.sweeps.first().map_or(Head::NONE, Sweeping::head);
         self.run_sweeps();
         if !self.hands.is_empty() {
             self.hands_lag = self.move_hands(outside);
         }
+        self.running = Head::NONE;
     }
 
     /// Whether fetching ahead pays in this poll: there are records to look at, and the entities do
@@ -386,6 +399,12 @@ impl Shard {
     /// Runs the oldest record, and takes the time that it took.
     #[cold]
     fn run_sampled(&mut self, outside: &mut dyn Outside) {
+        if self.core.has_system() {
+            self.run_system_lane(outside);
+        }
+        if self.core.queue.is_empty() {
+            return;
+        }
         let position = self.core.queue.head();
         // SAFETY: a record starts at the head of a queue that is not empty.
         let (at, head) =
@@ -421,6 +440,7 @@ impl Shard {
         head: Head,
         outside: &mut dyn Outside,
     ) {
+        self.running = head;
         if head.is_for_entity() {
             debug_assert!(usize::from(head.message()) < self.rows.len());
             // SAFETY: records are written with numbers of the table, which the rows are a copy of.

@@ -242,13 +242,13 @@ impl Directory {
     }
 }
 
+/// What a fault says by which a test kit knows that it lacks a type.
+pub(crate) const NOT_REGISTERED: &str = "is not registered: add `.entity::<";
+
 #[cold]
 #[inline(never)]
 fn not_registered(entity: &str, what: &str) -> ! {
-    panic!(
-        "entity type {entity} or {what} is not registered: \
-         add `.entity::<{entity}>()` where the node is built"
-    );
+    panic!("entity type {entity} or {what} {NOT_REGISTERED}{entity}>()` where the node is built");
 }
 
 /// The identifier's own bits: it is a hash already.

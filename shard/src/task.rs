@@ -25,7 +25,9 @@ use crate::fault::{Current, NO_MESSAGE};
 use crate::future_slab::Placed;
 use crate::index::SlotNumber;
 use crate::owned_record::OwnedRecord;
+use crate::record::{Head, Kind};
 use crate::reply::{AskError, Token};
+use crate::sabotage::{Bug, planted};
 use crate::schedule::{Alarm, Owner};
 use crate::shard::Shard;
 use crate::store::StoreId;
@@ -133,11 +135,11 @@ impl Tasks {
     }
 
     /// Keeps an async turn; gives it back where there are too many.
-    pub(crate) fn add(&mut self, task: Task) -> Result<TaskId, Task> {
+    pub(crate) fn add(&mut self, task: Task) -> Result<TaskId, Box<Task>> {
         let place = match self.free.pop() {
             Some(place) => place,
             None if self.places.len() < self.tasks_max as usize => self.add_place(),
-            None => return Err(task),
+            None => return Err(Box::new(task)),
         };
         let entry = &mut self.places[place as usize];
         entry.generation = entry.generation.wrapping_add(1);
@@ -332,6 +334,8 @@ impl Shard {
         let deadline_ns = task.deadline_ns;
         (self.core.spare, self.core.trying) = (task.spare.take(), task.trying);
         self.core.polling = Some(id);
+        self.polls += 1;
+        self.running = Head::new(Kind::Tell, 2, message);
         // SAFETY: one step; the slot is taken while a task of it is under way.
         let state = unsafe { store.get() }.state(owner.slot);
         let entered = Entered::new(&mut self.core, (store, state), owner, (id, hold), deadline_ns);
@@ -444,11 +448,17 @@ impl Shard {
 
     /// The asker's deadline has passed: the async turn ends where it waits.
     pub(crate) fn cancel_late(&mut self, id: TaskId) {
+        if planted(Bug::NotCancelled) {
+            return;
+        }
         let Some(task) = self.forget_task(id) else { return };
         self.core.stats.turns_cancelled += 1;
         let (owner, hold) = (task.owner, task.hold);
         let store = self.stores[usize::from(owner.kind)];
         self.drop_guarded(|| drop(task));
+        if planted(Bug::StaysShut) {
+            return;
+        }
         self.release_after(store, owner, hold);
     }
 

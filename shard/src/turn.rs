@@ -28,6 +28,7 @@ use crate::owned_record::OwnedRecord;
 use crate::pending::{Captured, Outcome, Outside};
 use crate::record::{ASK_WORDS, Head, Payload, Word};
 use crate::reply::{AskError, Token};
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::slot::Slot;
 use crate::store::{StoreId, narrow};
@@ -84,7 +85,7 @@ unsafe fn run_keyed<const KEY_WORDS: usize, const ASK: bool, E: Handler<M>, M: M
         // SAFETY: in an ask the token follows the key, and the deadline the token.
         let [token, deadline_ns] =
             unsafe { at.add(1 + KEY_WORDS).cast::<[u64; ASK_WORDS]>().read() };
-        if deadline_ns <= shard.core.now.monotonic_ns {
+        if deadline_ns <= shard.core.now.monotonic_ns && !planted(Bug::DoneTooLate) {
             // SAFETY: the caller's contract.
             return unsafe { shard.expire(at, head) };
         }

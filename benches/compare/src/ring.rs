@@ -12,12 +12,14 @@ use crossbeam_queue::ArrayQueue;
 use crate::{Options, Rows, Summary};
 
 const BATCH: u64 = 64;
+/// Records per round.
 const COUNT: u64 = 40_000_000 / BATCH * BATCH;
+const COUNT_SMALL: u64 = COUNT / 100 / BATCH * BATCH;
 const BYTES: usize = 256 << 10;
 const RECORDS: usize = BYTES / 24;
 
-/// One program: its name, and what it moves in millions of records per second.
-type Rival = (&'static str, fn() -> f64);
+/// One program: its name, and how many millions of records per second it moves, given their count.
+type Rival = (&'static str, fn(u64) -> f64);
 
 const RIVALS: &[Rival] = &[
     ("rtrb chunks(64)", rtrb_chunks),
@@ -27,12 +29,13 @@ const RIVALS: &[Rival] = &[
 
 /// Races all of them, and prints and returns what they did.
 pub fn run(options: &Options) -> Rows {
-    let rounds = options.rounds.unwrap_or(if options.small { 1 } else { 9 });
+    let (rounds, count) = if options.small { (1, COUNT_SMALL) } else { (9, COUNT) };
+    let rounds = options.rounds.unwrap_or(rounds);
     let mut samples = vec![Vec::new(); RIVALS.len() + 1];
     for _ in 0..rounds {
-        samples[0].push(ours());
+        samples[0].push(ours(count));
         for (place, (_, run)) in RIVALS.iter().enumerate() {
-            samples[place + 1].push(run());
+            samples[place + 1].push(run(count));
         }
     }
     println!(
@@ -56,8 +59,9 @@ pub fn run(options: &Options) -> Rows {
     rows
 }
 
-/// Millions of records per second from `produce` on the first core to `consume` on the second.
-fn race(produce: impl FnOnce() + Send, consume: impl FnOnce() -> u64 + Send) -> f64 {
+/// Millions of records per second, of `count` from `produce` on the first core to `consume` on the
+/// second.
+fn race(count: u64, produce: impl FnOnce() + Send, consume: impl FnOnce() -> u64 + Send) -> f64 {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             pin(0);
@@ -66,17 +70,18 @@ fn race(produce: impl FnOnce() + Send, consume: impl FnOnce() -> u64 + Send) -> 
         pin(1);
         let start = Instant::now();
         let sum = consume();
-        let rate = COUNT as f64 / start.elapsed().as_secs_f64() / 1e6;
-        assert_eq!(sum, COUNT * (COUNT - 1) / 2, "records were lost or doubled");
+        let rate = count as f64 / start.elapsed().as_secs_f64() / 1e6;
+        assert_eq!(sum, count * (count - 1) / 2, "records were lost or doubled");
         rate
     })
 }
 
-fn ours() -> f64 {
+fn ours(count: u64) -> f64 {
     let (mut producer, mut consumer) = coreside_shard::ring(BYTES / 8);
     race(
+        count,
         move || {
-            for batch in 0..COUNT / BATCH {
+            for batch in 0..count / BATCH {
                 for next in batch * BATCH..(batch + 1) * BATCH {
                     // The first word of a record says how long it is.
                     let record = [Word::new(3), Word::new(next), Word::new(next)];
@@ -90,7 +95,7 @@ fn ours() -> f64 {
         },
         move || {
             let (mut seen, mut sum) = (0, 0);
-            while seen < COUNT {
+            while seen < count {
                 let before = seen;
                 while seen - before < BATCH
                     && let Some(record) = consumer.pop()
@@ -109,11 +114,12 @@ fn ours() -> f64 {
     )
 }
 
-fn rtrb_chunks() -> f64 {
+fn rtrb_chunks(count: u64) -> f64 {
     let (mut producer, mut consumer) = rtrb::RingBuffer::<[u64; 3]>::new(RECORDS);
     race(
+        count,
         move || {
-            for batch in 0..COUNT / BATCH {
+            for batch in 0..count / BATCH {
                 let first = batch * BATCH;
                 loop {
                     if let Ok(chunk) = producer.write_chunk_uninit(BATCH as usize) {
@@ -126,7 +132,7 @@ fn rtrb_chunks() -> f64 {
         },
         move || {
             let (mut seen, mut sum) = (0, 0);
-            while seen < COUNT {
+            while seen < count {
                 match consumer.read_chunk(BATCH as usize) {
                     Ok(chunk) => {
                         for record in chunk {
@@ -142,11 +148,12 @@ fn rtrb_chunks() -> f64 {
     )
 }
 
-fn rtrb_single() -> f64 {
+fn rtrb_single(count: u64) -> f64 {
     let (mut producer, mut consumer) = rtrb::RingBuffer::<[u64; 3]>::new(RECORDS);
     race(
+        count,
         move || {
-            for next in 0..COUNT {
+            for next in 0..count {
                 while producer.push([3, next, next]).is_err() {
                     std::hint::spin_loop();
                 }
@@ -154,7 +161,7 @@ fn rtrb_single() -> f64 {
         },
         move || {
             let (mut seen, mut sum) = (0, 0);
-            while seen < COUNT {
+            while seen < count {
                 match consumer.pop() {
                     Ok(record) => {
                         sum += record[2];
@@ -168,12 +175,13 @@ fn rtrb_single() -> f64 {
     )
 }
 
-fn array_queue() -> f64 {
+fn array_queue(count: u64) -> f64 {
     let queue = Arc::new(ArrayQueue::<[u64; 3]>::new(RECORDS));
     let other = Arc::clone(&queue);
     race(
+        count,
         move || {
-            for next in 0..COUNT {
+            for next in 0..count {
                 while queue.push([3, next, next]).is_err() {
                     std::hint::spin_loop();
                 }
@@ -181,7 +189,7 @@ fn array_queue() -> f64 {
         },
         move || {
             let (mut seen, mut sum) = (0, 0);
-            while seen < COUNT {
+            while seen < count {
                 match other.pop() {
                     Some(record) => {
                         sum += record[2];

@@ -3,8 +3,8 @@
 //! Each timer has 24 bytes of value and a random deadline within a minute. All are set, then time
 //! goes on by a millisecond at a time, and what is due is taken out. In one variant all of them
 //! fire; in the other nine of ten are cancelled first, in the order in which they were set, as most
-//! timeouts are. Measured is the time that the thread had on a core. A ratio above 1 means that ours
-//! takes less.
+//! timeouts are. Measured is the time that the thread had on a core. A ratio above 1 means that
+//! ours takes less.
 //!
 //! What is fair:
 //! * `BinaryHeap` holds deadlines and numbers; values stand in a table beside it, and to cancel is
@@ -147,7 +147,7 @@ impl Work {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            (u128::from(random) * u128::from(end) >> 64) as u64
+            ((u128::from(random) * u128::from(end)) >> 64) as u64
         };
         let deadlines_ns = (0..count).map(|_| below(SPAN_MS * MS_NS)).collect();
         let cancelled = (0..count).filter(|_| below(10) < tenths).collect();
