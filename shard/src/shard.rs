@@ -384,9 +384,9 @@ impl Shard {
                 ran += 1;
                 let position = self.core.queue.head();
                 // SAFETY: a record starts at the head of a queue that is not empty.
-                let at = unsafe { self.core.queue.record(position) };
-                // SAFETY: as above.
                 let head = unsafe { self.core.queue.record_head(position) };
+                // SAFETY: as above.
+                let at = unsafe { self.core.queue.record(position) };
                 self.core.queue.advance(head.words());
                 self.turns_left -= 1;
                 // SAFETY: the record was just taken off the queue.
@@ -407,8 +407,8 @@ impl Shard {
         }
         let position = self.core.queue.head();
         // SAFETY: a record starts at the head of a queue that is not empty.
-        let (at, head) =
-            unsafe { (self.core.queue.record(position), self.core.queue.record_head(position)) };
+        let (head, at) =
+            unsafe { (self.core.queue.record_head(position), self.core.queue.record(position)) };
         self.core.queue.advance(head.words());
         self.turns_left -= 1;
         let random = self.core.random();

@@ -1,5 +1,5 @@
-//! When an asker's deadline passes, or a life ends, an async turn ends where it waits: its future is
-//! dropped once, and its entity is free.
+//! When an asker's deadline passes, or a life ends, an async turn ends where it waits: its future
+//! is dropped once, and its entity is free.
 
 use std::time::Duration;
 

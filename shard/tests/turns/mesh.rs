@@ -18,7 +18,8 @@ pub(crate) const RING_WORDS_MIN: usize = 40;
 const POLLS_MAX: usize = 1_000_000;
 
 pub(crate) fn config() -> ShardConfig {
-    ShardConfig { entities_max: 1 << 20, turns_per_poll: 32, ..ShardConfig::new(HASH) }
+    let entities_max = if cfg!(miri) { 256 } else { 1 << 20 };
+    ShardConfig { entities_max, turns_per_poll: 32, ..ShardConfig::new(HASH) }
 }
 
 pub(crate) struct Mesh {

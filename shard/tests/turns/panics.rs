@@ -1,5 +1,5 @@
-//! A panic in a future is a fault of its entity, whenever it comes; the asker is told, what waits is
-//! not lost, and the shard goes on.
+//! A panic in a future is a fault of its entity, whenever it comes; the asker is told, what waits
+//! is not lost, and the shard goes on.
 
 use coreside_shard::{AskError, AsyncCx};
 

@@ -1,5 +1,5 @@
-//! Any future will do in an async turn, as long as it wakes its waker: from other threads, while the
-//! shard sleeps, and also where each part of a turn has a waker of its own.
+//! Any future will do in an async turn, as long as it wakes its waker: from other threads, while
+//! the shard sleeps, and also where each part of a turn has a waker of its own.
 
 use std::future::Future;
 use std::pin::Pin;
