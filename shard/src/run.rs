@@ -79,9 +79,9 @@ impl Shard {
                 ran += 1;
                 let position = self.core.queue.head();
                 // SAFETY: a record starts at the head of a queue that is not empty.
-                let at = unsafe { self.core.queue.record(position) };
-                // SAFETY: as above.
                 let head = unsafe { self.core.queue.record_head(position) };
+                // SAFETY: as above.
+                let at = unsafe { self.core.queue.record(position) };
                 self.core.queue.advance(head.words());
                 self.turns_left -= 1;
                 // SAFETY: the record was just taken off the queue.
@@ -94,10 +94,16 @@ impl Shard {
     /// Runs the oldest record, and takes the time that it took.
     #[cold]
     fn run_sampled(&mut self, outside: &mut dyn Outside) {
+        if self.core.has_system() {
+            self.run_system_lane(outside);
+        }
+        if self.core.queue.is_empty() {
+            return;
+        }
         let position = self.core.queue.head();
         // SAFETY: a record starts at the head of a queue that is not empty.
-        let (at, head) =
-            unsafe { (self.core.queue.record(position), self.core.queue.record_head(position)) };
+        let (head, at) =
+            unsafe { (self.core.queue.record_head(position), self.core.queue.record(position)) };
         self.core.queue.advance(head.words());
         self.turns_left -= 1;
         let random = self.core.random();

@@ -308,7 +308,7 @@ fn subscription_ends_with_its_subscriber() {
         mesh.settle();
         assert_eq!(publish(&mut mesh, 2), Ok(30));
         // Those that are put away when they are idle.
-        for _ in 0..8 {
+        for _ in 0..16 {
             mesh.wait(500_000_000);
         }
         assert_eq!(mesh.shards.iter().map(|s| s.entities::<Listener<u128>>()).sum::<usize>(), 0);
