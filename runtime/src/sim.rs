@@ -312,6 +312,7 @@ impl Sim {
                 seat.wake();
                 if is_woken { Event::Wake } else { Event::Nap }
             }
+            (State::Tired, Phase::Running) => seat.prepare_sleep(),
             (State::Drowsy, _) => seat.look_again(&self.gate, phase, self.clock.now_ns()),
             (State::Worked { .. }, _) => seat.report(&self.stopping, self.clock.now_ns()),
             (_, Phase::Stopped) => {
