@@ -161,10 +161,14 @@ impl Sim {
             self.judge(Moment::Step)?;
             return Ok(true);
         }
-        let next_ns = self.next_ns();
-        self.clock.skip_to(next_ns.unwrap_or(0));
-        self.judge(if next_ns.is_some() { Moment::Step } else { Moment::Idle })?;
-        Ok(next_ns.is_some())
+        // A shard of a stopping node rests from its work and does not sleep.
+        if !self.seats.iter().any(|seat| matches!(seat.state, State::Resting { .. })) {
+            self.judge(Moment::Still)?;
+        }
+        let Some(next_ns) = self.next_ns() else { return Ok(false) };
+        self.clock.skip_to(next_ns);
+        self.judge(Moment::Step)?;
+        Ok(true)
     }
 
     /// Runs for so much virtual time.
@@ -175,9 +179,9 @@ impl Sim {
         let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let until_ns = self.clock.now_ns().saturating_add(time_ns);
         while self.clock.now_ns() < until_ns {
-            if self.ready() == 0 {
-                let next_ns = self.next_ns().unwrap_or(until_ns).min(until_ns);
-                self.clock.skip_to(next_ns);
+            let is_still = self.ready() == 0;
+            if is_still && self.next_ns().is_none_or(|next_ns| next_ns > until_ns) {
+                self.clock.skip_to(until_ns);
             } else {
                 self.step()?;
             }
@@ -308,6 +312,7 @@ impl Sim {
                 seat.wake();
                 if is_woken { Event::Wake } else { Event::Nap }
             }
+            (State::Tired, Phase::Running) => seat.prepare_sleep(),
             (State::Drowsy, _) => seat.look_again(&self.gate, phase, self.clock.now_ns()),
             (State::Worked { .. }, _) => seat.report(&self.stopping, self.clock.now_ns()),
             (_, Phase::Stopped) => {
@@ -358,7 +363,7 @@ impl Sim {
             }
             let verdict = match moment {
                 Moment::Step => oracle.after_step(self),
-                Moment::Idle => Ok(()),
+                Moment::Still => oracle.when_still(self),
                 Moment::Rest => oracle.at_rest(self),
             };
             finding = verdict.err().map(|what| (oracle.name(), what));
@@ -406,8 +411,8 @@ impl Drop for Sim {
 enum Moment {
     /// Behind a step, or behind time in which nobody had anything to do.
     Step,
-    /// Nobody will go on by itself.
-    Idle,
+    /// Nobody has anything to do now.
+    Still,
     /// Somebody wanted to know that.
     Rest,
 }

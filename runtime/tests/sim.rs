@@ -64,6 +64,8 @@ enum Wrong {
     LivesTwice,
     Outlives,
     IsMoody,
+    /// Says that it answers, and does not.
+    Withholds,
 }
 
 thread_local! {
@@ -81,6 +83,9 @@ impl Workload for Cheats {
 
     fn load(&mut self, load: &mut Load<'_>) {
         let (key, wrong) = (load.key(), self.0);
+        if wrong == Wrong::Withholds {
+            return load.ask::<Cheat, _>(key, |stamp| CheatWithhold { stamp }, |m| m.stamp);
+        }
         load.ask::<Cheat, _>(key, move |stamp| CheatTake { stamp, wrong }, |m| m.stamp);
     }
 }
@@ -145,8 +150,18 @@ impl Cheat {
                     }
                 }
             }
+            Wrong::Withholds => stamp.arrive(self.number),
         }
         reply
+    }
+
+    #[local]
+    fn withhold(&mut self, mut stamp: Stamp, cx: &mut Cx<Self>) -> Later<u64> {
+        stamp.arrive(self.number);
+        let (later, reply_to) = cx.later();
+        let _ = stamp.reply();
+        drop(reply_to);
+        later
     }
 }
 
@@ -184,6 +199,7 @@ fn each_oracle_finds_what_was_planted_for_it() {
         (Wrong::Forgets, "delivery"),
         (Wrong::Drops, "delivery"),
         (Wrong::AnswersFalsely, "asks"),
+        (Wrong::Withholds, "asks"),
         (Wrong::LivesTwice, "lives"),
         (Wrong::Outlives, "lives"),
     ] {
@@ -277,7 +293,7 @@ fn an_outbox_beyond_its_bound_is_found() {
         .entity::<Hoarder>()
         .limits(limits)
         .disturbances(Disturbances::NONE)
-        .oracle(Bounds { answers_kept_max: 0 })
+        .oracle(Bounds { answers_kept_max: 0, answer_words_max: 3 })
         .build()
         .expect("a node");
     let far = sim.handle().by_way_of(1 - sim.handle().home::<Hoarder>(1));

@@ -38,6 +38,9 @@ pub(crate) struct Book {
     last: BTreeMap<Way, usize>,
     asks: Vec<Ask>,
     asks_open: u64,
+    /// Open asks whose answer was given, or that have failed: they end without waiting.
+    pub(crate) owed: u64,
+    next_life: u64,
     /// Continuations that were dropped and did not run.
     pub(crate) unclaimed: u64,
     /// Messages that were dropped before their turn.
@@ -61,6 +64,16 @@ struct Sent {
     fate: Fate,
     /// Its turn panicked.
     panicked: bool,
+    /// The open ask that it belongs to.
+    ask: Option<usize>,
+    /// The answer to its ask is on the way.
+    owed: bool,
+}
+
+impl Sent {
+    fn new(way: Way) -> Self {
+        Self { way, fate: Fate::UnderWay, panicked: false, ask: None, owed: false }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +100,8 @@ impl Book {
             last: BTreeMap::new(),
             asks: Vec::new(),
             asks_open: 0,
+            owed: 0,
+            next_life: 0,
             unclaimed: 0,
             dropped: 0,
             cursed: 0,
@@ -106,6 +121,23 @@ impl Book {
         if self.findings.len() < 16 {
             self.findings.push((oracle, what));
         }
+    }
+
+    /// The answer to a message is on its way: its ask needs nothing more to end.
+    fn owe(&mut self, message: usize) {
+        let message = &mut self.messages[message];
+        if message.ask.is_some() && !message.owed {
+            message.owed = true;
+            self.owed += 1;
+        }
+    }
+
+    /// An ask is over.
+    fn close_ask(&mut self, number: usize) {
+        self.asks_open -= 1;
+        let message = &mut self.messages[self.asks[number].message];
+        message.ask = None;
+        self.owed -= u64::from(std::mem::take(&mut message.owed));
     }
 
     /// Why `outcome` cannot be that of this ask; `None` when it can.
@@ -204,16 +236,21 @@ impl Stamp {
     /// For a message that is about to be sent.
     pub(crate) fn new(way: Way) -> Self {
         let number = book(|book| {
-            book.messages.push(Sent { way, fate: Fate::UnderWay, panicked: false });
+            book.messages.push(Sent::new(way));
             book.under_way += 1;
             book.messages.len() - 1
         });
         Self { number, settled: false }
     }
 
-    /// The reply that its asker expects.
+    /// The reply that its asker expects, given now.
     pub(crate) fn reply(&self) -> u64 {
-        reply_to(self.number)
+        self.promise().reply()
+    }
+
+    /// The reply that its asker expects, given later.
+    pub(crate) fn promise(&self) -> Promise {
+        Promise(self.number)
     }
 
     /// The message was refused and came back.
@@ -244,7 +281,10 @@ impl Stamp {
 
     /// Its turn is about to panic.
     pub(crate) fn will_panic(&self) {
-        book(|book| book.messages[self.number].panicked = true);
+        book(|book| {
+            book.messages[self.number].panicked = true;
+            book.owe(self.number);
+        });
     }
 
     fn settle(&mut self, fate: Fate) {
@@ -254,7 +294,10 @@ impl Stamp {
             let was = std::mem::replace(&mut book.messages[number].fate, fate);
             if was == Fate::UnderWay {
                 book.under_way -= 1;
-                book.dropped += u64::from(fate == Fate::Dropped);
+                if fate == Fate::Dropped {
+                    book.dropped += 1;
+                    book.owe(number);
+                }
             } else {
                 book.note(DELIVERY, format!("message {number} was {was:?}, then {fate:?}"));
             }
@@ -270,23 +313,53 @@ impl Drop for Stamp {
     }
 }
 
+/// A reply that is to be given.
+#[derive(Debug)]
+pub(crate) struct Promise(usize);
+
+impl Promise {
+    /// The reply, given now.
+    pub(crate) fn reply(self) -> u64 {
+        book(|book| book.owe(self.0));
+        reply_to(self.0)
+    }
+}
+
 /// What whoever asks keeps until the answer comes.
 #[derive(Debug)]
 pub(crate) struct Asked {
     number: usize,
     ended: bool,
+    /// The life of the entity that asks.
+    life: Option<u64>,
 }
 
 impl Asked {
-    /// The ask of the message with this stamp.
+    /// The ask of the message with this stamp, from outside of entities.
     pub(crate) fn new(stamp: &Stamp) -> Self {
         let message = stamp.number;
         let number = book(|book| {
             book.asks.push(Ask { message, asked_ns: book.now_ns, outcome: None });
             book.asks_open += 1;
+            book.messages[message].ask = Some(book.asks.len() - 1);
             book.asks.len() - 1
         });
-        Self { number, ended: false }
+        Self { number, ended: false, life: None }
+    }
+
+    /// The ask of an entity, during this life of it.
+    pub(crate) fn by(life: &Life, stamp: &Stamp) -> Self {
+        let mut asked = Self::new(stamp);
+        asked.life = Some(life.number);
+        asked
+    }
+
+    /// The answer is there, for an entity in this life of it.
+    pub(crate) fn end_in(self, life: &Life, outcome: Outcome) {
+        if self.life != Some(life.number) {
+            note(ASKS, format!("ask {} of life {:?} ended in {life:?}", self.number, self.life));
+        }
+        self.end(outcome);
     }
 
     /// The answer is there.
@@ -312,7 +385,7 @@ fn end(number: usize, outcome: Outcome) {
             book.note(ASKS, what);
         }
         book.asks[number].outcome = Some(outcome.clone());
-        book.asks_open -= 1;
+        book.close_ask(number);
     });
     count(
         match outcome {
@@ -331,7 +404,7 @@ impl Drop for Asked {
             let number = self.number;
             book(|book| {
                 if book.asks[number].outcome.is_none() {
-                    book.asks_open -= 1;
+                    book.close_ask(number);
                     book.unclaimed += 1;
                 }
             });
@@ -341,24 +414,29 @@ impl Drop for Asked {
 
 /// One life of an entity: there is at most one at a time.
 #[derive(Debug)]
-pub(crate) struct Life(u64);
+pub(crate) struct Life {
+    entity: u64,
+    number: u64,
+}
 
 impl Life {
     pub(crate) fn begin(entity: u64) -> Self {
-        book(|book| {
+        let number = book(|book| {
             let lives = book.lives.entry(entity).or_default();
             *lives += 1;
             if *lives > 1 {
                 book.note(LIVES, format!("entity {entity} lives twice at a time"));
             }
+            book.next_life += 1;
+            book.next_life
         });
-        Self(entity)
+        Self { entity, number }
     }
 }
 
 impl Drop for Life {
     fn drop(&mut self) {
-        let entity = self.0;
+        let entity = self.entity;
         book(|book| match book.lives.get_mut(&entity) {
             Some(lives) if *lives > 0 => *lives -= 1,
             _ => book.note(LIVES, format!("the state of entity {entity} was dropped twice")),

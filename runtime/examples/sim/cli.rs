@@ -43,6 +43,9 @@ struct Options {
     /// How many runs at a time (default: one per processor).
     #[arg(long)]
     jobs: Option<usize>,
+    /// Leaves scenarios that fail as they are, instead of making them smaller.
+    #[arg(long)]
+    as_found: bool,
     /// Lists workloads and the numbers of a scenario.
     #[arg(long)]
     list: bool,
@@ -151,7 +154,8 @@ fn hunt(options: &Options, kind: Option<&'static Kind>) -> ExitCode {
         println!("\nseed {} ({}): {}", task.scenario.seed, task.kind.name, verdict.what());
     }
     for (task, verdict) in failed.iter().take(LESSENED_MAX) {
-        println!("\nreplay: {}", lesser(task, verdict).replay());
+        let task = if options.as_found { task.clone() } else { lesser(task, verdict) };
+        println!("\nreplay: {}", task.replay());
     }
     let stopped = stopping.load(Ordering::Relaxed) && failed.len() < VIOLATIONS_MAX;
     let seconds = began.elapsed().as_secs_f64();

@@ -11,7 +11,7 @@ use crate::suite::book::{
 pub(crate) fn watch(builder: SimBuilder) -> SimBuilder {
     builder
         .oracle(Time)
-        .oracle(coreside::sim::Bounds { answers_kept_max: 4096 })
+        .oracle(coreside::sim::Bounds { answers_kept_max: 512, answer_words_max: 4 })
         .oracle(Order)
         .oracle(Delivery)
         .oracle(Asks)
@@ -89,6 +89,10 @@ impl Oracle for Asks {
 
     fn after_step(&mut self, _sim: &Sim) -> Result<(), String> {
         noted(ASKS)
+    }
+
+    fn when_still(&mut self, _sim: &Sim) -> Result<(), String> {
+        equal("asks with an answer that does not come", book(|book| book.owed), 0)
     }
 
     fn at_rest(&mut self, sim: &Sim) -> Result<(), String> {

@@ -21,6 +21,15 @@ pub trait Oracle {
         Ok(())
     }
 
+    /// Looks when every shard sleeps, and only a deadline will make one of them go on, if any.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn when_still(&mut self, sim: &Sim) -> Result<(), String> {
+        let _ = sim;
+        Ok(())
+    }
+
     /// Looks once nothing is left to do.
     ///
     /// # Errors
@@ -68,9 +77,6 @@ impl fmt::Display for SimError {
 
 impl std::error::Error for SimError {}
 
-/// Words of the longest record.
-const RECORD_WORDS_MAX: u64 = 20;
-
 /// Queues, outboxes and waiting asks stay within their bounds.
 ///
 /// An answer may pass a queue's bound, because the asks bound their number: those that wait, and
@@ -79,6 +85,8 @@ const RECORD_WORDS_MAX: u64 = 20;
 pub struct Bounds {
     /// Answers that entities may keep beyond the asks that wait.
     pub answers_kept_max: u64,
+    /// Words of the longest answer: two, and those of its value.
+    pub answer_words_max: u64,
 }
 
 impl Oracle for Bounds {
@@ -90,7 +98,7 @@ impl Oracle for Bounds {
         let limits = sim.limits();
         let shards = sim.shards() as u64;
         let answers = shards * u64::from(limits.asks_max) + self.answers_kept_max;
-        let above = (answers.saturating_mul(RECORD_WORDS_MAX)) as usize;
+        let above = (answers.saturating_mul(self.answer_words_max)) as usize;
         let shard = sim.shard(sim.last_shard());
         let (queue, outbox) = shard.backlog_words();
         let queue_max = limits.queue_words_max.next_power_of_two().saturating_add(above);

@@ -21,6 +21,8 @@ pub(crate) struct Seat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     Awake,
+    /// It found nothing to do, and has not said yet that it is about to sleep.
+    Tired,
     /// It has said that it is about to sleep, and not looked yet.
     Drowsy,
     /// Until then, or until it is woken, in nanoseconds of the simulation.
@@ -98,10 +100,16 @@ impl Seat {
         } else if self.spins > 0 {
             self.spins -= 1;
         } else {
-            self.bell.prepare_sleep();
-            self.state = State::Drowsy;
+            self.state = State::Tired;
         }
         Event::Pass { jobs, progress }
+    }
+
+    /// Says that it is about to sleep.
+    pub(crate) fn prepare_sleep(&mut self) -> Event {
+        self.bell.prepare_sleep();
+        self.state = State::Drowsy;
+        Event::PrepareSleep
     }
 
     /// Looks once more, and sleeps if there is nothing.

@@ -148,7 +148,7 @@ fn read_that_panics_ends_those_beside_it_with_the_life() {
     assert_eq!(outcome(failed), Some(Err(AskError::Failed)));
     assert_eq!((alive("future"), mesh.async_turns()), (0, 0));
     mesh.settle();
-    assert_eq!(outcome(beside), Some(Err(AskError::MaybeExecuted)), "told at once");
+    assert_eq!(outcome(beside), Some(Err(AskError::Failed)), "told at once");
     mesh.wait_ms(20);
     assert_eq!(mesh.answer(1, echo(1)), Some(Ok(1)));
 }

@@ -35,7 +35,7 @@ impl Workload for Churn {
 #[entity(activate = Guest::begin)]
 struct Guest {
     number: u64,
-    _life: Life,
+    life: Life,
 }
 
 #[handlers]
@@ -45,7 +45,7 @@ impl Guest {
         if draw(|random, _| random.one_in(8)) {
             cx.stop();
         }
-        Self { number: key, _life: begin(key) }
+        Self { number: key, life: begin(key) }
     }
 
     #[local]
@@ -63,9 +63,9 @@ impl Guest {
         let (to, asks) = draw(|random, of| (random.below(of.keys), random.one_in(2)));
         let next = Stamp::new((self.number, to));
         if asks {
-            let asked = Asked::new(&next);
-            let then = move |_: &mut Self, answer: Result<u64, AskError>, _: &mut Cx<Self>| {
-                asked.end(answer);
+            let asked = Asked::by(&self.life, &next);
+            let then = move |guest: &mut Self, answer: Result<u64, AskError>, _: &mut Cx<Self>| {
+                asked.end_in(&guest.life, answer);
             };
             if let Err(refused) = cx.entity::<Guest>(to).visit(next, hops).ask(then) {
                 refused.message.stamp.take_back();

@@ -40,13 +40,13 @@ impl Workload for FullRings {
 #[entity(activate = Flooder::begin)]
 struct Flooder {
     number: u64,
-    _life: Life,
+    life: Life,
 }
 
 #[handlers]
 impl Flooder {
     fn begin(key: u64, _cx: &mut Cx<Self>) -> Self {
-        Self { number: key, _life: begin(key) }
+        Self { number: key, life: begin(key) }
     }
 
     #[local]
@@ -58,9 +58,9 @@ impl Flooder {
                 let stamp = Stamp::new((self.number, to));
                 let flooder = cx.entity::<Flooder>(to);
                 if round % 3 == 2 {
-                    let asked = Asked::new(&stamp);
-                    let then = move |_: &mut Self, answer: Result<_, AskError>, _: &mut Cx<_>| {
-                        asked.end(answer);
+                    let asked = Asked::by(&self.life, &stamp);
+                    let then = move |own: &mut Self, answer: Result<_, AskError>, _: &mut Cx<_>| {
+                        asked.end_in(&own.life, answer);
                     };
                     if let Err(refused) = flooder.fill(stamp, [to; 12]).ask(then) {
                         refused.message.stamp.take_back();

@@ -3,7 +3,7 @@
 use coreside::sim::SimBuilder;
 use coreside::{AskError, Cx, Later, ReplyTo, entity, handlers};
 
-use crate::suite::book::{Asked, Life, Stamp, draw};
+use crate::suite::book::{Asked, Life, Promise, Stamp, draw};
 use crate::suite::workload::{Kind, Load, Workload, begin, may_fail};
 
 pub(crate) const KIND: Kind = Kind {
@@ -42,8 +42,8 @@ pub(super) fn put_one(load: &mut Load<'_>) {
 #[entity(activate = Desk::begin)]
 pub(super) struct Desk {
     number: u64,
-    kept: Vec<(u64, ReplyTo<u64>)>,
-    _life: Life,
+    kept: Vec<(Promise, ReplyTo<u64>)>,
+    life: Life,
 }
 
 /// Beyond these, the oldest is answered.
@@ -52,17 +52,17 @@ const KEPT_MAX: usize = 64;
 #[handlers]
 impl Desk {
     fn begin(key: u64, _cx: &mut Cx<Self>) -> Self {
-        Self { number: key, kept: Vec::new(), _life: begin(key) }
+        Self { number: key, kept: Vec::new(), life: begin(key) }
     }
 
     #[local]
     fn keep(&mut self, mut stamp: Stamp, cx: &mut Cx<Self>) -> Later<u64> {
         stamp.arrive(self.number);
         let (later, reply_to) = cx.later();
-        self.kept.push((stamp.reply(), reply_to));
+        self.kept.push((stamp.promise(), reply_to));
         if self.kept.len() > KEPT_MAX {
-            let (reply, reply_to) = self.kept.remove(0);
-            cx.reply(reply_to, reply);
+            let (promise, reply_to) = self.kept.remove(0);
+            cx.reply(reply_to, promise.reply());
         }
         may_fail(&stamp, cx);
         later
@@ -74,12 +74,12 @@ impl Desk {
         let count = self.kept.len();
         for _ in 0..draw(|random, _| random.below(count as u64 + 1)) {
             let at = draw(|random, _| random.below(self.kept.len() as u64)) as usize;
-            let (reply, reply_to) = self.kept.swap_remove(at);
+            let (promise, reply_to) = self.kept.swap_remove(at);
             // One in eight is never answered.
             if draw(|random, _| random.one_in(8)) {
                 drop(reply_to);
             } else {
-                cx.reply(reply_to, reply);
+                cx.reply(reply_to, promise.reply());
             }
         }
         may_fail(&stamp, cx);
@@ -92,10 +92,10 @@ impl Desk {
         let (later, reply_to) = cx.later();
         let (to, keep) = draw(|random, of| (random.below(of.keys), random.one_in(3)));
         let next = Stamp::new((self.number, to));
-        let (asked, reply) = (Asked::new(&next), stamp.reply());
-        let then = move |_: &mut Self, answer: Result<u64, AskError>, cx: &mut Cx<Self>| {
-            asked.end(answer);
-            cx.reply(reply_to, reply);
+        let (asked, promise) = (Asked::by(&self.life, &next), stamp.promise());
+        let then = move |desk: &mut Self, answer: Result<u64, AskError>, cx: &mut Cx<Self>| {
+            asked.end_in(&desk.life, answer);
+            cx.reply(reply_to, promise.reply());
         };
         let desk = cx.entity::<Desk>(to);
         let refused = if keep || hops == 0 {

@@ -61,7 +61,7 @@ impl Workload for Ledger {
 struct Account {
     number: u64,
     coins: Coins,
-    _life: Life,
+    life: Life,
 }
 
 /// The answer to a credit: what was not taken comes back.
@@ -73,7 +73,7 @@ struct Receipt {
 #[handlers]
 impl Account {
     fn begin(key: u64, _cx: &mut Cx<Self>) -> Self {
-        Self { number: key, coins: Coins::default(), _life: begin(key) }
+        Self { number: key, coins: Coins::default(), life: begin(key) }
     }
 
     #[local]
@@ -90,13 +90,14 @@ impl Account {
         let coins = self.coins.take(amount);
         let (later, reply_to) = cx.later();
         let credit = Stamp::new((self.number, to));
-        let (asked, reply) = (Asked::new(&credit), stamp.reply());
+        let (asked, promise) = (Asked::by(&self.life, &credit), stamp.promise());
         let then = move |account: &mut Self, answer: Result<Receipt, AskError>, cx: &mut Cx<_>| {
-            asked.end(answer.as_ref().map(|receipt| receipt.reply).map_err(Clone::clone));
+            let outcome = answer.as_ref().map(|receipt| receipt.reply).map_err(Clone::clone);
+            asked.end_in(&account.life, outcome);
             if let Ok(receipt) = answer {
                 account.coins.put(receipt.change);
             }
-            cx.reply(reply_to, reply);
+            cx.reply(reply_to, promise.reply());
         };
         if let Err(refused) = cx.entity::<Account>(to).credit(credit, coins).ask(then) {
             let AccountCredit { stamp, coins } = refused.message;

@@ -55,7 +55,7 @@ fn outside(load: &mut Load<'_>, key: u64) {
 struct Clumsy {
     number: u64,
     panics_in_drop: bool,
-    _life: Life,
+    life: Life,
 }
 
 impl Drop for Clumsy {
@@ -70,7 +70,7 @@ impl Drop for Clumsy {
 #[handlers]
 impl Clumsy {
     fn begin(key: u64, _cx: &mut Cx<Self>) -> Self {
-        Self { number: key, panics_in_drop: false, _life: begin(key) }
+        Self { number: key, panics_in_drop: false, life: begin(key) }
     }
 
     #[local]
@@ -98,11 +98,12 @@ impl Clumsy {
         stamp.arrive(self.number);
         let (later, reply_to) = cx.later();
         let next = Stamp::new((self.number, to));
-        let (asked, reply, fails) = (Asked::new(&next), stamp.reply(), draw(|r, _| r.one_in(8)));
-        let then = move |_: &mut Self, answer: Result<u64, AskError>, cx: &mut Cx<Self>| {
+        let (asked, promise) = (Asked::by(&self.life, &next), stamp.promise());
+        let fails = draw(|random, _| random.one_in(8));
+        let then = move |clumsy: &mut Self, answer: Result<u64, AskError>, cx: &mut Cx<Self>| {
             let answered = answer.is_ok();
-            asked.end(answer);
-            cx.reply(reply_to, reply);
+            asked.end_in(&clumsy.life, answer);
+            cx.reply(reply_to, promise.reply());
             if fails && answered {
                 count("panics in continuations", 1);
                 panic!("told to, in a continuation");

@@ -18,20 +18,26 @@ impl Workload for Ping {
 
     fn load(&mut self, load: &mut Load<'_>) {
         for _ in 0..load.batch() {
-            let (key, hops) = (load.key(), load.scenario.hops);
-            let make = move |stamp| PingerPing { stamp, hops };
             if load.random.one_in(2) {
-                load.tell::<Pinger, _>(key, make, |ping| ping.stamp);
+                tell_one(load);
             } else {
+                let (key, hops) = (load.key(), load.scenario.hops);
+                let make = move |stamp| PingerPing { stamp, hops };
                 load.ask::<Pinger, _>(key, make, |ping| ping.stamp);
             }
         }
     }
 }
 
+/// One ping that nobody waits for.
+pub(super) fn tell_one(load: &mut Load<'_>) {
+    let (key, hops) = (load.key(), load.scenario.hops);
+    load.tell::<Pinger, _>(key, move |stamp| PingerPing { stamp, hops }, |ping| ping.stamp);
+}
+
 /// Passes on what it gets.
 #[entity(activate = Pinger::begin)]
-pub(crate) struct Pinger {
+pub(super) struct Pinger {
     number: u64,
     _life: Life,
 }
@@ -43,7 +49,7 @@ impl Pinger {
     }
 
     #[local]
-    pub(crate) fn ping(&mut self, mut stamp: Stamp, hops: u64, cx: &mut Cx<Self>) -> u64 {
+    fn ping(&mut self, mut stamp: Stamp, hops: u64, cx: &mut Cx<Self>) -> u64 {
         stamp.arrive(self.number);
         if hops > 0 {
             let to = draw(|random, scenario| random.below(scenario.keys));
