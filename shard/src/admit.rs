@@ -15,6 +15,8 @@ use crate::owned_record::OwnedRecord;
 use crate::pending::Outside;
 use crate::record::{ASK_WORDS, Head, Kind, RECORD_WORDS_MAX, Word, copy_words};
 use crate::reply::{AskError, Token};
+use crate::sabotage::{Bug, planted};
+use crate::schedule::Owner;
 use crate::shard::Shard;
 use crate::stash::Stashed;
 use crate::store::StoreId;
@@ -184,10 +186,17 @@ impl Shard {
         let attached = self.core.attached.entry(kind, slot);
         let draining = stage == Stage::Draining;
         if attached.stash.len() >= stash_max && !draining {
+            if planted(Bug::SilentStash) {
+                return;
+            }
             return self.bury(record, Reason::StashFull, AskError::NotSent);
         }
         let token = record.token();
-        attached.stash.push_back(Stashed::Record { record, tries: 0 });
+        if planted(Bug::ReorderedStash) {
+            attached.stash.push_front(Stashed::Record { record, tries: 0 });
+        } else {
+            attached.stash.push_back(Stashed::Record { record, tries: 0 });
+        }
         self.core.stats.stashed += 1;
         if draining {
             // One comes, one goes: the stash does not grow, and the order is kept.
@@ -199,33 +208,59 @@ impl Shard {
     }
 
     /// Whether a read may have its turn beside those that are under way.
-    pub(crate) fn may_read(&self, id: StoreId, slot: SlotNumber) -> bool {
+    pub(crate) fn may_read(&mut self, id: StoreId, slot: SlotNumber) -> bool {
         // SAFETY: one step.
         let store = unsafe { id.get() };
         let waits = self.core.attached.get(store.number(), slot);
-        store.stage(slot) == Stage::Reading && waits.is_none_or(|waits| waits.stash.is_empty())
+        let first = std::mem::take(&mut self.core.read_is_first);
+        let behind = waits.is_some_and(|waits| !waits.stash.is_empty());
+        store.stage(slot) == Stage::Reading && (first || !behind)
+    }
+
+    /// Whether reads have their turns just now, and what waits first is one more.
+    fn is_read_next(&self, id: StoreId, slot: SlotNumber) -> bool {
+        // SAFETY: one step.
+        let store = unsafe { id.get() };
+        let attached = self.core.attached.get(store.number(), slot);
+        let first = attached.and_then(|attached| attached.stash.front());
+        store.stage(slot) == Stage::Reading
+            && matches!(first, Some(Stashed::Record { record, .. })
+                if self.table.rows[usize::from(record.head().message())].reads)
     }
 
     /// Runs the oldest turn that waits for an entity.
     pub(crate) fn drain_one(&mut self, id: StoreId, slot: SlotNumber, outside: &mut dyn Outside) {
         // SAFETY: one step.
         let store = unsafe { id.get() };
-        if store.stage(slot) != Stage::Draining {
+        let (kind, generation) = (store.number(), store.generation(slot));
+        if store.stage(slot) == Stage::Draining {
+            self.serve_waiting(kind, (slot, generation));
+        }
+        // SAFETY: one step, after the user's code.
+        let store = unsafe { id.get() };
+        if store.generation(slot) != generation {
             return;
         }
-        let (kind, generation) = (store.number(), store.generation(slot));
-        store.set_stage(slot, Stage::Live);
+        match store.stage(slot) {
+            Stage::Draining => store.set_stage(slot, Stage::Live),
+            _ if self.is_read_next(id, slot) => self.core.read_is_first = true,
+            _ => return,
+        }
         let next = self.core.attached.get_mut(kind, slot);
         match next.and_then(|attached| attached.stash.pop_front()) {
             Some(Stashed::Record { record, tries }) => {
                 self.core.trying = tries;
                 self.run_owned(record, outside);
                 self.core.trying = 0;
+                self.core.read_is_first = false;
             }
             Some(Stashed::Resume { generation: life, turn }) if life == generation => {
                 turn(self, outside);
             }
-            Some(Stashed::Resume { .. }) => self.core.stats.answers_unclaimed += 1,
+            Some(Stashed::Resume { turn, .. }) => {
+                self.core.stats.answers_unclaimed += 1;
+                self.drop_guarded(|| drop(turn));
+            }
             None => return,
         }
         // SAFETY: one step, after the user's code.
@@ -234,6 +269,22 @@ impl Shard {
         let waits = |attached: &Attached| !attached.stash.is_empty();
         if live && self.core.attached.get(kind, slot).is_some_and(waits) {
             store.set_stage(slot, Stage::Draining);
+        }
+    }
+
+    /// Lets interleaved turns that wait for the state have it, before what is in the stash.
+    fn serve_waiting(&mut self, kind: u16, (slot, generation): (SlotNumber, u32)) {
+        let id = self.stores[usize::from(kind)];
+        // SAFETY: one step, after the user's code.
+        while unsafe { id.get() }.is_alive(slot, generation)
+            && let Some(attached) = self.core.attached.get_mut(kind, slot)
+            && let Some((task, waker)) = attached.waiting.pop_front()
+        {
+            if let Some(waker) = waker {
+                self.current = Current::ANSWERING;
+                waker.wake();
+            }
+            self.poll_task(task);
         }
     }
 
@@ -252,7 +303,8 @@ impl Shard {
         self.drain_one(id, slot, outside);
         // SAFETY: one step, after the user's code.
         let store = unsafe { id.get() };
-        if store.is_alive(slot, generation) && store.stage(slot) == Stage::Draining {
+        let more = store.stage(slot) == Stage::Draining || self.is_read_next(id, slot);
+        if more && store.is_alive(slot, generation) {
             self.core.drain_record(kind, slot, generation);
         }
     }
@@ -265,14 +317,13 @@ impl Shard {
         let Some(attached) = self.core.attached.get_mut(kind, slot) else {
             return store.set_stage(slot, Stage::Live);
         };
-        for task in std::mem::take(&mut attached.waiting) {
-            self.core.tasks.wake(task);
-        }
-        let ending = attached.ending.take();
+        let (ending, now_ns) = (attached.ending.take(), self.core.now.monotonic_ns);
+        // A message counts until its turn is over.
+        attached.quiet.iter_mut().for_each(|quiet| quiet.last_ns = now_ns);
         if let Some(end) = ending.filter(|_| attached.said_goodbye) {
             return self.end(id, slot, end);
         }
-        let waits = !attached.stash.is_empty();
+        let waits = attached.is_awaited();
         store.set_stage(slot, if waits { Stage::Draining } else { Stage::Live });
         if let Some(end) = ending {
             let entity = self.identity(id, slot);
@@ -380,9 +431,21 @@ impl Shard {
             |id: &TaskId| tasks.get(*id).is_some_and(|task| task.hold == Hold::Interleaved);
         self.core.begun.sort_by_key(interleaved);
         while !self.core.begun.is_empty() {
-            let task = self.core.begun.remove(0);
-            self.poll_task(task);
+            let id = self.core.begun.remove(0);
+            if self.core.tasks.get(id).is_some_and(|task| self.is_over(task.owner)) {
+                // One that was begun beside it failed, and took this one's life with it.
+                let task = self.core.tasks.remove(id);
+                self.drop_guarded(|| drop(task));
+            }
+            self.poll_task(id);
         }
+    }
+
+    /// Whether the life is over.
+    fn is_over(&self, owner: Owner) -> bool {
+        // SAFETY: one step.
+        unsafe { self.stores[usize::from(owner.kind)].get() }.generation(owner.slot)
+            != owner.generation
     }
 
     /// Drops async turns that a failed turn began.
@@ -439,6 +502,8 @@ impl Shard {
     pub(crate) fn run_owned(&mut self, record: OwnedRecord, outside: &mut dyn Outside) {
         let head = record.head();
         let mut words = record.release();
+        // Another turn, though the queue stands where it stood.
+        self.polls += 1;
         // SAFETY: the record is whole, of this table, and given up.
         unsafe { self.run_record(words.as_mut_ptr(), head.with_status(0), outside) };
     }

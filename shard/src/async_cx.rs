@@ -7,7 +7,7 @@ use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::condition::Stage;
@@ -97,7 +97,7 @@ impl<E: Entity> AsyncCx<E> {
     /// In a turn that holds the state already: use `self` there.
     pub async fn with<R>(&self, work: impl FnOnce(&mut E) -> R) -> R {
         let mut work = Some(work);
-        std::future::poll_fn(|_| {
+        std::future::poll_fn(|cx| {
             let lent = entered(|turn| {
                 assert!(
                     turn.owner == self.owner && turn.hold == Hold::Interleaved,
@@ -109,10 +109,9 @@ impl<E: Entity> AsyncCx<E> {
                     return Some((turn.store, turn.state, stage));
                 }
                 turn.with_core(|core| {
+                    let waker = core.tasks.waker_beside(turn.task, cx.waker());
                     let attached = core.attached.entry(turn.owner.kind, turn.owner.slot);
-                    if !attached.waiting.contains(&turn.task) {
-                        attached.waiting.push(turn.task);
-                    }
+                    attached.wait(turn.task, waker);
                 });
                 None
             });
@@ -173,21 +172,14 @@ impl<E: Handler<M>, M: Message> AsyncCall<E, M> {
     /// Sends the message as soon as there is room on the way.
     pub async fn tell(self) {
         let (key, mut waiting) = (self.key, Some(self.message));
-        std::future::poll_fn(|_| {
+        std::future::poll_fn(|cx| {
             let Some(message) = waiting.take() else { return Poll::Ready(()) };
-            let told = entered(|turn| {
-                turn.with_core(|core| {
-                    let told = core.tell::<E, M>(key, message);
-                    if told.is_err() {
-                        core.tasks.wake(turn.task);
-                    }
-                    told
-                })
-            });
-            match told {
+            match entered(|turn| turn.with_core(|core| core.tell::<E, M>(key, message))) {
                 Ok(()) => Poll::Ready(()),
                 Err(Full(message)) => {
                     waiting = Some(message);
+                    // There may be room in the next poll.
+                    cx.waker().wake_by_ref();
                     Poll::Pending
                 }
             }
@@ -201,7 +193,7 @@ impl<E: Handler<M>, M: Message> IntoFuture for AsyncCall<E, M> {
     type IntoFuture = Asking<E, M>;
 
     fn into_future(self) -> Asking<E, M> {
-        Asking { call: Some(self), answer: Rc::new(RefCell::new(None)) }
+        Asking { call: Some(self), answer: Rc::default() }
     }
 }
 
@@ -212,7 +204,20 @@ pub struct Asking<E: Handler<M>, M: Message> {
     answer: Rc<AnswerCell<M::Reply>>,
 }
 
-type AnswerCell<R> = RefCell<Option<Result<R, AskError>>>;
+type AnswerCell<R> = RefCell<Answering<R>>;
+
+/// An answer that is waited for.
+struct Answering<R> {
+    answer: Option<Result<R, AskError>>,
+    /// Whom to wake, where that is not the async turn as a whole.
+    waker: Option<Waker>,
+}
+
+impl<R> Default for Answering<R> {
+    fn default() -> Self {
+        Self { answer: None, waker: None }
+    }
+}
 
 /// Who waits for an answer, as the shard keeps it.
 struct AsyncAsker<R> {
@@ -225,7 +230,7 @@ impl<E: Handler<M>, M: Message> Unpin for Asking<E, M> {}
 impl<E: Handler<M>, M: Message> Future for Asking<E, M> {
     type Output = Result<M::Reply, AskError>;
 
-    fn poll(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Some(call) = self.call.take() {
             let asked = entered(|turn| {
                 let asker = AsyncAsker { answer: Rc::clone(&self.answer), task: turn.task };
@@ -243,11 +248,12 @@ impl<E: Handler<M>, M: Message> Future for Asking<E, M> {
                 return Poll::Ready(Err(AskError::NotSent));
             }
         }
-        // The shard polls the task when the answer is there: no waker is needed.
-        match self.answer.take() {
-            Some(answer) => Poll::Ready(answer),
-            None => Poll::Pending,
+        let mut answering = self.answer.borrow_mut();
+        if let Some(answer) = answering.answer.take() {
+            return Poll::Ready(answer);
         }
+        answering.waker = waker_beside(cx.waker());
+        Poll::Pending
     }
 }
 
@@ -274,9 +280,22 @@ unsafe fn resume_async<R>(
         shard.core.stats.answers_unclaimed += 1;
         return;
     }
-    answer.replace(Some(outcome));
+    let waker = {
+        let mut answering = answer.borrow_mut();
+        answering.answer = Some(outcome);
+        answering.waker.take()
+    };
     drop(answer);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
     shard.poll_task(task);
+}
+
+/// The waker that a future has to use: `None` where it is that of the async turn, which the shard
+/// polls by itself. Somebody who polls many futures may give each a waker of its own.
+fn waker_beside(waker: &Waker) -> Option<Waker> {
+    entered(|turn| turn.with_core(|core| core.tasks.waker_beside(turn.task, waker)))
 }
 
 /// The future of a wait.
@@ -292,15 +311,19 @@ pub struct Sleep {
 impl Future for Sleep {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         entered(|turn| {
             turn.with_core(|core| {
                 if core.now.monotonic_ns >= self.until_ns {
                     return Poll::Ready(());
                 }
-                let set = self.timer.is_some_and(|timer| core.wheel.deadline_ns(timer).is_some());
-                if !set {
-                    self.timer = core.schedule(self.until_ns, Alarm::Wake(turn.task));
+                let alarm = match core.tasks.waker_beside(turn.task, cx.waker()) {
+                    None => Alarm::Wake(turn.task),
+                    Some(waker) => Alarm::Waker(waker),
+                };
+                match self.timer.and_then(|timer| core.wheel.get_mut(timer)) {
+                    Some(set) => *set = alarm,
+                    None => self.timer = core.schedule(self.until_ns, alarm),
                 }
                 Poll::Pending
             })

@@ -3,13 +3,14 @@
 //! Who watches it, whom it started, what waits for it while it is busy, its timers. An entity that
 //! uses none of that costs no byte here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::task::Waker;
 
 use crate::identity::{EntityId, Recipient};
 use crate::index::SlotNumber;
 use crate::life::Faults;
-use crate::schedule::{NamedTimer, Quiet};
+use crate::schedule::{OwnTimers, Quiet};
 use crate::stash::Stash;
 use crate::supervise::End;
 use crate::task::TaskId;
@@ -29,18 +30,39 @@ pub(crate) struct Attached {
     pub(crate) watching: Vec<EntityId>,
     /// Whom it supervises, in the order in which it started them.
     pub(crate) children: Vec<EntityId>,
-    pub(crate) timers: Vec<NamedTimer>,
+    pub(crate) timers: OwnTimers,
     pub(crate) quiet: Option<Quiet>,
     /// Its async turns under way: the one that holds the state, or any number that do not.
     pub(crate) tasks: Vec<TaskId>,
     /// Interleaved turns that wait for the state.
-    pub(crate) waiting: Vec<TaskId>,
+    pub(crate) waiting: VecDeque<(TaskId, Option<Waker>)>,
     /// What follows the async turn under way.
     pub(crate) ending: Option<End>,
     /// It had its last turn, of which the async turn under way is a part.
     pub(crate) said_goodbye: bool,
     /// It is always running; how often it had to be made anew after an end.
     pub(crate) kept: Option<Faults>,
+}
+
+impl Attached {
+    /// Has an interleaved turn wait for the state. `waker` is to be woken too, where there is one.
+    pub(crate) fn wait(&mut self, task: TaskId, waker: Option<Waker>) {
+        let waits = |(other, woken): &(TaskId, Option<Waker>)| {
+            *other == task
+                && match (woken, &waker) {
+                    (Some(one), Some(other)) => one.will_wake(other),
+                    (one, other) => one.is_none() && other.is_none(),
+                }
+        };
+        if !self.waiting.iter().any(waits) {
+            self.waiting.push_back((task, waker));
+        }
+    }
+
+    /// Whether anybody waits for the entity to be free.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.stash.is_empty() || !self.waiting.is_empty()
+    }
 }
 
 /// By entity type and slot.

@@ -252,6 +252,11 @@ impl Placement {
         Self { shards: placement }
     }
 
+    /// Partitions placed one by one: `shards` names the shard of each.
+    pub fn from_shards(shards: &[u16; PARTITIONS]) -> Self {
+        Self { shards: Box::new(*shards) }
+    }
+
     /// The partition of a key with this hash: its top 12 bits.
     #[inline(always)]
     pub fn partition(hash: u64) -> usize {

@@ -1,6 +1,8 @@
 //! The sending side of a shard: everything that a handler may reach through its context.
 #![expect(unsafe_code, reason = "records are written in place as raw words")]
 
+mod fingerprint;
+
 use std::any::TypeId;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -23,6 +25,7 @@ use crate::pending::{Pending, Resume, Waiting, When};
 use crate::queue::RunQueue;
 use crate::record::{ASK_WORDS, Head, Kind, Payload, Word};
 use crate::reply::{AskError, Token};
+use crate::sabotage::{self, Bug, planted};
 use crate::schedule::Alarm;
 use crate::supervise::Fault;
 use crate::system::{Place, System};
@@ -68,6 +71,8 @@ pub(crate) struct Core {
     pub(crate) trying: u32,
     /// The turn under way only reads.
     pub(crate) reading: bool,
+    /// The read that is to have its turn was the first to wait.
+    pub(crate) read_is_first: bool,
     /// The deadline that a continuation inherits.
     pub(crate) resumed_deadline_ns: u64,
     /// Who is having its last turn.
@@ -141,6 +146,7 @@ impl Core {
             spare: None,
             trying: 0,
             reading: false,
+            read_is_first: false,
             resumed_deadline_ns: u64::MAX,
             saying_goodbye: None,
             faults: VecDeque::new(),
@@ -174,7 +180,7 @@ impl Core {
     /// follows the answer inherits it too.
     #[inline]
     pub(crate) fn deadline_of_ask(&self, of_turn_ns: u64, within: Option<Duration>) -> u64 {
-        let inherits = of_turn_ns != u64::MAX;
+        let inherits = of_turn_ns != u64::MAX && !planted(Bug::DeadlineNotInherited);
         let longest_ns = if inherits { of_turn_ns } else { self.ask_deadline_ns() };
         let deadline_ns = match within {
             None => longest_ns,
@@ -258,12 +264,16 @@ impl Core {
                 return peer.reserve(words);
             }
         }
+        if planted(Bug::LostWhenFull) {
+            return self.queue.reserve(words).or_else(|| Some(sabotage::nowhere()));
+        }
         self.queue.reserve(words)
     }
 
     /// Sends the reply of an ask to the shard where it waits, this one included, to be taken from
     /// the run queue there.
     pub(crate) fn reply_record<R: Send + 'static>(&mut self, token: Token, message: u16, reply: R) {
+        let token = if planted(Bug::WrongToken) { token.neighbour() } else { token };
         let words = 2 + Payload::<R>::WORDS;
         let at = self.reserve_answer(token.shard(), words);
         // SAFETY: `words` words were reserved: head, token and value.
@@ -378,6 +388,9 @@ impl Core {
 
     /// Tells the supervisor of a fault, or keeps it for the node where there is none.
     pub(crate) fn report_fault(&mut self, supervisor: Option<Recipient>, fault: Fault) {
+        if planted(Bug::FaultNotTold) {
+            return;
+        }
         match supervisor {
             Some(supervisor) => self.send_system(System::ChildFailed { supervisor, fault }),
             None => self.keep_fault(fault),
@@ -435,7 +448,8 @@ impl Core {
     pub(crate) fn publish(&mut self) {
         for (shard, peer) in self.peers.iter_mut().enumerate() {
             let Some(peer) = peer else { continue };
-            if peer.publish() && self.doorbells[shard].must_ring() {
+            let shown = peer.publish() && !planted(Bug::LostWakeUp);
+            if shown && self.doorbells[shard].must_ring() {
                 (self.wake)(shard as u16);
             }
         }

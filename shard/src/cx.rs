@@ -13,6 +13,7 @@ use crate::entity::{Address, Entity, Handler, Later, Message};
 use crate::identity::{EntityId, Recipient};
 use crate::index::SlotNumber;
 use crate::reply::{ReplyTo, Token};
+use crate::sabotage::{Bug, planted};
 use crate::schedule::{Owner, Timer};
 use crate::supervise::{End, Fault, Terminated};
 use crate::system::System;
@@ -183,6 +184,9 @@ impl<E: Entity> Cx<'_, E> {
         let (owner, watcher) = (self.owner(), self.identity());
         let Some(attached) = self.core.attached.get_mut(owner.kind, owner.slot) else { return };
         let Some(at) = attached.watching.iter().position(|other| *other == entity) else { return };
+        if planted(Bug::UnwatchIgnored) {
+            return;
+        }
         attached.watching.swap_remove(at);
         self.core.send_system(System::Unwatch { entity, watcher });
     }
@@ -311,7 +315,7 @@ impl<E: Entity> Cx<'_, E> {
     /// waits.
     ///
     /// # Panics
-    /// As [`later`](Self::later), and within a turn that only reads.
+    /// As [`later`](Self::later), within a turn that only reads, and when called twice in a turn.
     ///
     /// # Cost
     /// No allocation for futures up to 4 KiB, once as many were under way before.
@@ -400,6 +404,8 @@ impl<E: Entity> Cx<'_, E> {
         let reading = self.core.reading;
         assert!(hold != Hold::Exclusive || !reading, "a turn that only reads cannot `run`");
         assert!(hold != Hold::Read || reading, "`run_read` is for turns that only read");
+        let alone = hold != Hold::Exclusive || !self.core.has_begun_exclusive();
+        assert!(alone, "a turn can `run` one future: both would have the state");
         self.after |= After::RUN;
         let asked = (self.token, Some(self.message));
         let future = self.core.futures.place(future);

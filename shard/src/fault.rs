@@ -8,6 +8,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{Ordering, compiler_fence};
 
 use crate::condition::Stage as Slot;
 use crate::dead_letter::Reason;
@@ -79,7 +80,26 @@ impl Current {
     /// The user's code has returned.
     #[inline(always)]
     pub(crate) fn clear(&mut self) {
+        // Whose turn it was may have been read by a watcher that interrupted it, so it must have
+        // been written. For the compiler only: no instruction.
+        compiler_fence(Ordering::SeqCst);
         self.stage = Stage::None;
+    }
+
+    /// Whose turn it is, read by a watcher that has interrupted the shard.
+    ///
+    /// # Safety
+    /// `this` is alive, and the caller is on its shard's thread.
+    pub(crate) unsafe fn peek(this: *const Self) -> Option<(StoreId, SlotNumber)> {
+        // SAFETY: alive by contract; written by this thread only, a field at a time.
+        let (stage, slot, store) = unsafe {
+            (
+                (&raw const (*this).stage).read_volatile(),
+                (&raw const (*this).slot).read_volatile(),
+                (&raw const (*this).store).read_volatile(),
+            )
+        };
+        store.filter(|_| matches!(stage, Stage::Turn | Stage::Activating)).map(|id| (id, slot))
     }
 
     /// Who waits for the answer of the turn.

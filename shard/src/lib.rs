@@ -18,6 +18,7 @@
 mod doorbell;
 mod record;
 mod ring;
+mod room;
 mod sync;
 
 // Owned by one.
@@ -64,6 +65,8 @@ mod inspect;
 #[cfg(not(loom))]
 mod key;
 #[cfg(not(loom))]
+pub mod kit;
+#[cfg(not(loom))]
 mod life;
 #[cfg(not(loom))]
 mod look_ahead;
@@ -87,6 +90,10 @@ mod registry;
 mod reply;
 #[cfg(not(loom))]
 mod request;
+#[cfg(all(not(loom), not(sabotage)))]
+mod sabotage;
+#[cfg(all(not(loom), sabotage))]
+pub mod sabotage;
 #[cfg(not(loom))]
 mod sampler;
 #[cfg(not(loom))]
@@ -115,10 +122,13 @@ mod timer;
 mod turn;
 #[cfg(not(loom))]
 mod value;
+#[cfg(not(loom))]
+mod watch_point;
 
 pub use doorbell::Doorbell;
 pub use record::{INLINE_BYTES_MAX, Word};
 pub use ring::{Consumer, Producer, RingFull, ring};
+pub use room::{Refused, Room};
 
 #[cfg(not(loom))]
 pub use {
@@ -148,4 +158,5 @@ pub use {
     sweep::{Sweep, Visit},
     table::Table,
     value::{Args, ArgumentError, FromArguments, Span, ToValue, ValueWriter, parse_integer},
+    watch_point::{Serial, TurnSeen, WatchPoint, What},
 };

@@ -42,6 +42,10 @@ impl Shard {
     #[inline]
     pub(crate) fn look_ahead(&mut self, cursors: &mut Cursors) {
         let (head, tail) = (self.core.queue.head(), self.core.queue.tail());
+        // A block of long records, or of records that its own turns sent, takes the front past a
+        // walk; behind the front there are no records any more.
+        cursors.far = cursors.far.max(head);
+        cursors.near = cursors.near.max(head);
         let until = tail.min(head + FAR_WORDS + BLOCK_WORDS);
         while cursors.far < until {
             // SAFETY: the cursor steps from record to record below the tail.

@@ -7,6 +7,7 @@ use crate::entity::{Handler, Message};
 use crate::key::{Key, KeyWords};
 use crate::record::{ASK_WORDS, Head, Kind, Payload, RECORD_WORDS_MAX, Word};
 use crate::reply::Token;
+use crate::sabotage::{Bug, planted};
 use crate::table::Table;
 use crate::turn::write_key;
 
@@ -143,7 +144,7 @@ impl OwnedRecord {
 
 impl Drop for OwnedRecord {
     fn drop(&mut self) {
-        if !self.words.is_empty() {
+        if !self.words.is_empty() && !planted(Bug::LeakedValue) {
             // SAFETY: the record and its value are ours, and nobody uses them afterwards.
             unsafe { self.table.drop_record(self.words.as_mut_ptr()) };
         }

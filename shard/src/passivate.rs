@@ -13,6 +13,7 @@
 use crate::condition::Stage;
 use crate::index::SlotNumber;
 use crate::pending::Outside;
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::supervise::End;
 
@@ -150,12 +151,13 @@ impl Shard {
 
     /// Whether something of the entity's own is under way.
     fn has_business(&self, kind: u16, slot: SlotNumber) -> bool {
-        self.core.attached.get(kind, slot).is_some_and(|attached| {
-            !attached.timers.is_empty()
-                || !attached.tasks.is_empty()
-                || !attached.children.is_empty()
-                || attached.quiet.is_some()
-        })
+        !planted(Bug::PutsAwayBusy)
+            && self.core.attached.get(kind, slot).is_some_and(|attached| {
+                !attached.timers.is_empty()
+                    || !attached.tasks.is_empty()
+                    || !attached.children.is_empty()
+                    || attached.quiet.is_some()
+            })
     }
 
     /// When a hand has to move next, on a shard that does nothing else.

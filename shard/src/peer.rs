@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use crate::queue::RunQueue;
 use crate::record::{Head, Kind, Word, copy_words};
 use crate::ring::Producer;
+use crate::sabotage::{self, Bug, planted};
 use crate::system::System;
 
 /// The sending side of one pair of shards.
@@ -41,10 +42,16 @@ impl Peer {
     /// Room for a record of `words` words, to be written at once; `None` at the outbox's bound.
     #[inline(always)]
     pub(crate) fn reserve(&mut self, words: usize) -> Option<*mut Word> {
-        if self.outbox.is_empty()
+        if (self.outbox.is_empty() || planted(Bug::PassesTheOutbox))
             && let Some(at) = self.ring.reserve(words)
         {
             return Some(at);
+        }
+        if planted(Bug::DroppedOnFullRing) {
+            return Some(sabotage::nowhere());
+        }
+        if planted(Bug::UnboundedOutbox) {
+            return Some(self.outbox.reserve_unbounded(words));
         }
         self.outbox.reserve(words)
     }

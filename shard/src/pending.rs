@@ -10,6 +10,7 @@ use std::mem::{MaybeUninit, size_of};
 
 use crate::record::{Moved, Word};
 use crate::reply::{AskError, Token};
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::value::ToValue;
 
@@ -236,6 +237,9 @@ impl Pending {
     /// The next ask that is past its deadline, among those that this poll looks at. `looked` counts
     /// them; start it at 0 for each poll.
     pub(crate) fn take_expired(&mut self, now_ns: u64, looked: &mut usize) -> Option<Taken> {
+        if planted(Bug::AskWaitsForEver) {
+            return None;
+        }
         if self.len == 0 || (self.cursor == 0 && now_ns < self.next_round_ns) {
             return None;
         }
@@ -253,6 +257,17 @@ impl Pending {
             }
         }
         None
+    }
+
+    /// The earliest deadline of an ask that waits. It looks at every place: for test kits.
+    pub(crate) fn next_deadline_ns(&self) -> Option<u64> {
+        let taken = self.places.iter().filter(|place| place.generation & 1 == 1);
+        taken.map(|place| place.deadline_ns).min()
+    }
+
+    /// Has the next poll look at the deadlines, however short ago the last look was.
+    pub(crate) fn look_again(&mut self) {
+        self.next_round_ns = 0;
     }
 
     /// Takes out any ask, to end it because the shard stops.

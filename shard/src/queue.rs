@@ -19,12 +19,15 @@ pub(crate) type Position = usize;
 ///
 /// # Invariants
 /// `head <= tail`, `tail - head <= words.len() - MARGIN`; a whole number of records lies between.
+/// `limit <= words_max`.
 pub(crate) struct RunQueue {
     words: Box<[Word]>,
     mask: usize,
     head: Position,
     tail: Position,
     words_max: usize,
+    /// What fits without growing: the ring, or the bound where answers made the ring longer.
+    limit: usize,
 }
 
 /// Room behind the ring for the end of a record that starts inside it.
@@ -37,7 +40,8 @@ impl RunQueue {
     /// An empty queue that takes up to `words_max` words (rounded up to a power of two).
     pub(crate) fn new(words_max: usize) -> Self {
         let words_max = Self::rounded(words_max);
-        Self { words: ring(WORDS_INITIAL), mask: WORDS_INITIAL - 1, head: 0, tail: 0, words_max }
+        let words = ring(WORDS_INITIAL);
+        Self { words, mask: WORDS_INITIAL - 1, head: 0, tail: 0, words_max, limit: WORDS_INITIAL }
     }
 
     /// The bound that is kept where `words_max` is asked for.
@@ -102,7 +106,7 @@ impl RunQueue {
     /// `None` when the queue is at its bound.
     #[inline(always)]
     pub(crate) fn reserve(&mut self, words: usize) -> Option<*mut Word> {
-        if self.tail + words - self.head > self.mask + 1 && !self.grow(self.words_max) {
+        if self.tail + words - self.head > self.limit && !self.grow(self.words_max) {
             return None;
         }
         Some(self.claim(words))
@@ -148,6 +152,7 @@ impl RunQueue {
         }
         self.words = words;
         self.mask = capacity - 1;
+        self.limit = capacity.min(self.words_max);
         true
     }
 
@@ -163,6 +168,7 @@ impl RunQueue {
         if self.mask + 1 > 32 * WORDS_INITIAL {
             self.words = ring(WORDS_INITIAL);
             self.mask = WORDS_INITIAL - 1;
+            self.limit = WORDS_INITIAL;
         }
     }
 
@@ -255,6 +261,7 @@ mod tests {
         // SAFETY: four words were reserved.
         unsafe { at.write(Word::new(Head::new(Kind::Reply, 4, 0).bits())) };
         assert_eq!(queue.len_words(), WORDS_INITIAL + 4);
+        assert!(!push(&mut queue, 4, 0), "the room that an answer made is not for messages");
         let mut left = 0;
         queue.clear_with(|_| left += 1);
         assert_eq!(left, WORDS_INITIAL / 4 + 1);

@@ -54,6 +54,9 @@ pub(crate) enum Kind {
 pub(crate) struct Head(u64);
 
 impl Head {
+    /// No record: every record has a first word, and so a length.
+    pub(crate) const NONE: Self = Self(0);
+
     #[inline(always)]
     pub(crate) const fn new(kind: Kind, words: usize, message: u16) -> Self {
         debug_assert!(words <= RECORD_WORDS_MAX);

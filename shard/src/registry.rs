@@ -157,6 +157,7 @@ impl<E: Entity> Registration<'_, E> {
             store: self.number,
             key_words: E::Key::WORDS as u16,
             method,
+            reads: <E as Handler<M>>::READ,
             reply_type: TypeId::of::<M::Reply>(),
             drop_message: Payload::<M>::drop,
             drop_reply: Payload::<M::Reply>::drop,

@@ -30,6 +30,11 @@ impl Token {
         self.0
     }
 
+    /// The token of an ask that was made about the same time.
+    pub(crate) const fn neighbour(self) -> Self {
+        Self(self.0 ^ 1)
+    }
+
     #[inline(always)]
     pub(crate) const fn shard(self) -> u16 {
         (self.0 >> 48) as u16

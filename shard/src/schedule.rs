@@ -4,14 +4,20 @@
 //! and its generation, and finds nobody when that life is over.
 #![expect(unsafe_code, reason = "messages are kept as words until they are due")]
 
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Waker;
 
+use crate::condition::Stage;
 use crate::core::Core;
 use crate::entity::{Handler, Message};
+use crate::fault::{Current, NO_MESSAGE};
 use crate::index::SlotNumber;
 use crate::owned_record::OwnedRecord;
 use crate::pending::Outside;
 use crate::record::{Moved, Word};
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::stash::Stashed;
 use crate::store::StoreId;
@@ -23,11 +29,19 @@ use crate::timer::TimerId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timer(pub(crate) TimerId);
 
+/// The timers of one entity, in the order in which they were set: most fire in that order too.
+pub(crate) type OwnTimers = VecDeque<OwnTimer>;
+
 /// One timer of an entity.
 #[derive(Clone, Copy)]
-pub(crate) struct NamedTimer {
-    pub(crate) name: Option<u64>,
-    pub(crate) id: TimerId,
+pub(crate) struct OwnTimer {
+    name: Option<u64>,
+    /// What it was called when it was set. A periodic one is set anew for each period.
+    handle: TimerId,
+    /// In the wheel.
+    id: TimerId,
+    /// It fired, and its message waits in the stash.
+    waits: bool,
 }
 
 /// The wait for a time without messages.
@@ -57,6 +71,8 @@ pub(crate) enum Alarm {
     Quiet { store: u16, slot: SlotNumber, generation: u32 },
     /// An async turn slept.
     Wake(TaskId),
+    /// A part of an async turn slept, which has a waker of its own.
+    Waker(Waker),
     /// The asker of an async turn waits no longer.
     Cancel(TaskId),
 }
@@ -68,7 +84,8 @@ pub(crate) struct Every {
     store: u16,
     slot: SlotNumber,
     generation: u32,
-    name: Option<u64>,
+    /// What it was called when it was set; `None` until that is known.
+    handle: Option<TimerId>,
     period_ns: u64,
     make: Make,
 }
@@ -110,6 +127,8 @@ impl Core {
         let Owner { kind: store, slot, generation } = owner;
         let number = self.directory.message::<E, M>();
         let alarm = Alarm::Message { store, message: number, slot, generation, value };
+        let early_ns = if planted(Bug::EarlyTimer) { 1_000_000_000 } else { 0 };
+        let at_ns = at_ns.saturating_sub(early_ns);
         match self.wheel.insert(at_ns, alarm) {
             Ok(id) => {
                 self.own_timer(owner, name, id);
@@ -134,7 +153,7 @@ impl Core {
         let make = self.maker::<E, M>(key, message.clone());
         let Owner { kind: store, slot, generation } = owner;
         let period_ns = period_ns.max(1_000_000);
-        let every = Every { store, slot, generation, name, period_ns, make };
+        let every = Every { store, slot, generation, handle: None, period_ns, make };
         let at_ns = self.now.monotonic_ns.saturating_add(period_ns);
         let id = self.wheel.insert(at_ns, Alarm::Every(Box::new(every))).map_err(|_| message)?;
         self.own_timer(owner, name, id);
@@ -178,35 +197,43 @@ impl Core {
         if let Some(name) = name {
             self.cancel_named(owner, name);
         }
-        self.attached.entry(owner.kind, owner.slot).timers.push(NamedTimer { name, id });
+        let timer = OwnTimer { name, handle: id, id, waits: false };
+        self.attached.entry(owner.kind, owner.slot).timers.push_back(timer);
     }
 
     /// Cancels a timer of the entity. Returns whether it was still set.
     pub(crate) fn cancel_timer(&mut self, owner: Owner, id: TimerId) -> bool {
-        self.disown(owner.kind, owner.slot, |timer| timer.id == id).is_some_and(|timer| {
-            self.forget_timer(timer.id);
-            true
-        })
+        self.cancel_own(owner, |timer| timer.handle == id)
     }
 
     /// Cancels the timer of this name. Returns whether one was set.
     pub(crate) fn cancel_named(&mut self, owner: Owner, name: u64) -> bool {
-        let named = |timer: &NamedTimer| timer.name == Some(name);
-        self.disown(owner.kind, owner.slot, named).is_some_and(|timer| {
-            self.forget_timer(timer.id);
-            true
-        })
+        self.cancel_own(owner, |timer| timer.name == Some(name))
     }
 
-    fn disown(
+    fn cancel_own(&mut self, owner: Owner, which: impl Fn(&OwnTimer) -> bool) -> bool {
+        let Some(attached) = self.attached.get_mut(owner.kind, owner.slot) else { return false };
+        // Most that are cancelled were set lately.
+        let Some(at) = attached.timers.iter().rposition(which) else { return false };
+        let timer = attached.timers.remove(at);
+        timer.inspect(|timer| self.forget_timer(timer.id)).is_some()
+    }
+
+    /// Takes a timer that has fired from its entity's list. Returns whether it was there.
+    fn disown(&mut self, kind: u16, slot: SlotNumber, handle: TimerId) -> bool {
+        let Some(attached) = self.attached.get_mut(kind, slot) else { return false };
+        let at = attached.timers.iter().position(|timer| timer.handle == handle);
+        at.and_then(|at| attached.timers.remove(at)).is_some()
+    }
+
+    fn own_timer_mut(
         &mut self,
         kind: u16,
         slot: SlotNumber,
-        which: impl Fn(&NamedTimer) -> bool,
-    ) -> Option<NamedTimer> {
-        let timers = &mut self.attached.get_mut(kind, slot)?.timers;
-        let at = timers.iter().position(which)?;
-        Some(timers.swap_remove(at))
+        handle: TimerId,
+    ) -> Option<&mut OwnTimer> {
+        let attached = self.attached.get_mut(kind, slot)?;
+        attached.timers.iter_mut().find(|timer| timer.handle == handle)
     }
 
     /// Drops a timer that its entity has given up.
@@ -241,6 +268,21 @@ impl Shard {
         }
     }
 
+    /// Drops all timers of a life that is over.
+    pub(crate) fn forget_timers(&mut self, timers: OwnTimers, quiet: Option<Quiet>) {
+        for timer in timers {
+            let core = &mut self.core;
+            // The values may have a drop of the user's.
+            if catch_unwind(AssertUnwindSafe(|| core.forget_timer(timer.id))).is_err() {
+                self.core.stats.faults += 1;
+            }
+        }
+        if let Some(quiet) = quiet {
+            self.core.wheel.cancel(quiet.timer);
+            self.drop_guarded(|| drop(quiet));
+        }
+    }
+
     /// Lets another number of timers fire.
     pub(crate) fn refill_alarms(&mut self) {
         self.alarms_left = FIRED_PER_POLL;
@@ -257,18 +299,25 @@ impl Shard {
             }
             Alarm::Message { store, message, slot, generation, value } => {
                 self.core.timers -= 1;
-                self.core.disown(store, slot, |own| own.id == timer);
                 let key = self.key_of(store, slot);
                 // SAFETY: the value is of the message's type, and is given up.
                 let record = unsafe { OwnedRecord::from_kept(&self.table, message, key, value) };
-                self.run_own(record, store, slot, generation, outside);
+                // Until then it can be cancelled.
+                self.run_own(record, (store, slot, generation), outside, move |core| {
+                    core.disown(store, slot, timer)
+                });
             }
             Alarm::Every(every) => self.fire_periodic(timer, every, outside),
             Alarm::Quiet { store, slot, generation } => {
-                self.fire_quiet(store, slot, generation, outside);
+                self.fire_quiet(timer, (store, slot, generation), outside);
             }
             Alarm::Wake(task) | Alarm::Cancel(task) if !self.core.tasks.is_here(task) => {}
             Alarm::Wake(task) => self.poll_task(task),
+            Alarm::Waker(waker) => {
+                self.current = Current::ANSWERING;
+                waker.wake();
+                self.current = Current::NONE;
+            }
             Alarm::Cancel(task) => self.cancel_late(task),
         }
     }
@@ -278,57 +327,82 @@ impl Shard {
         unsafe { self.stores[usize::from(store)].get() }.key(slot)
     }
 
-    fn fire_periodic(&mut self, timer: TimerId, every: Box<Every>, outside: &mut dyn Outside) {
+    fn fire_periodic(&mut self, timer: TimerId, mut every: Box<Every>, outside: &mut dyn Outside) {
         let (store, slot, generation) = (every.store, every.slot, every.generation);
-        self.core.disown(store, slot, |own| own.id == timer);
-        self.core.timers -= 1;
-        let record = (every.make)(&self.table);
+        let handle = *every.handle.get_or_insert(timer);
         // From now and not from when it was due: a shard that was late does not catch up in a rush.
         let at_ns = self.core.now.monotonic_ns.saturating_add(every.period_ns);
-        let (owner, name) = (Owner { kind: store, slot, generation }, every.name);
-        if let Ok(id) = self.core.wheel.insert(at_ns, Alarm::Every(every)) {
-            self.core.own_timer(owner, name, id);
+        let Ok(id) = self.core.wheel.insert(at_ns, Alarm::Every(every)) else {
+            self.core.timers -= 1;
+            self.core.disown(store, slot, handle);
+            return;
+        };
+        let Some(own) = self.core.own_timer_mut(store, slot, handle) else { return };
+        own.id = id;
+        if std::mem::replace(&mut own.waits, true) {
+            // The entity is busy for longer than a period: its message waits once.
+            return;
         }
-        self.run_own(record, store, slot, generation, outside);
+        self.current = Current::new(self.stores[usize::from(store)], slot, None, NO_MESSAGE);
+        let Some(Alarm::Every(every)) = self.core.wheel.get_mut(id) else { return };
+        let record = (every.make)(&self.table);
+        let twin = planted(Bug::TimerTwice).then(|| (every.make)(&self.table));
+        self.current.clear();
+        if let Some(twin) = twin {
+            self.run_own(twin, (store, slot, generation), outside, |_| true);
+        }
+        self.run_own(record, (store, slot, generation), outside, move |core| {
+            let own = core.own_timer_mut(store, slot, handle);
+            own.is_some_and(|own| std::mem::take(&mut own.waits))
+        });
     }
 
     fn fire_quiet(
         &mut self,
-        store: u16,
-        slot: SlotNumber,
-        generation: u32,
+        timer: TimerId,
+        (store, slot, generation): (u16, SlotNumber, u32),
         outside: &mut dyn Outside,
     ) {
-        let now_ns = self.core.now.monotonic_ns;
+        let (now_ns, id) = (self.core.now.monotonic_ns, self.stores[usize::from(store)]);
+        // SAFETY: one step.
+        let free = unsafe { id.get() }.stage(slot) == Stage::Live;
         let attached = self.core.attached.get_mut(store, slot);
-        let Some(quiet) = attached.and_then(|attached| attached.quiet.as_mut()) else { return };
+        let quiet = attached.and_then(|attached| attached.quiet.as_mut());
+        let Some(quiet) = quiet.filter(|quiet| quiet.timer == timer) else { return };
         let due_ns = quiet.last_ns.saturating_add(quiet.quiet_ns);
-        let record = (due_ns <= now_ns).then(|| (quiet.make)(&self.table));
-        if record.is_some() {
+        let is_due = due_ns <= now_ns;
+        if is_due || !free {
+            // While it is busy, it is not quiet.
             quiet.last_ns = now_ns;
         }
         let at_ns = quiet.last_ns.saturating_add(quiet.quiet_ns);
         if let Ok(id) = self.core.wheel.insert(at_ns, Alarm::Quiet { store, slot, generation }) {
             quiet.timer = id;
         }
-        if let Some(record) = record {
-            self.run_own(record, store, slot, generation, outside);
+        if is_due && free {
+            self.current = Current::new(id, slot, None, NO_MESSAGE);
+            let record = (quiet.make)(&self.table);
+            self.current.clear();
+            self.run_own(record, (store, slot, generation), outside, |_| true);
         }
     }
 
     /// Runs the turn of a message that an entity sent itself, if it is still in the same life; now,
-    /// or when it is its turn.
+    /// or when it is its turn. `wanted` is asked just before.
     fn run_own(
         &mut self,
         record: OwnedRecord,
-        store: u16,
-        slot: SlotNumber,
-        generation: u32,
+        (store, slot, generation): (u16, SlotNumber, u32),
         outside: &mut dyn Outside,
+        wanted: impl FnOnce(&mut Core) -> bool + 'static,
     ) {
         let id = self.stores[usize::from(store)];
         self.turn_or_stash(id, slot, generation, outside, move |shard, outside| {
-            shard.run_owned(record, outside);
+            if wanted(&mut shard.core) {
+                shard.run_owned(record, outside);
+            } else {
+                shard.drop_guarded(|| drop(record));
+            }
         });
     }
 
@@ -341,11 +415,11 @@ impl Shard {
         outside: &mut dyn Outside,
         turn: impl FnOnce(&mut Self, &mut dyn Outside) + 'static,
     ) {
-        use crate::condition::Stage;
         // SAFETY: one step.
         let store = unsafe { id.get() };
-        if !store.is_alive(slot, generation) {
-            return;
+        let life = if planted(Bug::StaleTimer) { store.generation(slot) } else { generation };
+        if !store.is_alive(slot, life) {
+            return self.drop_guarded(|| drop(turn));
         }
         let (kind, stage) = (store.number(), store.stage(slot));
         if stage == Stage::Live {

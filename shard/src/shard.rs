@@ -13,6 +13,7 @@
 //! Between polls no turn is under way: `current` is [`Current::NONE`].
 #![expect(unsafe_code, reason = "records are read in place and typed again through the table")]
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::core::{Core, Wake};
 use crate::entity::Entity;
 use crate::fault::Current;
 use crate::key::HashKey;
+use crate::kit::Others;
 use crate::look_ahead::{BLOCK, Cursors};
 use crate::passivate::Hand;
 use crate::peer::take_system;
@@ -52,6 +54,9 @@ pub struct Shard {
     /// By message number: what a turn needs of the table, and the store, in one step.
     pub(crate) rows: Box<[Dispatch]>,
     pub(crate) current: Current,
+    /// The head of the record whose turn it is, for whoever watches; [`Head::NONE`] between turns.
+    pub(crate) running: Head,
+    pub(crate) polls: u64,
     turns_left: u32,
     turns_per_poll: u32,
     queue_words_max: usize,
@@ -61,19 +66,21 @@ pub struct Shard {
     /// Timers that may still fire in this poll.
     pub(crate) alarms_left: u32,
     /// Async turns whose wakers were used.
-    pub(crate) woken: Vec<TaskId>,
+    pub(crate) woken: VecDeque<TaskId>,
     /// One for each type whose entities are put away.
     pub(crate) hands: Vec<Hand>,
     hands_lag: bool,
     pub(crate) sampler: Sampler,
     pub(crate) resident_bytes_max: usize,
     pub(crate) table: Arc<Table>,
+    /// In a test kit: takes what is sent to anybody but the entity under test.
+    pub(crate) others: Option<Box<Others>>,
 }
 
 /// Where the records of one message go.
 pub(crate) struct Dispatch {
-    run_tell: Run,
-    run_ask: Run,
+    pub(crate) run_tell: Run,
+    pub(crate) run_ask: Run,
     pub(crate) store: StoreId,
     pub(crate) key_words: u32,
 }
@@ -116,6 +123,8 @@ impl Shard {
             rows: table.rows.iter().map(dispatch).collect(),
             stores,
             current: Current::NONE,
+            running: Head::NONE,
+            polls: 0,
             turns_left: 0,
             turns_per_poll: config.turns_per_poll.max(1),
             queue_words_max: RunQueue::rounded(config.queue_words_max),
@@ -123,12 +132,13 @@ impl Shard {
             inbound: mesh.inbound,
             sweeps: Vec::new(),
             alarms_left: 0,
-            woken: Vec::new(),
+            woken: VecDeque::new(),
             hands: hands.map(|(kind, _)| Hand::new(kind)).collect(),
             hands_lag: false,
             sampler: Sampler::new(config.stopwatch_ns),
             resident_bytes_max: config.resident_bytes_max,
             table,
+            others: None,
         })
     }
 
@@ -147,6 +157,7 @@ impl Shard {
     /// aborts the process.
     pub fn poll(&mut self, now: Now, outside: &mut dyn Outside) -> Progress {
         self.tick(now);
+        self.polls += 1;
         self.turns_left = self.turns_per_poll;
         self.refill_alarms();
         let received = self.receive();
@@ -314,6 +325,7 @@ impl Shard {
 
     /// Everything in a poll that may run user code. Picks up where it was when a panic ended it.
     fn run_all(&mut self, outside: &mut dyn Outside) {
+        self.running = Head::NONE;
         self.run_system_lane(outside);
         self.expire_asks(outside);
         self.run_alarms(outside);
@@ -323,10 +335,12 @@ impl Shard {
         } else {
             self.run_turns::<false>(outside);
         }
+        self.running = self.sweeps.first().map_or(Head::NONE, Sweeping::head);
         self.run_sweeps();
         if !self.hands.is_empty() {
             self.hands_lag = self.move_hands(outside);
         }
+        self.running = Head::NONE;
     }
 
     /// Whether fetching ahead pays in this poll: there are records to look at, and the entities do
@@ -420,6 +434,7 @@ impl Shard {
         head: Head,
         outside: &mut dyn Outside,
     ) {
+        self.running = head;
         if head.is_for_entity() {
             debug_assert!(usize::from(head.message()) < self.rows.len());
             // SAFETY: records are written with numbers of the table, which the rows are a copy of.

@@ -21,6 +21,7 @@ use crate::index::{Index, Place, SlotNumber};
 use crate::key::{HashKey, KeyWords};
 use crate::pages::Region;
 use crate::prefetch::prefetch;
+use crate::sabotage::{Bug, planted};
 use crate::slot::{Layout, Slot, SlotHead};
 
 /// The states of one entity type on one shard. What every turn reads fills the first cache line.
@@ -348,7 +349,8 @@ impl Store {
     /// is leaked).
     pub(crate) fn end_life(&mut self, slot: SlotNumber) {
         let (generation, condition) = self.life(slot);
-        self.set_life(slot, generation.wrapping_add(1), USED | Stage::Restarting as u32);
+        let next = if planted(Bug::SameLife) { generation } else { generation.wrapping_add(1) };
+        self.set_life(slot, next, USED | Stage::Restarting as u32);
         self.drop_state(slot, Stage::of(condition));
     }
 

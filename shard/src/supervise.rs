@@ -19,6 +19,7 @@ use crate::life::{Children, OnFault, Verdict};
 use crate::owned_record::OwnedRecord;
 use crate::pending::Outside;
 use crate::reply::{AskError, Token};
+use crate::sabotage::{Bug, planted};
 use crate::schedule::Alarm;
 use crate::shard::Shard;
 use crate::stash::Stashed;
@@ -126,6 +127,7 @@ impl Shard {
             _ if self.core.saying_goodbye.take() == Some((entity.kind, slot)) => {
                 self.end(id, slot, End::Failed);
             }
+            OnFault::Resume if planted(Bug::ResumeForgets) => self.restart_after(id, slot, 0),
             OnFault::Resume if has_state => self.resume_after_fault(id, slot),
             OnFault::Restart | OnFault::Resume => match verdict {
                 Verdict::Wait(wait_ns) => self.restart_after(id, slot, wait_ns),
@@ -151,6 +153,9 @@ impl Shard {
         tries_max: u32,
     ) {
         if tries >= tries_max {
+            if planted(Bug::PoisonForgotten) {
+                return drop(record);
+            }
             return self.bury(record, Reason::Poison, AskError::Failed);
         }
         let stash = &mut self.core.attached.entry(entity.kind, slot).stash;
@@ -161,6 +166,12 @@ impl Shard {
     /// What waits, and who watches, stays.
     pub(crate) fn restart_after(&mut self, id: StoreId, slot: SlotNumber, wait_ns: u64) {
         let entity = self.identity(id, slot);
+        let wait_ns = if planted(Bug::NoBackoff) { 0 } else { wait_ns };
+        if planted(Bug::RestartLosesMessage)
+            && let Some(attached) = self.core.attached.get_mut(entity.kind, slot)
+        {
+            attached.stash.pop_front();
+        }
         self.core.stats.restarts += 1;
         self.leave_life(id, slot, entity);
         self.drop_guarded(|| {
@@ -210,12 +221,14 @@ impl Shard {
         let children = std::mem::take(&mut attached.children);
         let watching = std::mem::take(&mut attached.watching);
         let timers = std::mem::take(&mut attached.timers);
-        attached.quiet = None;
+        let quiet = attached.quiet.take();
         attached.ending = None;
-        for timer in timers {
-            self.core.forget_timer(timer.id);
+        attached.said_goodbye = false;
+        attached.waiting.clear();
+        if !planted(Bug::StaleTimer) {
+            self.forget_timers(timers, quiet);
         }
-        for child in children {
+        for child in children.into_iter().filter(|_| !planted(Bug::OrphanGoesOn)) {
             self.core.send_system(System::Stop { entity: child, end: End::Stopped });
         }
         for watched in watching {
@@ -236,7 +249,7 @@ impl Shard {
         self.leave_life(id, slot, entity);
         let Some(attached) = self.core.attached.remove(entity.kind, slot) else { return };
         let Attached { watchers, supervisor, stash, kept, .. } = *attached;
-        for watcher in watchers {
+        for watcher in watchers.into_iter().skip(usize::from(planted(Bug::WatcherForgotten))) {
             self.core.send_system(System::Ended { watcher, entity, end });
         }
         if let Some(supervisor) = supervisor {
@@ -267,7 +280,10 @@ impl Shard {
     pub(crate) fn bury_stashed(&mut self, waiting: Stashed, reason: Reason) {
         match waiting {
             Stashed::Record { record, .. } => self.bury(record, reason, AskError::Failed),
-            Stashed::Resume { .. } => self.core.stats.answers_unclaimed += 1,
+            Stashed::Resume { turn, .. } => {
+                self.core.stats.answers_unclaimed += 1;
+                self.drop_guarded(|| drop(turn));
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 use crate::cycle::Probe;
 use crate::identity::{EntityId, Recipient};
 use crate::pending::Outside;
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::supervise::{End, Failure, Fault, Terminated};
 
@@ -67,6 +68,7 @@ impl Shard {
     pub(crate) fn run_system_lane(&mut self, outside: &mut dyn Outside) {
         while let Some(record) = self.core.take_system() {
             self.core.stats.system += 1;
+            let Some(record) = self.divert(record) else { continue };
             self.do_system(record, outside);
         }
     }
@@ -158,6 +160,9 @@ impl Shard {
         let Some(attached) = self.core.attached.get_mut(watcher.entity.kind, slot) else { return };
         let Some(at) = attached.watching.iter().position(|other| *other == entity) else { return };
         attached.watching.swap_remove(at);
+        if planted(Bug::TerminatedTwice) {
+            self.core.tell_local(watcher, Terminated { entity, end });
+        }
         self.core.tell_local(watcher, Terminated { entity, end });
     }
 }

@@ -57,6 +57,8 @@ pub(crate) struct Row {
     pub(crate) store: u16,
     pub(crate) key_words: u16,
     pub(crate) method: &'static str,
+    /// Whether its turns only read.
+    pub(crate) reads: bool,
     pub(crate) reply_type: TypeId,
     pub(crate) drop_message: DropValue,
     pub(crate) drop_reply: DropValue,
@@ -247,13 +249,13 @@ impl Directory {
     }
 }
 
+/// What a fault says by which a test kit knows that it lacks a type.
+pub(crate) const NOT_REGISTERED: &str = "is not registered: add `.entity::<";
+
 #[cold]
 #[inline(never)]
 fn not_registered(entity: &str, what: &str) -> ! {
-    panic!(
-        "entity type {entity} or {what} is not registered: \
-         add `.entity::<{entity}>()` where the node is built"
-    );
+    panic!("entity type {entity} or {what} {NOT_REGISTERED}{entity}>()` where the node is built");
 }
 
 /// The identifier's own bits: it is a hash already.

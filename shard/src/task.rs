@@ -10,6 +10,7 @@
 //! anywhere: they put a number into a list and ring the shard's bell.
 #![expect(unsafe_code, reason = "states are lent to futures while nobody else may use them")]
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
@@ -24,7 +25,9 @@ use crate::fault::{Current, NO_MESSAGE};
 use crate::future_slab::Placed;
 use crate::index::SlotNumber;
 use crate::owned_record::OwnedRecord;
+use crate::record::{Head, Kind};
 use crate::reply::Token;
+use crate::sabotage::{Bug, planted};
 use crate::schedule::{Alarm, Owner};
 use crate::shard::Shard;
 use crate::store::StoreId;
@@ -115,8 +118,6 @@ pub(crate) struct Tasks {
     free: Vec<u32>,
     tasks_max: u32,
     wakes: Arc<Wakes>,
-    /// Those that found no room for a message: to be polled again in the next poll.
-    pub(crate) retry: Vec<TaskId>,
 }
 
 /// The most async turns that a [tag](TaskId::tag) can name.
@@ -125,7 +126,7 @@ const TASKS_MAX: u32 = (1 << 20) - 2;
 impl Tasks {
     pub(crate) fn new(tasks_max: u32, wakes: Arc<Wakes>) -> Self {
         let tasks_max = tasks_max.min(TASKS_MAX);
-        Self { places: Vec::new(), free: Vec::new(), tasks_max, wakes, retry: Vec::new() }
+        Self { places: Vec::new(), free: Vec::new(), tasks_max, wakes }
     }
 
     /// Async turns under way.
@@ -188,12 +189,11 @@ impl Tasks {
 
     /// Whether a waker was used since the last look.
     pub(crate) fn any_woken(&self) -> bool {
-        self.wakes.any.load(Ordering::SeqCst) || !self.retry.is_empty()
+        self.wakes.any.load(Ordering::SeqCst)
     }
 
     /// Takes the numbers of those whose wakers were used. They may be gone by now.
-    pub(crate) fn take_woken(&mut self, woken: &mut Vec<TaskId>) {
-        woken.append(&mut self.retry);
+    pub(crate) fn take_woken(&mut self, woken: &mut VecDeque<TaskId>) {
         if !self.wakes.any.load(Ordering::Relaxed) {
             return;
         }
@@ -202,13 +202,15 @@ impl Tasks {
         for place in places.drain(..) {
             let Some(entry) = self.places.get(place as usize) else { continue };
             entry.wake.queued.store(false, Ordering::SeqCst);
-            woken.push(TaskId { place, generation: entry.generation });
+            woken.push_back(TaskId { place, generation: entry.generation });
         }
     }
 
-    /// Has the task polled soon, as its own waker would.
-    pub(crate) fn wake(&mut self, id: TaskId) {
-        self.retry.push(id);
+    /// The waker, where it is not the task's own.
+    pub(crate) fn waker_beside(&self, id: TaskId, waker: &Waker) -> Option<Waker> {
+        let own = self.places.get(id.place as usize);
+        let is_own = own.is_some_and(|place| place.waker.will_wake(waker));
+        (!is_own).then(|| waker.clone())
     }
 
     /// Takes all out, to be dropped.
@@ -268,30 +270,44 @@ impl std::task::Wake for TaskWake {
 }
 
 impl Core {
-    /// Keeps the making of a state; it is first polled at once.
-    pub(crate) fn begin_activation<E: Entity>(&mut self, future: Activating<E>, owner: Owner) {
+    /// Keeps the making of a state; it is first polled at once. Returns whether there was room.
+    pub(crate) fn begin_activation<E: Entity>(
+        &mut self,
+        future: Activating<E>,
+        owner: Owner,
+    ) -> bool {
         let future = self.futures.place(async move {
             let state = future.await;
             Lent::<E>::take().fill(state);
         });
-        self.begin(Task::new(future, Hold::Activation, owner, (None, None), u64::MAX));
+        self.begin(Task::new(future, Hold::Activation, owner, (None, None), u64::MAX))
     }
 
     /// Keeps an async turn that a handler began; it is first polled behind the handler. Without
-    /// room its asker is told that nothing was done.
-    pub(crate) fn begin(&mut self, mut task: Task) {
+    /// room its asker is told that nothing was done. Returns whether there was room.
+    pub(crate) fn begin(&mut self, mut task: Task) -> bool {
         if task.hold == Hold::Exclusive {
             (task.spare, task.trying) = (self.spare.take(), self.trying);
         }
         match self.tasks.add(task) {
-            Ok(id) => self.begun.push(id),
+            Ok(id) => {
+                self.begun.push(id);
+                true
+            }
             Err(task) => {
                 self.stats.refused += 1;
                 if let Some(token) = task.token {
                     self.error_record(token, crate::reply::AskError::NotSent);
                 }
+                false
             }
         }
+    }
+
+    /// Whether the turn under way has begun an async turn that holds the state alone.
+    pub(crate) fn has_begun_exclusive(&self) -> bool {
+        let exclusive = |task: &Task| task.hold == Hold::Exclusive;
+        self.begun.iter().any(|id| self.tasks.get(*id).is_some_and(exclusive))
     }
 }
 
@@ -299,7 +315,7 @@ impl Shard {
     /// Polls those whose wakers were used.
     pub(crate) fn run_woken(&mut self) {
         self.core.tasks.take_woken(&mut self.woken);
-        while let Some(id) = self.woken.pop() {
+        while let Some(id) = self.woken.pop_front() {
             self.core.stats.tasks_woken += 1;
             self.poll_task(id);
         }
@@ -318,14 +334,16 @@ impl Shard {
         let deadline_ns = task.deadline_ns;
         (self.core.spare, self.core.trying) = (task.spare.take(), task.trying);
         self.core.polling = Some(id);
+        self.polls += 1;
+        self.running = Head::new(Kind::Tell, 2, message);
         // SAFETY: one step; the slot is taken while a task of it is under way.
         let state = unsafe { store.get() }.state(owner.slot);
         let entered = Entered::new(&mut self.core, (store, state), owner, (id, hold), deadline_ns);
         let poll = entered.during(|| future.poll(&mut Context::from_waker(&waker)));
         let effects = entered.into_effects();
-        self.core.polling = None;
         let pending = poll.is_pending();
         if pending && effects.failure.is_none() {
+            self.core.polling = None;
             let spare = self.core.spare.take();
             if let Some(task) = self.core.tasks.place_mut(id).and_then(|place| place.task.as_mut())
             {
@@ -339,8 +357,12 @@ impl Shard {
             self.current.clear();
             return self.after_step(store, owner, effects);
         }
-        // The values that it captured go as part of its turn.
+        if effects.failure.is_none() {
+            self.core.spare = None;
+        }
+        // The values that it captured go as part of its turn; it is over when they are gone.
         drop(future);
+        self.core.polling = None;
         self.current.clear();
         self.finish_task(id, effects);
     }
@@ -387,7 +409,6 @@ impl Shard {
                 Failure { token, message, reason, backtrace: None },
             );
         }
-        self.core.spare = None;
         self.after_step(store, owner, effects);
         if hold == Hold::Activation {
             // SAFETY: one step; the future wrote the state before it was ready.
@@ -427,11 +448,17 @@ impl Shard {
 
     /// The asker's deadline has passed: the async turn ends where it waits.
     pub(crate) fn cancel_late(&mut self, id: TaskId) {
+        if planted(Bug::NotCancelled) {
+            return;
+        }
         let Some(task) = self.forget_task(id) else { return };
         self.core.stats.turns_cancelled += 1;
         let (owner, hold) = (task.owner, task.hold);
         let store = self.stores[usize::from(owner.kind)];
         self.drop_guarded(|| drop(task));
+        if planted(Bug::StaysShut) {
+            return;
+        }
         self.release_after(store, owner, hold);
     }
 

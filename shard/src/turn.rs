@@ -28,6 +28,7 @@ use crate::owned_record::OwnedRecord;
 use crate::pending::{Captured, Outcome, Outside};
 use crate::record::{ASK_WORDS, Head, Payload, Word};
 use crate::reply::{AskError, Token};
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::slot::Slot;
 use crate::store::{StoreId, narrow};
@@ -77,7 +78,7 @@ unsafe fn run_keyed<const KEY_WORDS: usize, const ASK: bool, E: Handler<M>, M: M
         // SAFETY: in an ask the token follows the key, and the deadline the token.
         let [token, deadline_ns] =
             unsafe { at.add(1 + KEY_WORDS).cast::<[u64; ASK_WORDS]>().read() };
-        if deadline_ns <= shard.core.now.monotonic_ns {
+        if deadline_ns <= shard.core.now.monotonic_ns && !planted(Bug::DoneTooLate) {
             // SAFETY: the caller's contract.
             return unsafe { shard.expire(at, head) };
         }
@@ -197,8 +198,11 @@ unsafe fn activate<E: Entity>(shard: &mut Shard, id: StoreId, slot: SlotNumber) 
     let state = store.state(slot).cast::<E>();
     let owner = crate::schedule::Owner { kind: store.number(), slot, generation };
     if let Some(future) = E::activate_async(key, crate::async_cx::AsyncCx::new(key, owner)) {
-        shard.core.begin_activation(future, owner);
-        return After::RUN;
+        if shard.core.begin_activation(future, owner) {
+            return After::RUN;
+        }
+        shard.core.failure = Some("too many async turns are under way".to_owned());
+        return After::FAIL;
     }
     let mut cx = plain_cx::<E>(shard, key, slot, generation);
     let entity = E::activate(key, &mut cx);

@@ -1,0 +1,139 @@
+//! The oracles of the suite. What entities noted in the book is found after the step; what adds up
+//! only in the end is looked at when nothing is left to do.
+
+use coreside::sim::{Oracle, Sim, SimBuilder};
+
+use crate::suite::book::{
+    ASKS, DELIVERY, LIVES, MONEY, ORDER, asks_open, book, entities_alive, finding, under_way,
+};
+
+/// All oracles of the suite.
+pub(crate) fn watch(builder: SimBuilder) -> SimBuilder {
+    builder
+        .oracle(Time)
+        .oracle(coreside::sim::Bounds { answers_kept_max: 4096 })
+        .oracle(Order)
+        .oracle(Delivery)
+        .oracle(Asks)
+        .oracle(Lives)
+        .oracle(Money)
+}
+
+/// No judge: keeps the book's clock.
+struct Time;
+
+impl Oracle for Time {
+    fn name(&self) -> &'static str {
+        "time"
+    }
+
+    fn after_step(&mut self, sim: &Sim) -> Result<(), String> {
+        book(|book| book.now_ns = sim.now().as_nanos() as u64);
+        Ok(())
+    }
+}
+
+fn noted(oracle: &str) -> Result<(), String> {
+    finding(oracle).map_or(Ok(()), Err)
+}
+
+fn equal(what: &str, found: u64, expected: u64) -> Result<(), String> {
+    if found == expected { Ok(()) } else { Err(format!("{what}: {found}, expected {expected}")) }
+}
+
+/// What one sender sends to one entity arrives in the order sent.
+struct Order;
+
+impl Oracle for Order {
+    fn name(&self) -> &'static str {
+        ORDER
+    }
+
+    fn after_step(&mut self, _sim: &Sim) -> Result<(), String> {
+        noted(ORDER)
+    }
+
+    fn at_rest(&mut self, _sim: &Sim) -> Result<(), String> {
+        noted(ORDER)
+    }
+}
+
+/// Every message arrives once, or comes back, or is counted.
+struct Delivery;
+
+impl Oracle for Delivery {
+    fn name(&self) -> &'static str {
+        DELIVERY
+    }
+
+    fn after_step(&mut self, _sim: &Sim) -> Result<(), String> {
+        noted(DELIVERY)
+    }
+
+    fn at_rest(&mut self, sim: &Sim) -> Result<(), String> {
+        noted(self.name())?;
+        equal("messages under way when nothing moves", under_way(), 0)?;
+        let cursed = book(|book| book.cursed);
+        let counted = sim.count(|stats| stats.refused) + cursed;
+        equal("messages dropped without their turn", book(|book| book.dropped), counted)
+    }
+}
+
+/// Every ask ends once, for a reason, with its own reply.
+struct Asks;
+
+impl Oracle for Asks {
+    fn name(&self) -> &'static str {
+        ASKS
+    }
+
+    fn after_step(&mut self, _sim: &Sim) -> Result<(), String> {
+        noted(ASKS)
+    }
+
+    fn at_rest(&mut self, sim: &Sim) -> Result<(), String> {
+        noted(self.name())?;
+        equal("asks that have not ended", asks_open(), 0)?;
+        let waiting = (0..sim.shards()).map(|number| sim.shard(number).asks_waiting() as u64).sum();
+        equal("asks that wait", waiting, 0)?;
+        let counted = sim.count(|stats| stats.answers_unclaimed);
+        equal("asks whose answer nobody heard", book(|book| book.unclaimed), counted)
+    }
+}
+
+/// An entity lives once at a time, and its state is dropped once.
+struct Lives;
+
+impl Oracle for Lives {
+    fn name(&self) -> &'static str {
+        LIVES
+    }
+
+    fn after_step(&mut self, _sim: &Sim) -> Result<(), String> {
+        noted(LIVES)
+    }
+
+    fn at_rest(&mut self, sim: &Sim) -> Result<(), String> {
+        noted(self.name())?;
+        let stored: usize =
+            (0..sim.shards()).map(|number| sim.shard(number).entities_in_all()).sum();
+        equal("entities in memory", entities_alive(), stored as u64)
+    }
+}
+
+/// Money is moved, and neither made nor lost but with its holder.
+struct Money;
+
+impl Oracle for Money {
+    fn name(&self) -> &'static str {
+        MONEY
+    }
+
+    fn after_step(&mut self, _sim: &Sim) -> Result<(), String> {
+        noted(MONEY)
+    }
+
+    fn at_rest(&mut self, _sim: &Sim) -> Result<(), String> {
+        noted(MONEY)
+    }
+}
