@@ -173,7 +173,14 @@ impl<E: Entity> Cx<'_, E> {
     where
         E: Handler<Terminated>,
     {
-        let entity = EntityId::of::<T>(self.core.directory.entity::<T>(), key);
+        self.watch_entity(EntityId::of::<T>(self.core.directory.entity::<T>(), key))
+    }
+
+    /// [`watch`](Self::watch), of an entity of any type.
+    pub(crate) fn watch_entity(&mut self, entity: EntityId) -> Result<(), Full<()>>
+    where
+        E: Handler<Terminated>,
+    {
         let owner = self.owner();
         let watches = |own: &Attached| own.watching.iter().any(|other| other.entity == entity);
         if self.core.attached.get(owner.kind, owner.slot).is_some_and(watches) {
@@ -190,7 +197,11 @@ impl<E: Entity> Cx<'_, E> {
     /// Takes a [`watch`](Self::watch) back: from now on there is no [`Terminated`], not even one
     /// that is under way.
     pub fn unwatch<T: Entity>(&mut self, key: T::Key) {
-        let entity = EntityId::of::<T>(self.core.directory.entity::<T>(), key);
+        self.unwatch_entity(EntityId::of::<T>(self.core.directory.entity::<T>(), key));
+    }
+
+    /// [`unwatch`](Self::unwatch), of an entity of any type.
+    pub(crate) fn unwatch_entity(&mut self, entity: EntityId) {
         let (owner, watcher) = (self.owner(), self.identity());
         let Some(attached) = self.core.attached.get_mut(owner.kind, owner.slot) else { return };
         let is_it = |other: &Tie| other.entity == entity;
@@ -203,7 +214,7 @@ impl<E: Entity> Cx<'_, E> {
         self.core.send_system(System::Unwatch { entity, watcher, number });
     }
 
-    fn recipient<M: Message>(&self) -> Recipient
+    pub(crate) fn recipient<M: Message>(&self) -> Recipient
     where
         E: Handler<M>,
     {

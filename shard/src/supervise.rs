@@ -182,7 +182,7 @@ impl Shard {
         self.restart_in(id, slot, wait_ns);
     }
 
-    fn restart_in(&mut self, id: StoreId, slot: SlotNumber, wait_ns: u64) {
+    pub(crate) fn restart_in(&mut self, id: StoreId, slot: SlotNumber, wait_ns: u64) {
         // SAFETY: one step.
         let store = unsafe { id.get() };
         let (store, generation) = (store.number(), store.generation(slot));
@@ -276,13 +276,16 @@ impl Shard {
         let error = if failed { AskError::Failed } else { AskError::MaybeExecuted };
         self.leave_life(id, slot, entity, &error);
         let Some(attached) = self.core.attached.remove(entity.kind, slot) else { return };
-        let Attached { watchers, supervisor, stash, .. } = *attached;
+        let Attached { watchers, supervisor, stash, kept, .. } = *attached;
         for watcher in watchers.into_iter().skip(usize::from(planted(Bug::WatcherForgotten))) {
             self.core.send_in_order(System::TellEnded { watcher, entity, end });
         }
         if let Some(Holder { who, number }) = supervisor {
             let supervisor = who.entity;
             self.core.send_system(System::ChildEnded { supervisor, child: entity, number });
+        }
+        if let Some(ends) = kept.filter(|_| self.core.keeps) {
+            return self.begin_again((id, slot), entity, end, (stash, ends));
         }
         if stash.is_empty() {
             return self.drop_guarded(|| {
@@ -300,7 +303,7 @@ impl Shard {
     }
 
     /// A turn that waited and will not be.
-    fn bury_stashed(&mut self, waiting: Stashed) {
+    pub(crate) fn bury_stashed(&mut self, waiting: Stashed) {
         match waiting {
             Stashed::Record { record, .. } => {
                 self.bury(record, Reason::EntityFailed, AskError::Failed);

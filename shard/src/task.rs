@@ -135,11 +135,11 @@ impl Tasks {
     }
 
     /// Keeps an async turn; gives it back where there are too many.
-    pub(crate) fn add(&mut self, task: Task) -> Result<TaskId, Task> {
+    pub(crate) fn add(&mut self, task: Task) -> Result<TaskId, Box<Task>> {
         let place = match self.free.pop() {
             Some(place) => place,
             None if self.places.len() < self.tasks_max as usize => self.add_place(),
-            None => return Err(task),
+            None => return Err(Box::new(task)),
         };
         let entry = &mut self.places[place as usize];
         entry.generation = entry.generation.wrapping_add(1);
@@ -466,8 +466,7 @@ impl Shard {
         self.release_after(store, owner, hold);
     }
 
-    /// Ends all async turns of an entity where they wait.
-    /// Their askers are told `error`.
+    /// Ends all async turns of an entity where they wait; their askers are told `error`.
     pub(crate) fn cancel_tasks(&mut self, id: StoreId, slot: SlotNumber, error: &AskError) {
         // SAFETY: one step.
         let kind = unsafe { id.get() }.number();
