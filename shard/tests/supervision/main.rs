@@ -24,3 +24,4 @@ mod policies;
 mod restart;
 mod stopping;
 mod watch;
+mod wide;

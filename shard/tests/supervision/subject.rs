@@ -455,5 +455,6 @@ pub(crate) fn table() -> Arc<Table> {
     for kind in 0..KINDS {
         by_kind!(kind, N => { registry.entity::<Subject<N>>(); });
     }
+    registry.entity::<crate::wide::Wide>();
     registry.build().expect("names and numbers differ")
 }
