@@ -111,11 +111,14 @@ impl Drive {
         let shared = Arc::clone(&self.shared);
         let wake = move |shard: u16| shared.ingresses[usize::from(shard)].wake();
         let port = self.listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let shard = Shard::new(&self.shard, self.table, self.mesh, self.placement, Arc::new(wake))
-            .map_err(NodeError::System)?;
+        let mut shard =
+            Shard::new(&self.shard, self.table, self.mesh, self.placement, Arc::new(wake))
+                .map_err(NodeError::System)?;
         let mut net = Net::new(self.net, self.listener).map_err(NodeError::Net)?;
         net.register_eventfd(self.shared.ingresses[usize::from(number)].eventfd())
             .map_err(NodeError::Net)?;
+        let mut clock = Clock::new(self.start);
+        shard.start_kept(clock.now());
         let spin = match self.idle {
             Idle::Spin => None,
             Idle::Park { spin } => Some(spin),
@@ -125,7 +128,7 @@ impl Drive {
             watch: None,
             shard,
             net,
-            clock: Clock::new(self.start),
+            clock,
             spin,
             shared: self.shared,
             stopping: self.stopping,
@@ -284,6 +287,7 @@ impl Driver {
     async fn drain(&mut self) {
         self.net.drain();
         self.ingress().refuse();
+        self.shard.release_kept();
         let begun_ns = self.clock.monotonic_ns();
         let limit_ns = self.stopping.limit().as_nanos() as u64;
         while self.stopping.phase() == Phase::Draining {

@@ -13,6 +13,7 @@ use coreside_shard::{
     Sweep, Table, Via,
 };
 
+use crate::group::Pools;
 use crate::ingress::{Ingress, Job, Ran, Waiting, once};
 use crate::stall::Sightings;
 use crate::tell::{Tell, tell};
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) board: Vec<Counts>,
     /// What the shards' watches see; `None` where nothing is watched.
     pub(crate) sightings: Option<Arc<Sightings>>,
+    pub(crate) pools: Pools,
 }
 
 /// What one shard shows of itself; written by it now and then, read by anybody.

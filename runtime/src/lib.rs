@@ -36,6 +36,7 @@ extern crate self as coreside;
 
 mod clock;
 mod driver;
+mod group;
 mod handle;
 mod ingress;
 mod node;
@@ -56,10 +57,11 @@ pub use coreside_net::{Limits, NetConfig, NetError};
 pub use coreside_shard::sabotage;
 pub use coreside_shard::{
     Activating, Address, Answer, Args, ArgumentError, AskError, Asking, AsyncCall, AsyncCx,
-    Backoff, Call, Children, Command, Cx, Cycle, DeadLetter, Each, End, Entity, EntityId, Fallible,
-    Fault, FromArguments, Full, Handler, HashKey, INLINE_BYTES_MAX, Key, KeyWords, Later, Life,
-    LookAhead, Message, Name, NotAsked, OnFault, Reason, Registration, RegistryError, ReplyTo,
-    Sleep, Span, Sweep, Terminated, Timer, ToValue, ValueWriter, Via, Visit, parse_integer,
+    Backoff, Broadcast, Call, Children, Command, Cx, Cycle, DeadLetter, Each, End, Entity,
+    EntityId, Fallible, Fault, FromArguments, Full, Group, Handler, HashKey, Hub, INLINE_BYTES_MAX,
+    Key, KeyWords, Later, Life, LookAhead, Message, Name, NotAsked, OnFault, Publish, Published,
+    Reason, Registration, RegistryError, ReplyTo, Single, Sleep, Span, Subscribe, Sweep,
+    Terminated, Timer, ToValue, Topic, Unsubscribe, ValueWriter, Via, Visit, parse_integer,
 };
 pub use handle::{Handle, NodeStats, Request};
 pub use node::{Idle, Node, NodeBuilder, NodeError};

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use coreside_net::{NetConfig, NetError, listen};
 use coreside_shard::{
-    Entity, HashKey, LookAhead, Placement, Registry, RegistryError, ShardConfig, Table,
+    Entity, HashKey, LookAhead, Placement, PoolKeys, Registry, RegistryError, ShardConfig, Table,
 };
 
 use crate::driver::{Drive, Running, Seat};
+use crate::group::Pools;
 use crate::handle::{Counts, Handle, Shared};
 use crate::ingress::Ingress;
 use crate::signals::Signals;
@@ -51,7 +52,7 @@ pub enum Idle {
 #[derive(Debug)]
 #[must_use = "nothing runs before `start`"]
 pub struct NodeBuilder {
-    registry: Registry,
+    pub(crate) registry: Registry,
     shards: Option<usize>,
     cores: Option<Vec<usize>>,
     idle: Option<Idle>,
@@ -342,7 +343,9 @@ impl NodeBuilder {
     ) -> std::io::Result<Arc<Shared>> {
         let doorbells = mesh.iter().filter_map(|end| end.doorbell(end.shard()));
         let ingress = |doorbell: &Arc<_>| Ingress::new(self.ingress_jobs_max, Arc::clone(doorbell));
+        let pools = PoolKeys::new(&table, &self.shard.hash_key, &placement, mesh.len() as u16);
         Ok(Arc::new(Shared {
+            pools: Pools::new(pools),
             ingresses: doorbells.map(ingress).collect::<std::io::Result<_>>()?,
             placement,
             hash_key: self.shard.hash_key,

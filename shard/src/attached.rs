@@ -40,6 +40,8 @@ pub(crate) struct Attached {
     pub(crate) ending: Option<End>,
     /// It had its last turn, of which the async turn under way is a part.
     pub(crate) said_goodbye: bool,
+    /// It is always running; how often it had to be made anew after an end.
+    pub(crate) kept: Option<Faults>,
 }
 
 impl Attached {

@@ -162,6 +162,11 @@ pub struct Stats {
     pub asks_expired: u64,
     /// Records taken from other shards.
     pub received: u64,
+    /// Copies of published messages that a subscriber did not get because a queue on the way was
+    /// full.
+    pub copies_refused: u64,
+    /// Subscriptions refused because the topic has as many subscribers on a shard as it may.
+    pub subscriptions_refused: u64,
 }
 
 impl Stats {

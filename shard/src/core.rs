@@ -15,6 +15,7 @@ use crate::dead_letter::DeadLetters;
 use crate::doorbell::Doorbell;
 use crate::entity::{Handler, Message};
 use crate::future_slab::FutureSlab;
+use crate::group::Pools;
 use crate::identity::{EntityId, Recipient};
 use crate::index::SlotNumber;
 use crate::key::{HashKey, Key, KeyWords};
@@ -82,15 +83,18 @@ pub(crate) struct Core {
     pub(crate) escalation: Option<EntityId>,
     /// Takes the backtrace of the last panic, where one was kept.
     pub(crate) backtrace: fn() -> Option<String>,
+    pub(crate) pools: Pools,
+    /// Whether instances that are always running are begun again behind an end.
+    pub(crate) keeps: bool,
     /// System records for this shard.
     lane: VecDeque<System>,
     lane_max: usize,
     random: u64,
     /// By shard; `None` at its own place.
-    peers: Vec<Option<Peer>>,
+    pub(crate) peers: Vec<Option<Peer>>,
     doorbells: Vec<Arc<Doorbell>>,
     wake: Wake,
-    placement: Placement,
+    pub(crate) placement: Placement,
     ask_timeout_ns: u64,
     outbox_words_max: usize,
 }
@@ -148,6 +152,8 @@ impl Core {
             faults: VecDeque::new(),
             escalation: None,
             backtrace: config.backtrace,
+            pools: Pools::new(table, &config.hash_key, &placement, mesh.shard),
+            keeps: true,
             lane: VecDeque::new(),
             lane_max: config.system_max,
             random: config.seed ^ u64::from(mesh.shard).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -430,7 +436,7 @@ impl Core {
     }
 
     #[inline]
-    fn reserve_answer(&mut self, shard: u16, words: usize) -> *mut Word {
+    pub(crate) fn reserve_answer(&mut self, shard: u16, words: usize) -> *mut Word {
         match self.peers.get_mut(usize::from(shard)) {
             Some(Some(peer)) => peer.reserve_answer(words),
             _ => self.queue.reserve_unbounded(words),

@@ -191,7 +191,7 @@ impl<E: Entity> Cx<'_, E> {
         self.core.send_system(System::Unwatch { entity, watcher });
     }
 
-    fn recipient<M: Message>(&self) -> Recipient
+    pub(crate) fn recipient<M: Message>(&self) -> Recipient
     where
         E: Handler<M>,
     {

@@ -31,6 +31,12 @@ pub trait Entity: Sized + 'static {
     /// What follows a fault, when an idle entity is put away, and how much may wait for a busy one.
     const LIFE: Life = Life::DEFAULT;
 
+    /// The name that is unique where one type stands for many, as types of the runtime do.
+    #[doc(hidden)]
+    fn full_name() -> &'static str {
+        Self::NAME
+    }
+
     /// Makes the state when the first message for `key` arrives, or anew after a fault.
     fn activate(key: Self::Key, cx: &mut Cx<'_, Self>) -> Self;
 

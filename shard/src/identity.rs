@@ -17,7 +17,7 @@ pub struct EntityId {
 
 impl EntityId {
     pub(crate) fn of<E: Entity>(kind: u16, key: E::Key) -> Self {
-        Self { kind, wide: E::Key::WORDS == 2, name: E::NAME, key: key.to_words() }
+        Self { kind, wide: E::Key::WORDS == 2, name: E::full_name(), key: key.to_words() }
     }
 
     /// The name of the entity's type.
@@ -32,7 +32,7 @@ impl EntityId {
 
     /// The key, if this is an entity of type `E`.
     pub fn key<E: Entity>(&self) -> Option<E::Key> {
-        let same = self.name == E::NAME && self.wide == (E::Key::WORDS == 2);
+        let same = self.name == E::full_name() && self.wide == (E::Key::WORDS == 2);
         same.then(|| E::Key::from_words(self.key))
     }
 }

@@ -45,6 +45,8 @@ mod cycle;
 #[cfg(not(loom))]
 mod dead_letter;
 #[cfg(not(loom))]
+mod drain;
+#[cfg(not(loom))]
 mod entered;
 #[cfg(not(loom))]
 mod entity;
@@ -52,6 +54,8 @@ mod entity;
 mod fault;
 #[cfg(not(loom))]
 mod future_slab;
+#[cfg(not(loom))]
+mod group;
 #[cfg(not(loom))]
 mod heat;
 #[cfg(not(loom))]
@@ -88,6 +92,8 @@ mod registry;
 mod reply;
 #[cfg(not(loom))]
 mod request;
+#[cfg(not(loom))]
+mod run;
 #[cfg(all(not(loom), not(sabotage)))]
 mod sabotage;
 #[cfg(all(not(loom), sabotage))]
@@ -138,6 +144,9 @@ pub use {
     cx::Cx,
     dead_letter::{DeadLetter, Reason},
     entity::{Address, Answer, Entity, Fallible, Handler, Later, Message, Via},
+    group::{
+        Broadcast, Group, Hub, PoolKeys, Publish, Published, Single, Subscribe, Topic, Unsubscribe,
+    },
     heat::Hot,
     identity::EntityId,
     inspect::Heat,

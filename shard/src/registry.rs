@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::commands::{CommandRow, Commands, Each};
 use crate::entity::{Entity, Handler, Message};
+use crate::group::Instances;
 use crate::key::Key;
 use crate::pending::Ticket;
 use crate::record::Payload;
@@ -72,15 +73,24 @@ impl Registry {
         if self.numbers.iter().all(|(known, _)| *known != id) {
             let number = self.types.len() as u16;
             self.types.push(TypeRow {
-                name: E::NAME,
+                name: E::full_name(),
                 layout: Layout::of::<E>(),
                 life: E::LIFE,
                 hooks: Hooks::of::<E>(),
+                instances: Instances::default(),
             });
             self.numbers.push((id, number));
             E::register(&mut Registration { registry: self, number, entity: PhantomData });
         }
         self
+    }
+
+    /// The row of an entity type, which is registered if it is not yet.
+    pub(crate) fn row_of<E: Entity>(&mut self) -> &mut TypeRow {
+        self.entity::<E>();
+        let id = TypeId::of::<E>();
+        let number = self.numbers.iter().find(|(known, _)| *known == id).map_or(0, |row| row.1);
+        &mut self.types[usize::from(number)]
     }
 
     /// The table of everything registered.

@@ -181,7 +181,7 @@ impl Shard {
         self.restart_in(id, slot, wait_ns);
     }
 
-    fn restart_in(&mut self, id: StoreId, slot: SlotNumber, wait_ns: u64) {
+    pub(crate) fn restart_in(&mut self, id: StoreId, slot: SlotNumber, wait_ns: u64) {
         // SAFETY: one step.
         let store = unsafe { id.get() };
         let (store, generation) = (store.number(), store.generation(slot));
@@ -248,13 +248,16 @@ impl Shard {
         }
         self.leave_life(id, slot, entity);
         let Some(attached) = self.core.attached.remove(entity.kind, slot) else { return };
-        let Attached { watchers, supervisor, stash, .. } = *attached;
+        let Attached { watchers, supervisor, stash, kept, .. } = *attached;
         for watcher in watchers.into_iter().skip(usize::from(planted(Bug::WatcherForgotten))) {
             self.core.send_system(System::Ended { watcher, entity, end });
         }
         if let Some(supervisor) = supervisor {
             let supervisor = supervisor.entity;
             self.core.send_system(System::ChildEnded { supervisor, child: entity });
+        }
+        if let Some(ends) = kept.filter(|_| self.core.keeps) {
+            return self.begin_again((id, slot), entity, end, (stash, ends));
         }
         if stash.is_empty() || end == End::Failed {
             self.drop_guarded(|| {
@@ -274,7 +277,7 @@ impl Shard {
     }
 
     /// A turn that waited and will not be.
-    fn bury_stashed(&mut self, waiting: Stashed, reason: Reason) {
+    pub(crate) fn bury_stashed(&mut self, waiting: Stashed, reason: Reason) {
         match waiting {
             Stashed::Record { record, .. } => self.bury(record, reason, AskError::Failed),
             Stashed::Resume { turn, .. } => {

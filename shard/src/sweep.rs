@@ -21,6 +21,7 @@ use crate::request::answer_at_once_of;
 use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::slot::Slot;
+use crate::supervise::End;
 
 /// A pass over entities, which is the total that it makes: starts at `Default`, visits each entity
 /// of a shard once, and is merged with the totals of the other shards.
@@ -160,34 +161,32 @@ impl Shard {
 
     /// Lets the oldest sweep go on for a bounded number of slots.
     pub(crate) fn run_sweeps(&mut self) {
-        let Some(sweeping) = self.sweeps.first_mut() else { return };
+        let Some(sweeping) = self.sweeps.first() else { return };
         let row = &self.table.sweeps[usize::from(sweeping.row)];
-        let id = self.stores[usize::from(row.store)];
-        let until = sweeping.end.min(sweeping.next + SLOTS_PER_POLL);
-        while sweeping.next < until {
-            let slot = sweeping.next;
-            sweeping.next += 1;
+        let (id, visit, total) = (self.stores[usize::from(row.store)], row.visit, sweeping.total);
+        let (first, end) = (sweeping.next, sweeping.end);
+        let until = end.min(first + SLOTS_PER_POLL);
+        for slot in first..until {
             // SAFETY: one step.
             let store = unsafe { id.get() };
             if store.stage(slot) == Stage::Busy || store.stage(slot) == Stage::Reading {
                 // An async turn holds the state: the sweep waits for it.
-                sweeping.next = slot;
                 self.current = Current::NONE;
                 return;
             }
+            self.sweeps[0].next = slot + 1;
             if !store.stage(slot).has_state() || planted(Bug::SweepSkips) && slot == 2 {
                 continue;
             }
             self.current = Current::new(id, slot, None, NO_MESSAGE);
             // SAFETY: the total is this sweep's, and the slot is live in the row's store.
-            let visit = unsafe { (row.visit)(sweeping.total, store.at(slot)) };
+            let visit = unsafe { visit(total, store.at(slot)) };
             if visit == Visit::Stop {
-                // SAFETY: one step, after the user's code.
-                unsafe { id.get() }.remove(slot);
+                self.end(id, slot, End::Stopped);
             }
         }
         self.current = Current::NONE;
-        if sweeping.next == sweeping.end {
+        if until == end {
             let sweeping = self.sweeps.remove(0);
             let finish = self.table.sweeps[usize::from(sweeping.row)].finish;
             let message = (self.table.rows.len() + usize::from(sweeping.row)) as u16;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::commands::Commands;
 use crate::entity::{Entity, Handler, Message};
+use crate::group::Instances;
 use crate::life::Life;
 use crate::peer::take_system;
 use crate::pending::Outside;
@@ -38,6 +39,7 @@ pub(crate) struct TypeRow {
     pub(crate) layout: Layout,
     pub(crate) life: Life,
     pub(crate) hooks: Hooks,
+    pub(crate) instances: Instances,
 }
 
 /// Runs the turn of the record at the pointer, on an entity of the store.
@@ -120,6 +122,11 @@ impl Table {
     /// Whether messages `M` to entities `E` are registered.
     pub fn has_message<E: Handler<M>, M: Message>(&self) -> bool {
         self.find_message::<E, M>().is_some()
+    }
+
+    /// The number of entity type `E`.
+    pub(crate) fn find_entity<E: Entity>(&self) -> Option<u16> {
+        self.directory.find(TypeId::of::<E>())
     }
 
     /// Whether sweep `S` over entities `E` is registered.

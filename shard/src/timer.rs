@@ -126,7 +126,7 @@ impl<T> Wheel<T> {
     }
 
     /// Timers that are set.
-    #[cfg(test)]
+    #[allow(dead_code, reason = "for tests and the benchmark beside rivals")]
     pub(crate) fn len(&self) -> usize {
         self.len as usize
     }
@@ -180,7 +180,7 @@ impl<T> Wheel<T> {
     }
 
     /// The deadline of a timer, as it was set.
-    #[cfg(test)]
+    #[allow(dead_code, reason = "for tests and the benchmark beside rivals")]
     pub(crate) fn deadline_ns(&self, id: TimerId) -> Option<u64> {
         self.find(id).map(|timer| timer.deadline_ns)
     }

@@ -92,7 +92,7 @@ impl Account {
         let credit = Stamp::new((self.number, to));
         let (asked, reply) = (Asked::new(&credit), stamp.reply());
         let then = move |account: &mut Self, answer: Result<Receipt, AskError>, cx: &mut Cx<_>| {
-            asked.end(answer.as_ref().map(|receipt| receipt.reply).map_err(|error| *error));
+            asked.end(answer.as_ref().map(|receipt| receipt.reply).map_err(Clone::clone));
             if let Ok(receipt) = answer {
                 account.coins.put(receipt.change);
             }

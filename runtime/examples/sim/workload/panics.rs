@@ -100,9 +100,10 @@ impl Clumsy {
         let next = Stamp::new((self.number, to));
         let (asked, reply, fails) = (Asked::new(&next), stamp.reply(), draw(|r, _| r.one_in(8)));
         let then = move |_: &mut Self, answer: Result<u64, AskError>, cx: &mut Cx<Self>| {
+            let answered = answer.is_ok();
             asked.end(answer);
             cx.reply(reply_to, reply);
-            if fails && answer.is_ok() {
+            if fails && answered {
                 count("panics in continuations", 1);
                 panic!("told to, in a continuation");
             }
