@@ -10,7 +10,7 @@
 //! sleeper pays for both: its `membarrier` makes every running thread of the process pass a full
 //! fence, and the sender's own is one for the compiler only. That takes the wait for the published
 //! line out of every poll.
-#![cfg_attr(not(loom), expect(unsafe_code, reason = "membarrier is a system call"))]
+#![cfg_attr(not(any(loom, miri)), expect(unsafe_code, reason = "membarrier is a system call"))]
 
 use crate::sync::{AtomicBool, Ordering, fence};
 

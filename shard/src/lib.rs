@@ -45,6 +45,8 @@ mod cycle;
 #[cfg(not(loom))]
 mod dead_letter;
 #[cfg(not(loom))]
+mod drain;
+#[cfg(not(loom))]
 mod entered;
 #[cfg(not(loom))]
 mod entity;

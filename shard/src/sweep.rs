@@ -163,35 +163,31 @@ impl Shard {
     pub(crate) fn run_sweeps(&mut self) {
         let Some(sweeping) = self.sweeps.first() else { return };
         let row = &self.table.sweeps[usize::from(sweeping.row)];
-        let (id, visit) = (self.stores[usize::from(row.store)], row.visit);
-        let until = sweeping.end.min(sweeping.next + SLOTS_PER_POLL);
-        loop {
-            let sweeping = &mut self.sweeps[0];
-            let slot = sweeping.next;
-            if slot >= until {
-                break;
-            }
-            sweeping.next += 1;
+        let (id, visit, total) = (self.stores[usize::from(row.store)], row.visit, sweeping.total);
+        let (first, end) = (sweeping.next, sweeping.end);
+        let until = end.min(first + SLOTS_PER_POLL);
+        for slot in first..until {
             // SAFETY: one step.
             let store = unsafe { id.get() };
-            if store.stage(slot) == Stage::Busy || store.stage(slot) == Stage::Reading {
+            if matches!(store.stage(slot), Stage::Busy | Stage::Reading) {
                 // An async turn holds the state: the sweep waits for it.
-                sweeping.next = slot;
                 self.current = Current::NONE;
                 return;
             }
+            // Before the user's code: a panic there does not bring the sweep back here.
+            self.sweeps[0].next = slot + 1;
             if !store.stage(slot).has_state() || planted(Bug::SweepSkips) && slot == 2 {
                 continue;
             }
             self.current = Current::new(id, slot, None, NO_MESSAGE);
             // SAFETY: the total is this sweep's, and the slot is live in the row's store.
-            let visited = unsafe { visit(sweeping.total, store.at(slot)) };
+            let visited = unsafe { visit(total, store.at(slot)) };
             if visited == Visit::Stop {
                 self.end(id, slot, End::Stopped);
             }
         }
         self.current = Current::NONE;
-        if self.sweeps[0].next == self.sweeps[0].end {
+        if until == end {
             let sweeping = self.sweeps.remove(0);
             let finish = self.table.sweeps[usize::from(sweeping.row)].finish;
             let message = (self.table.rows.len() + usize::from(sweeping.row)) as u16;

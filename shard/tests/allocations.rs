@@ -4,10 +4,12 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use coreside_shard::{
-    Address, AskError, Cx, Entity, Handler, HashKey, Later, Message, Now, Outside, Placement,
-    Registration, Registry, ReplyTo, Shard, ShardConfig, Via, mesh,
+    Address, AskError, AsyncCx, Cx, Entity, Handler, HashKey, Later, Message, Now, Outside,
+    Placement, Registration, Registry, ReplyTo, Shard, ShardConfig, Terminated, Via, mesh,
 };
 
 thread_local! {
@@ -76,6 +78,28 @@ impl Message for Relay {
     type Reply = u64;
 }
 
+/// Gives the counter all that an entity can have beside its state.
+struct Attach;
+
+impl Message for Attach {
+    type Reply = ();
+}
+
+/// Answers in an async turn, which is polled twice.
+struct Think;
+
+impl Message for Think {
+    type Reply = u64;
+}
+
+impl Message for Never {
+    type Reply = ();
+}
+
+/// A message of a timer that is never due here.
+#[derive(Clone)]
+struct Never;
+
 impl Entity for Counter {
     type Key = u64;
     type Ref<V: Via> = Address<Self, V>;
@@ -87,6 +111,8 @@ impl Entity for Counter {
 
     fn register(table: &mut Registration<'_, Self>) {
         table.message::<Add>("add").message::<Widest>("widest").message::<Relay>("relay");
+        table.message::<Attach>("attach").message::<Think>("think").message::<Never>("never");
+        table.message::<Terminated>("terminated");
     }
 }
 
@@ -124,6 +150,51 @@ impl Handler<Relay> for Counter {
         let sent = cx.entity::<Self>(relay.to).message(Add(relay.amount)).ask(then);
         assert!(sent.is_ok(), "room for an ask");
         later
+    }
+}
+
+impl Handler<Attach> for Counter {
+    type Answer = ();
+
+    fn handle(&mut self, _: Attach, cx: &mut Cx<'_, Self>) {
+        let hour = Duration::from_secs(3600);
+        assert!(cx.after(hour, Never).is_ok() && cx.every(hour, Never).is_ok());
+        assert!(cx.watch::<Self>(cx.key() ^ 1).is_ok());
+        if cx.key() % 2 == 0 {
+            cx.receive_timeout(hour, Never);
+        }
+    }
+}
+
+impl Handler<Never> for Counter {
+    type Answer = ();
+
+    fn handle(&mut self, _: Never, _: &mut Cx<'_, Self>) {}
+}
+
+impl Handler<Terminated> for Counter {
+    type Answer = ();
+
+    fn handle(&mut self, _: Terminated, _: &mut Cx<'_, Self>) {}
+}
+
+impl Handler<Think> for Counter {
+    type Answer = Later<u64>;
+
+    fn handle(&mut self, _: Think, cx: &mut Cx<'_, Self>) -> Later<u64> {
+        cx.run(async |counter: &mut Self, _: &mut AsyncCx<Self>| {
+            let mut polled = false;
+            std::future::poll_fn(|cx| {
+                if std::mem::replace(&mut polled, true) {
+                    return Poll::Ready(());
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+            counter.sum += 1;
+            counter.sum
+        })
     }
 }
 
@@ -240,5 +311,39 @@ fn no_allocation_per_ask_between_entities() {
             assert!(shard.ask::<Counter, _, _>(from, relay, u64::MAX, then).is_ok());
         });
         assert_eq!(allocations, 0, "{shards} shards");
+    }
+}
+
+#[test]
+fn no_allocation_per_message_of_entities_that_have_timers_and_watchers() {
+    for shards in [1, 2] {
+        let mut pair = Pair::new(shards);
+        for key in 0..KEYS + 7 {
+            assert!(pair.shards[0].tell::<Counter, _>(key, Attach).is_ok());
+        }
+        pair.settle();
+        let allocations = pair.count(|shard, round| {
+            assert!(shard.tell::<Counter, _>(round % KEYS, Add(1)).is_ok());
+            let relay = Relay { to: KEYS + round % 7, amount: 1 };
+            let then = |sum: Result<u64, AskError>, _: &mut dyn Outside| {
+                assert!(sum.is_ok_and(|sum| sum > 0), "an answer");
+            };
+            assert!(shard.ask::<Counter, _, _>(round % KEYS, relay, u64::MAX, then).is_ok());
+        });
+        assert_eq!(allocations, 0, "{shards} shards");
+    }
+}
+
+#[test]
+fn no_allocation_per_async_turn() {
+    for shards in [1, 2] {
+        let allocations = Pair::new(shards).count(|shard, round| {
+            let then = |sum: Result<u64, AskError>, _: &mut dyn Outside| {
+                assert!(sum.is_ok_and(|sum| sum > 0), "an answer");
+            };
+            assert!(shard.ask::<Counter, _, _>(round % KEYS, Think, u64::MAX, then).is_ok());
+        });
+        // Lists grow to what is under way at once.
+        assert!(allocations < 10, "{allocations} on {shards} shards");
     }
 }

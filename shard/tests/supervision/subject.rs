@@ -114,6 +114,7 @@ impl Message for Do {
 }
 
 /// Tried up to three times.
+#[expect(dead_code, reason = "its witness is there to be dropped")]
 pub(crate) struct Try(pub(crate) u64, pub(crate) Witness);
 
 impl Message for Try {
@@ -126,6 +127,7 @@ impl Message for Try {
 }
 
 /// Panics when it is dropped.
+#[expect(dead_code, reason = "its witness is there to be dropped")]
 pub(crate) struct Grenade(pub(crate) Witness);
 
 impl Drop for Grenade {
@@ -139,6 +141,7 @@ impl Message for Grenade {
 }
 
 /// From a timer.
+#[expect(dead_code, reason = "its witness is there to be dropped")]
 pub(crate) struct Bell(Witness);
 
 impl Message for Bell {

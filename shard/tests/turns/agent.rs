@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use coreside_shard::{
     Activating, Address, Answer, AsyncCx, Cx, Entity, Handler, Later, Life, Message, OnFault,
-    Registration, Registry, Table, Via,
+    Registration, Registry, Sweep, Table, ToValue, ValueWriter, Via, Visit,
 };
 
 use crate::notes::{Witness, note};
@@ -200,6 +200,27 @@ impl Drop for BadDrop {
     }
 }
 
+/// Ends all agents; counts them.
+#[derive(Default)]
+pub(crate) struct Clear(pub(crate) u64);
+
+impl<S: Sort> Sweep<Agent<S>> for Clear {
+    fn visit(&mut self, _key: u64, _agent: &mut Agent<S>) -> Visit {
+        self.0 += 1;
+        Visit::Stop
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.0 += other.0;
+    }
+}
+
+impl ToValue for Clear {
+    fn write_to(&self, out: &mut dyn ValueWriter) {
+        self.0.write_to(out);
+    }
+}
+
 /// An ask of an agent of this sort.
 pub(crate) fn ask_of<S: Sort, A: Into<Answered>>(
     body: impl FnOnce(&mut Agent<S>, &mut Cx<'_, Agent<S>>) -> A + Send + 'static,
@@ -263,7 +284,8 @@ impl<S: Sort> Entity for Agent<S> {
             .message::<Tick>("tick")
             .message::<LargeTick>("large_tick")
             .message::<BadClone>("bad_clone")
-            .message::<BadDrop>("bad_drop");
+            .message::<BadDrop>("bad_drop")
+            .sweep::<Clear>("clear", None);
     }
 }
 

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use coreside_shard::{AsyncCx, ShardConfig, Timer};
 
-use crate::agent::{Agent, BadClone, BadDrop, LargeTick, Plain, Tick, Tough, ask, ask_of, echo};
+use crate::agent::{
+    Agent, BadClone, BadDrop, Clear, LargeTick, Plain, Tick, Tough, ask, ask_of, echo,
+};
 use crate::agent::{noting, tell, tell_of};
 use crate::gate::Gate;
 use crate::mesh::{Mesh, config};
-use crate::notes::{alive, note, outcome, take_notes};
+use crate::notes::{Witness, alive, note, outcome, take_notes};
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -440,4 +442,33 @@ fn timer_and_messages_share_the_order_of_the_stash() {
     gate.open();
     mesh.settle();
     assert_eq!(take_notes(), ["1 before", "1 large tick 1", "after"]);
+}
+
+#[test]
+fn entity_that_a_sweep_ends_takes_all_that_is_its_own_along() {
+    let mut mesh = Mesh::new(1, 1);
+    mesh.tell_plain(
+        1,
+        tell(|_, cx| {
+            assert!(cx.every(ms(5), LargeTick::new(1)).is_ok());
+            cx.receive_timeout(ms(5), LargeTick::new(2));
+            let witness = Witness::new("future");
+            let _later = cx.interleave(async move |cx: AsyncCx<Agent<Plain>>| {
+                let _witness = witness;
+                cx.sleep(ms(10)).await;
+                cx.with(|agent| note(format!("reached {}", agent.key))).await;
+            });
+        }),
+    );
+    mesh.settle();
+    let swept = mesh.shards[0].sweep::<Agent<Plain>, Clear, _>(|total, _| {
+        note(total.map_or(0, |total| total.0));
+    });
+    assert!(swept.is_ok());
+    mesh.settle();
+    assert_eq!((alive("tick"), alive("future"), mesh.timers()), (0, 0, 0));
+    // Another entity in its slot has nothing of it.
+    assert_eq!(mesh.answer(2, echo(1)), Some(Ok(1)));
+    mesh.wait_ms(30);
+    assert_eq!(take_notes(), ["1"]);
 }
