@@ -39,7 +39,7 @@ struct Account {
 }
 
 /// Why an amount was not moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Refusal {
     NotPositive,
     Insufficient,

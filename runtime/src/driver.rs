@@ -11,11 +11,12 @@
 //! everything once more, then wait.
 //!
 //! [`Doorbell`]: coreside_shard::Doorbell
+#![expect(unsafe_code, reason = "a shard that lies still is watched")]
 
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coreside_net::{Facts, Net, NetConfig};
 use coreside_shard::{AskError, MeshEnd, Placement, Progress, Shard, ShardConfig, Table};
@@ -23,9 +24,10 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder};
 
 use crate::clock::Clock;
 use crate::handle::{Counts, Shared};
-use crate::ingress::Ingress;
+use crate::ingress::{Ingress, Job, Ran};
 use crate::node::{Idle, NodeError};
 use crate::park;
+use crate::stall::Watch;
 use crate::stopping::{Phase, Stopping};
 
 /// Where a shard's thread runs.
@@ -44,6 +46,8 @@ pub(crate) struct Drive {
     pub(crate) net: NetConfig,
     pub(crate) listener: Option<TcpListener>,
     pub(crate) idle: Idle,
+    /// Where the clocks of all shards begin.
+    pub(crate) start: Instant,
     pub(crate) shared: Arc<Shared>,
     pub(crate) stopping: Arc<Stopping>,
 }
@@ -107,23 +111,28 @@ impl Drive {
         let shared = Arc::clone(&self.shared);
         let wake = move |shard: u16| shared.ingresses[usize::from(shard)].wake();
         let port = self.listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let shard = Shard::new(&self.shard, self.table, self.mesh, self.placement, Arc::new(wake))
-            .map_err(NodeError::System)?;
+        let mut shard =
+            Shard::new(&self.shard, self.table, self.mesh, self.placement, Arc::new(wake))
+                .map_err(NodeError::System)?;
         let mut net = Net::new(self.net, self.listener).map_err(NodeError::Net)?;
         net.register_eventfd(self.shared.ingresses[usize::from(number)].eventfd())
             .map_err(NodeError::Net)?;
+        let mut clock = Clock::new(self.start);
+        shard.start_kept(clock.now());
         let spin = match self.idle {
             Idle::Spin => None,
             Idle::Park { spin } => Some(spin),
         };
         Ok(Driver {
             number,
+            watch: None,
             shard,
             net,
-            clock: Clock::new(),
+            clock,
             spin,
             shared: self.shared,
             stopping: self.stopping,
+            held: None,
             passes: 0,
             port: port.map_or(0, |address| address.port()),
             next_facts_ns: 0,
@@ -134,6 +143,8 @@ impl Drive {
 /// One shard with its sockets, on its thread.
 struct Driver {
     number: u16,
+    /// Reads the shard, so it goes first.
+    watch: Option<Watch>,
     shard: Shard,
     net: Net,
     clock: Clock,
@@ -141,6 +152,8 @@ struct Driver {
     spin: Option<Duration>,
     shared: Arc<Shared>,
     stopping: Arc<Stopping>,
+    /// A job that found no room on the shard: the next to run.
+    held: Option<Job>,
     passes: u32,
     port: u16,
     /// When the sessions are told about the node next.
@@ -149,6 +162,7 @@ struct Driver {
 
 impl Driver {
     async fn run(&mut self) {
+        self.watch();
         self.report();
         let mut idle_since_ns = None;
         while self.stopping.phase() == Phase::Running {
@@ -168,6 +182,20 @@ impl Driver {
         }
         self.drain().await;
         self.end();
+    }
+
+    /// Has stalls of this shard seen from here on.
+    fn watch(&mut self) {
+        let Some(sightings) = self.shared.sightings.clone() else { return };
+        // SAFETY: from its run on, the driver lies still on this thread; the watch goes before the
+        // shard does.
+        let point = unsafe { self.shard.watch_point() };
+        match Watch::start(self.number, point, sightings) {
+            Ok(watch) => self.watch = Some(watch),
+            Err(error) => {
+                eprintln!("coreside: shard {}: stalls are not seen: {error}", self.number);
+            }
+        }
     }
 
     /// One pass over everything that may have work. Returns whether anything had.
@@ -200,11 +228,20 @@ impl Driver {
     fn take_jobs(&mut self) -> usize {
         let mut count = 0;
         while count < JOBS_PER_PASS && !self.shard.is_congested() {
-            let Some(job) = self.ingress().pop() else { break };
+            let Some(mut job) = self.held.take().or_else(|| self.ingress().pop()) else { break };
+            let held = &mut self.held;
             // A panic ends the job, whose caller hears of it by the promise that is dropped.
-            self.shard.attempt(job);
+            self.shard.attempt(move |shard| {
+                if job(shard) == Ran::NoRoom {
+                    *held = Some(job);
+                }
+            });
+            if self.held.is_some() {
+                break;
+            }
             count += 1;
         }
+        self.ingress().expire();
         count
     }
 
@@ -215,6 +252,7 @@ impl Driver {
         let ingress = &shared.ingresses[usize::from(self.number)];
         ingress.prepare_sleep();
         let work = self.shard.has_work()
+            || self.held.is_some()
             || !ingress.is_empty()
             || self.stopping.phase() != Phase::Running
             || !self.net.prepare_park();
@@ -224,20 +262,32 @@ impl Driver {
         }
         let counts = &shared.board[usize::from(self.number)];
         counts.parks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let nap = (self.shard.asks_waiting() > 0).then_some(NAP);
+        self.watch.iter().for_each(Watch::pause);
+        let nap = self.nap();
         if park::sleep(ingress.eventfd(), nap).await.is_err() {
             // Out of descriptors: look again a little later instead.
             glommio::timer::sleep(NAP).await;
         }
+        self.watch.iter().for_each(Watch::resume);
         ingress.clear_wakeups();
         ingress.awake();
         self.net.unpark();
+    }
+
+    /// How long the shard may sleep when nothing wakes it; `None` for ever.
+    fn nap(&self) -> Option<Duration> {
+        let now_ns = self.clock.monotonic_ns();
+        let due = |at_ns: u64| Duration::from_nanos(at_ns.saturating_sub(now_ns));
+        let timers = self.shard.next_deadline_ns().map(due);
+        let asks = (self.shard.asks_waiting() > 0).then_some(NAP);
+        [timers, asks].into_iter().flatten().min()
     }
 
     /// Finishes what is under way, within the limit.
     async fn drain(&mut self) {
         self.net.drain();
         self.ingress().refuse();
+        self.shard.release_kept();
         let begun_ns = self.clock.monotonic_ns();
         let limit_ns = self.stopping.limit().as_nanos() as u64;
         while self.stopping.phase() == Phase::Draining {
@@ -246,6 +296,7 @@ impl Driver {
             let idle = !busy
                 && !self.shard.has_work()
                 && self.shard.asks_waiting() == 0
+                && self.held.is_none()
                 && self.ingress().is_empty()
                 && !self.net.has_unfinished_work();
             if self.stopping.report(self.number, idle, self.shard.traffic_words()) {
@@ -269,6 +320,7 @@ impl Driver {
 
     /// Ends what still waits, so that every ask has its answer.
     fn end(&mut self) {
+        self.held = None;
         self.ingress().close();
         self.shard.end_asks(AskError::MaybeExecuted, self.net.outside());
         // What the ends of asks have put into the sessions goes out if the sockets take it.

@@ -6,14 +6,17 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coreside_shard::{
-    Address, AskError, Entity, Full, Handler, HashKey, Message, Outside, Placement, Shard, Sweep,
-    Table, Via,
+    Address, AskError, Entity, Full, Handler, HashKey, Message, Outside, Placement, Refused, Shard,
+    Sweep, Table, Via,
 };
 
-use crate::ingress::{Ingress, Refused};
+use crate::group::Pools;
+use crate::ingress::{Ingress, Job, Ran, Waiting, once};
+use crate::stall::Sightings;
+use crate::tell::{Tell, tell};
 
 /// Calls entities of a node from any thread and any async executor. Cheap to clone.
 #[derive(Clone)]
@@ -29,6 +32,9 @@ pub(crate) struct Shared {
     pub(crate) table: Arc<Table>,
     pub(crate) ask_timeout: Duration,
     pub(crate) board: Vec<Counts>,
+    /// What the shards' watches see; `None` where nothing is watched.
+    pub(crate) sightings: Option<Arc<Sightings>>,
+    pub(crate) pools: Pools,
 }
 
 /// What one shard shows of itself; written by it now and then, read by anybody.
@@ -54,6 +60,8 @@ pub struct NodeStats {
     pub connections: u64,
     /// Times that a shard went to sleep.
     pub parks: u64,
+    /// Turns that kept their shard for too long (see [`StallConfig`](crate::StallConfig)).
+    pub stalls: u64,
 }
 
 impl Handle {
@@ -80,7 +88,7 @@ impl Handle {
         let promise = Promise(Some(Arc::clone(&slot)));
         let ingress = &self.shared.ingresses[0];
         let permit = ingress.permit().map_err(|_| AskError::NotSent)?;
-        permit.push(Box::new(move |shard: &mut Shard| {
+        permit.push(once(move |shard: &mut Shard| {
             // On a refusal the promise is dropped with the closure, which says so.
             let _ = shard.sweep::<E, S, _>(move |total, _| promise.keep(total));
         }));
@@ -103,12 +111,12 @@ impl Handle {
             faults: sum(|counts| &counts.faults),
             connections: sum(|counts| &counts.connections),
             parks: sum(|counts| &counts.parks),
+            stalls: self.shared.sightings.as_ref().map_or(0, |sightings| sightings.stalls()),
         }
     }
 
-    fn ingress<E: Entity>(&self, key: E::Key) -> &Ingress {
-        let shard = self.shared.placement.shard(self.shared.hash_key.hash(key));
-        &self.shared.ingresses[usize::from(shard)]
+    fn shard<E: Entity>(&self, key: E::Key) -> usize {
+        usize::from(self.shared.placement.shard(self.shared.hash_key.hash(key)))
     }
 }
 
@@ -133,14 +141,16 @@ impl Via for Handle {
             std::any::type_name::<E>()
         );
         let within = self.shared.ask_timeout;
-        Request { handle: self, key, message: Some(message), within, slot: None }
+        let (message, waits) = (Some(message), false);
+        Request { handle: self, key, message, within, waits, slot: None, in_line: None }
     }
 }
 
 /// A message from outside, about to be told or asked.
 ///
 /// It is a future of the reply, on any executor: nothing is sent before it is first polled. Or
-/// [`wait`](Self::wait) for the reply on the current thread, or [`try_tell`](Self::try_tell).
+/// [`wait`](Self::wait) for the reply on the current thread, [`tell`](Self::tell) the message, or
+/// [`try_tell`](Self::try_tell).
 ///
 /// # Delivery
 /// In order per thread and entity; at most once. The future always ends: with the reply, or with an
@@ -154,7 +164,10 @@ pub struct Request<E: Handler<M>, M: Message> {
     key: E::Key,
     message: Option<M>,
     within: Duration,
+    /// Whether it waits for room in the ingress.
+    waits: bool,
     slot: Option<Arc<Slot<M::Reply>>>,
+    in_line: Option<InLine>,
 }
 
 impl<E: Handler<M>, M: Message> Request<E, M> {
@@ -164,25 +177,55 @@ impl<E: Handler<M>, M: Message> Request<E, M> {
         self
     }
 
+    /// Where the shard's ingress is at its bound, waits for room as part of the time for the reply,
+    /// behind those who wait already (without this, the ask ends at once). An ask that finds no
+    /// room in time ends with [`AskError::NotSent`]; one that is dropped while it waits is not
+    /// sent.
+    pub fn wait_for_room(mut self) -> Self {
+        self.waits = true;
+        self
+    }
+
+    /// Sends the message and expects no answer. Where the shard's ingress is at its bound, waits
+    /// for room: a future on any executor, or [`Tell::wait`].
+    ///
+    /// # Delivery
+    /// In the order in which the futures were first polled, per entity. One that is dropped while
+    /// it waits is not sent. Once there is room the message is taken in, whether or not the future
+    /// is polled again.
+    ///
+    /// # Errors
+    /// [`Stopped`](crate::Stopped) with the message inside when the node is stopping.
+    ///
+    /// # Cost
+    /// One heap allocation where there is room; two, and the line's lock, where there is none.
+    pub fn tell(self) -> Tell<E, M> {
+        Tell::new(self)
+    }
+
     /// Sends the message and expects no answer.
     ///
     /// # Errors
-    /// [`Full`] with the message inside when the shard's ingress is at its bound or the node is
-    /// stopping.
+    /// [`Full`] with the message inside when the shard's ingress is at its bound, others wait for
+    /// room there, or the node is stopping.
     pub fn try_tell(self) -> Result<(), Full<M>> {
-        let Self { handle, key, message: Some(message), .. } = self else { return Ok(()) };
-        match handle.ingress::<E>(key).permit() {
+        self.try_send().map_err(|(_, message, _)| Full(message))
+    }
+
+    /// Sends a tell if there is room. Otherwise gives back what is needed for a second try.
+    pub(crate) fn try_send(mut self) -> Result<(), (Self, M, Refused)> {
+        let Some(message) = self.message.take() else { return Ok(()) };
+        match self.ingress().permit() {
             Ok(permit) => {
+                let (key, mut message) = (self.key, Some(message));
                 permit.push(Box::new(move |shard: &mut Shard| {
-                    // The shard's queue is far longer than its ingress; what finds it full even so
-                    // is counted there.
-                    if shard.tell::<E, M>(key, message).is_err() {
-                        shard.count_lost();
-                    }
+                    let Some(taken) = message.take() else { return Ran::Done };
+                    message = tell::<E, M>(shard, key, taken).err();
+                    if message.is_none() { Ran::Done } else { Ran::NoRoom }
                 }));
                 Ok(())
             }
-            Err(_) => Err(Full(message)),
+            Err(refused) => Err((self, message, refused)),
         }
     }
 
@@ -191,26 +234,78 @@ impl<E: Handler<M>, M: Message> Request<E, M> {
     /// # Errors
     /// Why there is no reply.
     pub fn wait(mut self) -> Result<M::Reply, AskError> {
-        match self.send() {
-            Ok(slot) => slot.wait(),
-            Err(_) => Err(AskError::NotSent),
+        let limit = Instant::now().checked_add(self.within);
+        let Ok(slot) = self.send() else { return Err(AskError::NotSent) };
+        if let Some(in_line) = self.in_line.take()
+            && let Some(limit) = limit
+        {
+            if let Some(answer) = slot.wait_until(limit) {
+                return answer;
+            }
+            // What is still in the line is dropped, and its promise says so.
+            drop(in_line);
         }
+        slot.wait()
+    }
+
+    pub(crate) fn key(&self) -> E::Key {
+        self.key
+    }
+
+    pub(crate) fn ingress(&self) -> &Ingress {
+        &self.handle.shared.ingresses[self.handle.shard::<E>(self.key)]
+    }
+
+    /// Stands for this request in its ingress's line.
+    pub(crate) fn in_line(&self, number: u64) -> InLine {
+        let shard = self.handle.shard::<E>(self.key);
+        InLine { shared: Arc::clone(&self.handle.shared), shard, number }
     }
 
     fn send(&mut self) -> Result<Arc<Slot<M::Reply>>, Refused> {
-        let ingress = self.handle.ingress::<E>(self.key);
         let Some(message) = self.message.take() else { return Err(Refused::Closed) };
-        let permit = ingress.permit()?;
-        let slot = Slot::new();
-        let (promise, key, within) = (Promise(Some(Arc::clone(&slot))), self.key, self.within);
-        permit.push(Box::new(move |shard: &mut Shard| {
-            let within_ns = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
-            let deadline_ns = shard.now().monotonic_ns.saturating_add(within_ns);
+        let (slot, waits) = (Slot::new(), self.waits);
+        match self.ingress().permit() {
+            Ok(permit) => permit.push(self.job(message, &slot, None)),
+            Err(Refused::Full) if waits => {
+                let job = self.job(message, &slot, Some(Instant::now()));
+                let deadline_ns = self.ingress().deadline_ns(self.within);
+                let waiting = Waiting { job, deadline_ns, notice: None };
+                let number = self.ingress().wait(waiting).ok_or(Refused::Closed)?;
+                self.in_line = Some(self.in_line(number));
+            }
+            Err(refused) => return Err(refused),
+        }
+        Ok(slot)
+    }
+
+    /// Asks on the shard; `since` is when the wait for room began, if there was one.
+    fn job(&self, message: M, slot: &Arc<Slot<M::Reply>>, since: Option<Instant>) -> Job {
+        let promise = Promise(Some(Arc::clone(slot)));
+        let (key, within) = (self.key, self.within);
+        once(move |shard: &mut Shard| {
+            let waited = since.map_or(Duration::ZERO, |since| since.elapsed());
+            // Dropped without an ask, the promise says `NotSent`.
+            let Some(left) = within.checked_sub(waited) else { return };
+            let left_ns = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
+            let deadline_ns = shard.now().monotonic_ns.saturating_add(left_ns);
             let then = move |answer, _: &mut dyn Outside| promise.keep(answer);
             // On a refusal the promise is dropped with the closure, which says `NotSent`.
             let _ = shard.ask::<E, M, _>(key, message, deadline_ns, then);
-        }));
-        Ok(slot)
+        })
+    }
+}
+
+/// A place in the line for room in an ingress, given up when dropped.
+pub(crate) struct InLine {
+    shared: Arc<Shared>,
+    shard: usize,
+    number: u64,
+}
+
+impl Drop for InLine {
+    fn drop(&mut self) {
+        self.shared.ingresses[self.shard].withdraw(self.number);
     }
 }
 
@@ -273,6 +368,19 @@ impl<R> Slot<R> {
                 return answer;
             }
             state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits no longer than until `limit`; `None` when there is no answer by then.
+    fn wait_until(&self, limit: Instant) -> Option<Result<R, AskError>> {
+        let mut state = self.lock();
+        loop {
+            if let Some(answer) = state.answer.take() {
+                return Some(answer);
+            }
+            let left = limit.checked_duration_since(Instant::now())?;
+            let woken = self.arrived.wait_timeout(state, left);
+            (state, _) = woken.unwrap_or_else(PoisonError::into_inner);
         }
     }
 

@@ -1,37 +1,67 @@
-//! The way in for threads that are not shards: a bounded queue per shard.
+//! The way in for threads that are not shards: a bounded queue per shard, and a line before it.
 #![expect(unsafe_code, reason = "an eventfd is written with a system call")]
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use coreside_shard::{Doorbell, Shard};
+use coreside_shard::{Doorbell, Refused, Room, Shard};
 use crossbeam_queue::ArrayQueue;
 
 /// What a thread outside wants done on a shard. Dropped undone when the node stops first.
-pub(crate) type Job = Box<dyn FnOnce(&mut Shard) + Send>;
+pub(crate) type Job = Box<dyn FnMut(&mut Shard) -> Ran + Send>;
+
+/// What became of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ran {
+    /// It is done.
+    Done,
+    /// The shard has no room for its message: it is to run again, before any other.
+    NoRoom,
+}
+
+/// A job that runs once, whatever room the shard has.
+pub(crate) fn once(work: impl FnOnce(&mut Shard) + Send + 'static) -> Job {
+    let mut work = Some(work);
+    Box::new(move |shard| {
+        if let Some(work) = work.take() {
+            work(shard);
+        }
+        Ran::Done
+    })
+}
+
+/// A job that waits for room in the ingress.
+pub(crate) struct Waiting {
+    pub(crate) job: Job,
+    /// When it leaves the line in any case, on the ingress's clock.
+    pub(crate) deadline_ns: u64,
+    /// Who is told how it ended: whether the job was taken in.
+    pub(crate) notice: Option<Arc<dyn Notice>>,
+}
+
+/// Whoever waits for room.
+pub(crate) trait Notice: Send + Sync {
+    /// Hears, once, whether the job was taken in, or has left the line because the node stops.
+    fn settle(&self, taken: bool);
+}
 
 /// One shard's way in, and the means to wake it.
 pub(crate) struct Ingress {
     jobs: ArrayQueue<Job>,
-    /// Places taken in `jobs`, or about to be: whoever takes one may push.
-    taken: AtomicUsize,
-    /// No new jobs; those that wait are still done.
-    refusing: AtomicBool,
+    /// Places in `jobs`: whoever has one may push. Before them, the line.
+    room: Room<Waiting>,
+    /// No deadline in the line is earlier.
+    earliest_ns: AtomicU64,
+    /// Where the deadlines count from.
+    start: Instant,
     /// Nobody takes jobs any more.
     closed: AtomicBool,
     doorbell: Arc<Doorbell>,
     eventfd: OwnedFd,
-}
-
-/// Why a job was not taken in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// The queue is at its bound.
-    Full,
-    /// The node is stopping.
-    Closed,
 }
 
 /// The right to push one job. Whoever takes one pushes: until then the shard waits for it to stop.
@@ -45,10 +75,12 @@ impl Ingress {
         if eventfd < 0 {
             return Err(io::Error::last_os_error());
         }
+        let capacity = capacity.max(1);
         Ok(Self {
-            jobs: ArrayQueue::new(capacity.max(1)),
-            taken: AtomicUsize::new(0),
-            refusing: AtomicBool::new(false),
+            jobs: ArrayQueue::new(capacity),
+            room: Room::new(capacity),
+            earliest_ns: AtomicU64::new(u64::MAX),
+            start: Instant::now(),
             closed: AtomicBool::new(false),
             doorbell,
             // SAFETY: the descriptor is new and ours alone.
@@ -58,37 +90,75 @@ impl Ingress {
 
     /// The right to push one job, so that a refusal comes before the message is boxed.
     pub(crate) fn permit(&self) -> Result<Permit<'_>, Refused> {
-        if self.refusing.load(Ordering::Acquire) {
-            return Err(Refused::Closed);
-        }
-        if self.taken.fetch_add(1, Ordering::SeqCst) >= self.jobs.capacity() {
-            self.taken.fetch_sub(1, Ordering::SeqCst);
-            return Err(Refused::Full);
-        }
-        // Once more, behind the place that was taken: either this sees the refusal, or the shard,
-        // which refuses before it looks for the last time, sees the place.
-        if self.refusing.load(Ordering::SeqCst) {
-            self.taken.fetch_sub(1, Ordering::SeqCst);
-            return Err(Refused::Closed);
-        }
+        self.room.take(|waiting| self.take_in(waiting), |notice| self.tell_taken(notice))?;
         Ok(Permit(self))
+    }
+
+    /// Puts a job into the line for room. It is taken in when its turn comes, whether or not
+    /// whoever waits looks again. Returns the number to [`withdraw`](Self::withdraw) it by; `None`
+    /// when the node is stopping, and the job is dropped.
+    pub(crate) fn wait(&self, waiting: Waiting) -> Option<u64> {
+        let deadline_ns = waiting.deadline_ns;
+        let take_in = |waiting| self.take_in(waiting);
+        let number = self.room.wait(waiting, take_in, |notice| self.tell_taken(notice)).ok()?;
+        // Behind the entry: `expire`, which resets it, looks into the line afterwards.
+        self.earliest_ns.fetch_min(deadline_ns, Ordering::SeqCst);
+        Some(number)
+    }
+
+    /// Takes a job out of the line, if it is still there, and drops it.
+    pub(crate) fn withdraw(&self, number: u64) {
+        drop(self.room.withdraw(number));
+    }
+
+    /// The time that deadlines in the line have: now, and so much later.
+    pub(crate) fn deadline_ns(&self, within: Duration) -> u64 {
+        u64::try_from((self.start.elapsed().saturating_add(within)).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Drops the jobs in the line that are past their deadline, on the shard's thread.
+    pub(crate) fn expire(&self) {
+        if !self.room.has_waiters() {
+            return;
+        }
+        let now_ns = self.deadline_ns(Duration::ZERO);
+        if now_ns < self.earliest_ns.load(Ordering::SeqCst) {
+            return;
+        }
+        self.earliest_ns.store(u64::MAX, Ordering::SeqCst);
+        let expired = self.room.withdraw_unless(|waiting| {
+            let keep = waiting.deadline_ns > now_ns;
+            if keep {
+                self.earliest_ns.fetch_min(waiting.deadline_ns, Ordering::SeqCst);
+            }
+            keep
+        });
+        for waiting in expired {
+            contain(|| drop(waiting));
+        }
     }
 
     /// The next job, on the shard's thread.
     pub(crate) fn pop(&self) -> Option<Job> {
         let job = self.jobs.pop()?;
-        self.taken.fetch_sub(1, Ordering::SeqCst);
+        self.room.give_back(|waiting| self.take_in(waiting), |notice| self.tell_taken(notice));
         Some(job)
     }
 
-    /// Whether there is no job, and none about to be pushed.
+    /// Whether there is no job, none about to be pushed, and nobody waits for room.
     pub(crate) fn is_empty(&self) -> bool {
-        self.taken.load(Ordering::SeqCst) == 0
+        self.room.is_empty()
     }
 
-    /// Takes no new jobs from here on.
+    /// Takes no new jobs from here on, and sends away those who wait for room.
     pub(crate) fn refuse(&self) {
-        self.refusing.store(true, Ordering::SeqCst);
+        for waiting in self.room.close() {
+            let notice = waiting.notice.clone();
+            contain(|| drop(waiting));
+            if let Some(notice) = notice {
+                contain(|| notice.settle(false));
+            }
+        }
     }
 
     /// Takes no new jobs and drops those that wait.
@@ -96,6 +166,34 @@ impl Ingress {
         self.refuse();
         self.closed.store(true, Ordering::SeqCst);
         while self.pop().is_some() {}
+    }
+
+    /// Puts a job from the line into its place in the queue. Under the line's lock.
+    fn take_in(&self, waiting: Waiting) -> Option<Arc<dyn Notice>> {
+        self.push(waiting.job);
+        waiting.notice
+    }
+
+    /// Behind [`take_in`](Self::take_in), without the lock.
+    fn tell_taken(&self, notice: Option<Arc<dyn Notice>>) {
+        if self.closed.load(Ordering::SeqCst) {
+            // The shard may have looked for the last time before the push.
+            self.close();
+        }
+        self.ring();
+        if let Some(notice) = notice {
+            contain(|| notice.settle(true));
+        }
+    }
+
+    /// Pushes the job of somebody who has a place.
+    fn push(&self, job: Job) {
+        // The queue has room, if perhaps not in this very instant, between the pop and the release
+        // of a place that is popped.
+        let mut job = Some(job);
+        while let Some(waiting) = job.take() {
+            job = self.jobs.push(waiting).err();
+        }
     }
 
     /// Says that the shard is about to sleep (see [`Doorbell`]).
@@ -138,18 +236,19 @@ impl Ingress {
 impl Permit<'_> {
     /// Pushes the job and wakes the shard if it sleeps.
     pub(crate) fn push(self, job: Job) {
-        // The permit is a place: the queue has room, if perhaps not in this very instant, between
-        // the pop and the release of a place that is popped.
-        let mut job = Some(job);
-        while let Some(waiting) = job.take() {
-            job = self.0.jobs.push(waiting).err();
-        }
+        self.0.push(job);
         if self.0.closed.load(Ordering::SeqCst) {
             // The shard may have looked for the last time before the push.
             self.0.close();
         }
         self.0.ring();
     }
+}
+
+/// Runs code of whoever waits (a waker, the drop of a message), which may panic, where it must not
+/// end a shard. The panic hook has reported it.
+fn contain(foreign: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(foreign));
 }
 
 impl fmt::Debug for Ingress {
@@ -170,7 +269,7 @@ mod tests {
     fn full_ingress_refuses_until_a_job_is_taken() {
         let ingress = ingress(2);
         for _ in 0..2 {
-            ingress.permit().expect("room").push(Box::new(|_| ()));
+            ingress.permit().expect("room").push(once(|_| ()));
         }
         assert_eq!(ingress.permit().err(), Some(Refused::Full));
         assert!(ingress.pop().is_some());
@@ -179,14 +278,37 @@ mod tests {
 
     #[test]
     fn closed_ingress_drops_what_waits_and_what_comes() {
-        let ingress = ingress(4);
+        let ingress = ingress(2);
         let witness = Arc::new(());
         let (first, late) = (Arc::clone(&witness), Arc::clone(&witness));
-        ingress.permit().expect("room").push(Box::new(move |_| drop(first)));
+        let (waiter, last) = (Arc::clone(&witness), Arc::clone(&witness));
+        let waiting = |witness: Arc<()>| {
+            let job = once(move |_| drop(witness));
+            Waiting { job, deadline_ns: u64::MAX, notice: None }
+        };
+        ingress.permit().expect("room").push(once(move |_| drop(first)));
         let permit = ingress.permit().expect("room");
+        assert!(ingress.wait(waiting(waiter)).is_some());
         ingress.close();
-        permit.push(Box::new(move |_| drop(late)));
-        assert_eq!(Arc::strong_count(&witness), 1, "both jobs are gone");
+        assert!(ingress.wait(waiting(last)).is_none());
+        permit.push(once(move |_| drop(late)));
+        assert_eq!(Arc::strong_count(&witness), 1, "all jobs are gone");
         assert_eq!(ingress.permit().err(), Some(Refused::Closed));
+    }
+
+    #[test]
+    fn job_past_its_deadline_leaves_the_line() {
+        let ingress = ingress(1);
+        ingress.permit().expect("room").push(once(|_| ()));
+        let witness = Arc::new(());
+        for deadline_ns in [0, u64::MAX, 1] {
+            let witness = Arc::clone(&witness);
+            let job = once(move |_| drop(witness));
+            assert!(ingress.wait(Waiting { job, deadline_ns, notice: None }).is_some());
+        }
+        ingress.expire();
+        assert_eq!(Arc::strong_count(&witness), 2, "one job has time");
+        assert!(ingress.pop().is_some() && ingress.pop().is_some() && ingress.pop().is_none());
+        assert!(ingress.is_empty());
     }
 }

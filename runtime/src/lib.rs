@@ -36,6 +36,7 @@ extern crate self as coreside;
 
 mod clock;
 mod driver;
+mod group;
 mod handle;
 mod ingress;
 mod node;
@@ -45,21 +46,90 @@ mod park;
 mod signals;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod stall;
 mod stopping;
+mod tell;
 mod topology;
 
 pub use coreside_macros::{entity, handlers};
 pub use coreside_net::{Limits, NetConfig, NetError};
+#[cfg(sabotage)]
+pub use coreside_shard::sabotage;
 pub use coreside_shard::{
-    Address, Answer, Args, ArgumentError, AskError, Call, Command, Cx, Each, Entity, FromArguments,
-    Full, Handler, HashKey, INLINE_BYTES_MAX, Key, KeyWords, Later, LookAhead, Message, Name,
-    Registration, RegistryError, ReplyTo, Span, Sweep, ToValue, ValueWriter, Via, Visit,
-    parse_integer,
+    Activating, Address, Answer, Args, ArgumentError, AskError, Asking, AsyncCall, AsyncCx,
+    Backoff, Broadcast, Call, Children, Command, Cx, Cycle, DeadLetter, Each, End, Entity,
+    EntityId, Fallible, Fault, FromArguments, Full, Group, Handler, HashKey, Hub, INLINE_BYTES_MAX,
+    Key, KeyWords, Later, Life, LookAhead, Message, Name, NotAsked, OnFault, Publish, Published,
+    Reason, Registration, RegistryError, ReplyTo, Single, Sleep, Span, Subscribe, Sweep,
+    Terminated, Timer, ToValue, Topic, Unsubscribe, ValueWriter, Via, Visit, parse_integer,
 };
 pub use handle::{Handle, NodeStats, Request};
 pub use node::{Idle, Node, NodeBuilder, NodeError};
 #[cfg(feature = "cli")]
 pub use options::NodeOptions;
+pub use stall::{StallConfig, StallReport};
+pub use tell::{Stopped, Tell};
+
+/// # Examples
+/// ```
+/// use std::time::Duration;
+///
+/// use coreside::kit::Kit;
+/// use coreside::{AskError, Cx, Later, entity, handlers};
+///
+/// #[entity]
+/// struct Ledger;
+///
+/// #[handlers]
+/// impl Ledger {
+///     fn note(&mut self, amount: i64) -> bool {
+///         amount != 0
+///     }
+/// }
+///
+/// #[entity]
+/// struct Account {
+///     balance: i64,
+/// }
+///
+/// #[handlers]
+/// impl Account {
+///     /// Takes the deposit once the ledger has it.
+///     fn deposit(&mut self, amount: i64, cx: &mut Cx<Self>) -> Later<bool> {
+///         let (later, reply) = cx.later();
+///         let then = move |this: &mut Self, noted: Result<bool, AskError>, cx: &mut Cx<Self>| {
+///             let noted = noted == Ok(true);
+///             this.balance += if noted { amount } else { 0 };
+///             cx.reply(reply, noted);
+///         };
+///         cx.entity::<Ledger>(7).note(amount).ask(then).ok();
+///         later
+///     }
+/// }
+///
+/// let mut kit = Kit::<Account>::builder().other::<Ledger>().build(42);
+///
+/// // The test plays the ledger.
+/// let deposit = kit.entity().deposit(10).begin();
+/// let note = kit.expect_sent::<Ledger, LedgerNote>();
+/// assert_eq!((note.key, note.message.amount), (7, 10));
+/// assert_eq!(deposit.take(), None);
+/// kit.answer(note, Ok(true));
+/// assert_eq!(deposit.take(), Some(Ok(true)));
+///
+/// // The ledger is silent, until the ask ends.
+/// let deposit = kit.entity().deposit(10).begin();
+/// kit.advance(Duration::from_secs(1));
+/// assert_eq!(deposit.take(), Some(Err(AskError::MaybeExecuted)));
+///
+/// // A stub answers whatever comes.
+/// kit.when::<Ledger, LedgerNote>(|_key, note| Ok(note.amount < 100));
+/// assert_eq!(kit.entity().deposit(10).ask(), Ok(true));
+/// assert_eq!(kit.entity().deposit(100).ask(), Ok(false));
+/// assert_eq!(kit.state(|account| account.balance), 20);
+/// ```
+#[doc(inline)]
+pub use coreside_shard::kit;
 
 /// The README's code, compiled and run.
 #[cfg(doctest)]

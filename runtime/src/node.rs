@@ -1,20 +1,23 @@
 //! A node: shards on cores, the rings between them, and the way in from outside.
 
+use std::mem::take;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coreside_net::{NetConfig, NetError, listen};
 use coreside_shard::{
-    Entity, HashKey, LookAhead, Placement, Registry, RegistryError, ShardConfig, Table,
+    Entity, HashKey, LookAhead, Placement, PoolKeys, Registry, RegistryError, ShardConfig, Table,
 };
 
 use crate::driver::{Drive, Running, Seat};
+use crate::group::Pools;
 use crate::handle::{Counts, Handle, Shared};
 use crate::ingress::Ingress;
 use crate::signals::Signals;
+use crate::stall::{Reporter, Sink, StallConfig, StallReport};
 use crate::stopping::{Phase, Stopping};
 use crate::topology::Topology;
 
@@ -49,7 +52,7 @@ pub enum Idle {
 #[derive(Debug)]
 #[must_use = "nothing runs before `start`"]
 pub struct NodeBuilder {
-    registry: Registry,
+    pub(crate) registry: Registry,
     shards: Option<usize>,
     cores: Option<Vec<usize>>,
     idle: Option<Idle>,
@@ -60,6 +63,8 @@ pub struct NodeBuilder {
     ingress_jobs_max: usize,
     drain: Duration,
     catch_signals: bool,
+    stalls: StallConfig,
+    stall_sink: Sink,
 }
 
 /// Why a node did not start.
@@ -124,6 +129,8 @@ impl Default for NodeBuilder {
             ingress_jobs_max: 4096,
             drain: Duration::from_secs(10),
             catch_signals: false,
+            stalls: StallConfig::default(),
+            stall_sink: Sink::default(),
         }
     }
 }
@@ -233,6 +240,18 @@ impl NodeBuilder {
         self
     }
 
+    /// When a turn that keeps its shard for too long is reported ([`StallConfig::OFF`]: never).
+    pub fn stalls(mut self, config: StallConfig) -> Self {
+        self.stalls = config;
+        self
+    }
+
+    /// Who is told of such turns, on a thread of its own (default: the standard error).
+    pub fn on_stall(mut self, sink: impl FnMut(StallReport) + Send + 'static) -> Self {
+        self.stall_sink = Sink(Box::new(sink));
+        self
+    }
+
     /// Starts the shards and returns when all of them run.
     ///
     /// # Errors
@@ -257,7 +276,7 @@ impl NodeBuilder {
             let roomy = count <= topology.shards();
             Idle::Park { spin: Duration::from_micros(if roomy { 50 } else { 0 }) }
         });
-        let table = std::mem::take(&mut self.registry).build().map_err(NodeError::Registry)?;
+        let table = take(&mut self.registry).build().map_err(NodeError::Registry)?;
         let mut listeners = match self.listen {
             Some(address) => {
                 listen(address, count).map_err(|error| NodeError::Listen(address, error))?
@@ -268,9 +287,12 @@ impl NodeBuilder {
 
         let mesh = coreside_shard::mesh(count, self.ring_words(count));
         let placement = Placement::even(count as u16);
-        let shared =
-            self.shared(&mesh, Arc::clone(&table), placement.clone()).map_err(NodeError::System)?;
+        let reporter = Reporter::start(self.stalls, take(&mut self.stall_sink), &table, count);
+        let reporter = reporter.map_err(NodeError::System)?;
+        let shared = self.shared(&mesh, Arc::clone(&table), placement.clone(), reporter.as_ref());
+        let shared = shared.map_err(NodeError::System)?;
         let stopping = Arc::new(Stopping::new(count, self.drain));
+        let start = Instant::now();
         let (ready, started) = mpsc::channel();
         let mut running = Vec::with_capacity(count);
         for (end, seat) in mesh.into_iter().zip(seats) {
@@ -283,6 +305,7 @@ impl NodeBuilder {
                 net: self.net,
                 listener,
                 idle,
+                start,
                 shared: Arc::clone(&shared),
                 stopping: Arc::clone(&stopping),
             };
@@ -300,7 +323,8 @@ impl NodeBuilder {
                 return Err(abandon(running, &stopping, &shared, error));
             }
         }
-        Ok(Node { handle: Handle { shared }, running, stopping, local_addr, notes, signals })
+        let handle = Handle { shared };
+        Ok(Node { handle, running, stopping, local_addr, notes, signals, _reporter: reporter })
     }
 
     fn ring_words(&self, shards: usize) -> usize {
@@ -315,16 +339,20 @@ impl NodeBuilder {
         mesh: &[coreside_shard::MeshEnd],
         table: Arc<Table>,
         placement: Placement,
+        reporter: Option<&Reporter>,
     ) -> std::io::Result<Arc<Shared>> {
         let doorbells = mesh.iter().filter_map(|end| end.doorbell(end.shard()));
         let ingress = |doorbell: &Arc<_>| Ingress::new(self.ingress_jobs_max, Arc::clone(doorbell));
+        let pools = PoolKeys::new(&table, &self.shard.hash_key, &placement, mesh.len() as u16);
         Ok(Arc::new(Shared {
+            pools: Pools::new(pools),
             ingresses: doorbells.map(ingress).collect::<std::io::Result<_>>()?,
             placement,
             hash_key: self.shard.hash_key,
             table,
             ask_timeout: Duration::from_nanos(self.shard.ask_timeout_ns),
             board: mesh.iter().map(|_| Counts::default()).collect(),
+            sightings: reporter.map(|reporter| Arc::clone(reporter.sightings())),
         }))
     }
 }
@@ -378,6 +406,8 @@ pub struct Node {
     local_addr: Option<SocketAddr>,
     notes: Vec<String>,
     signals: Option<Signals>,
+    /// Ends behind the shards.
+    _reporter: Option<Reporter>,
 }
 
 impl Node {

@@ -211,7 +211,7 @@ fn a_request_from_a_thread_is_answered() {
             scope.spawn(|| {
                 for round in 0..500 {
                     let total = node.entity::<Counter>(round % 10).add(1).wait();
-                    assert!(total.is_ok_and(|total| total >= 1), "{total:?}");
+                    assert!(total.as_ref().is_ok_and(|total| *total >= 1), "{total:?}");
                 }
             });
         }
@@ -322,7 +322,7 @@ fn ask_across_shards() {
     for from in 0..12 {
         for to in (0..12).filter(|to| *to != from) {
             let total = node.entity::<Counter>(from).relay(to, 1).wait();
-            assert!(total.is_ok_and(|total| total >= 1), "{from} to {to}: {total:?}");
+            assert!(total.as_ref().is_ok_and(|total| *total >= 1), "{from} to {to}: {total:?}");
         }
     }
     let totals = (0..12).map(|key| node.entity::<Counter>(key).add(0).wait());

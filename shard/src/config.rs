@@ -28,6 +28,24 @@ pub struct ShardConfig {
     pub turns_per_poll: u32,
     /// When turns look ahead.
     pub look_ahead: LookAhead,
+    /// Timers of entities that may be set (default: 16 Mi).
+    pub timers_max: u32,
+    /// Async turns that may be under way (default: 256 Ki).
+    pub tasks_max: u32,
+    /// System records that handlers may have under way to one shard (default: 1 Mi).
+    pub system_max: usize,
+    /// Dead letters that are kept (default: 1,024).
+    pub dead_letters_max: usize,
+    /// Bytes of states in memory, over all types that are ever put away; beyond, those that have
+    /// gone longest without a turn are (default: no bound).
+    pub resident_bytes_max: usize,
+    /// Decides what is left to chance: the jitter of restarts (default: 0).
+    pub seed: u64,
+    /// A clock in nanoseconds, read twice per some hundred turns, to find those that take long
+    /// (default: none; time is not measured then).
+    pub stopwatch_ns: fn() -> u64,
+    /// Takes the backtrace of the last panic on this thread, where one was kept (default: none is).
+    pub backtrace: fn() -> Option<String>,
 }
 
 impl ShardConfig {
@@ -42,6 +60,14 @@ impl ShardConfig {
             ask_timeout_ns: 1_000_000_000,
             turns_per_poll: 1024,
             look_ahead: LookAhead::Above { bytes: 1 << 20 },
+            timers_max: 16 << 20,
+            tasks_max: 256 << 10,
+            system_max: 1 << 20,
+            dead_letters_max: 1024,
+            resident_bytes_max: usize::MAX,
+            seed: 0,
+            stopwatch_ns: || 0,
+            backtrace: || None,
         }
     }
 }
@@ -82,6 +108,8 @@ pub struct Progress {
     pub turns: u32,
     /// Asks that were ended by their deadline.
     pub expired: u32,
+    /// System records done, timers fired, async turns woken, entities put away.
+    pub other: u32,
     /// Whether work is left that needs no message to go on.
     pub more: bool,
 }
@@ -89,7 +117,7 @@ pub struct Progress {
 impl Progress {
     /// Whether the poll found nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.received == 0 && self.turns == 0 && self.expired == 0 && !self.more
+        self.received == 0 && self.turns == 0 && self.expired == 0 && self.other == 0 && !self.more
     }
 }
 
@@ -100,8 +128,28 @@ pub struct Stats {
     pub turns: u64,
     /// Entities brought into memory.
     pub activations: u64,
-    /// Turns that panicked.
+    /// Turns that panicked, or otherwise code of the service's.
     pub faults: u64,
+    /// Faults of entities that have no supervisor.
+    pub faults_unsupervised: u64,
+    /// States made anew after a fault.
+    pub restarts: u64,
+    /// Entities put away.
+    pub passivations: u64,
+    /// Messages that waited for a busy entity.
+    pub stashed: u64,
+    /// Messages that found their deadline passed.
+    pub expired: u64,
+    /// Asks refused because they would have waited for each other.
+    pub cycles: u64,
+    /// Async turns that ended where they waited.
+    pub turns_cancelled: u64,
+    /// Async turns that went on because their waker was used.
+    pub tasks_woken: u64,
+    /// Timers that fired.
+    pub timers_fired: u64,
+    /// System records done.
+    pub system: u64,
     /// Messages refused because the store was full.
     pub refused: u64,
     /// Messages from outside that found the shard's queue full after they had been taken in.
@@ -114,6 +162,18 @@ pub struct Stats {
     pub asks_expired: u64,
     /// Records taken from other shards.
     pub received: u64,
+    /// Copies of published messages that a subscriber did not get because a queue on the way was
+    /// full.
+    pub copies_refused: u64,
+    /// Subscriptions refused because the topic has as many subscribers on a shard as it may.
+    pub subscriptions_refused: u64,
+}
+
+impl Stats {
+    /// What a poll does beside records and deadlines of asks.
+    pub(crate) fn other(&self) -> u64 {
+        self.timers_fired + self.system + self.passivations + self.tasks_woken
+    }
 }
 
 /// One shard's place among the others: its rings and everybody's doorbells.

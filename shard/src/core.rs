@@ -4,18 +4,34 @@
 mod fingerprint;
 
 use std::any::TypeId;
+use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::attached::AttachedMap;
 use crate::config::{MeshEnd, Now, Placement, ShardConfig, Stats};
+use crate::dead_letter::DeadLetters;
 use crate::doorbell::Doorbell;
 use crate::entity::{Handler, Message};
+use crate::future_slab::FutureSlab;
+use crate::group::Pools;
+use crate::identity::{EntityId, Recipient};
+use crate::index::SlotNumber;
 use crate::key::{HashKey, Key, KeyWords};
+use crate::owned_record::OwnedRecord;
 use crate::peer::Peer;
 use crate::pending::{Pending, Resume, Waiting, When};
 use crate::queue::RunQueue;
-use crate::record::{Head, Kind, Payload, Word};
+use crate::record::{ASK_WORDS, Head, Kind, Payload, Word};
 use crate::reply::{AskError, Token};
+use crate::sabotage::{self, Bug, planted};
+use crate::schedule::Alarm;
+use crate::supervise::Fault;
+use crate::system::{Place, System};
 use crate::table::{Directory, Table};
+use crate::task::{TaskId, Tasks, Wakes};
+use crate::timer::Wheel;
 use crate::turn::write_key;
 
 /// Wakes a shard that sleeps; called at most once per sleep.
@@ -32,14 +48,59 @@ pub(crate) struct Core {
     pub(crate) stats: Stats,
     /// By message number: what a reply to it must be.
     pub(crate) reply_types: Box<[TypeId]>,
+    pub(crate) table: Arc<Table>,
+    pub(crate) attached: AttachedMap,
+    pub(crate) dead_letters: DeadLetters,
+    pub(crate) wheel: Wheel<Alarm>,
+    /// Timers of entities that are set.
+    pub(crate) timers: u32,
+    pub(crate) timers_max: u32,
+    pub(crate) tasks: Tasks,
+    pub(crate) futures: Rc<FutureSlab>,
+    /// Async turns that the turn under way began.
+    pub(crate) begun: Vec<TaskId>,
+    /// The async turn that is being polled.
+    pub(crate) polling: Option<TaskId>,
+    /// The tag of the async turn that asks just now.
+    pub(crate) asking_task: u32,
+    /// Why the turn under way failed.
+    pub(crate) failure: Option<String>,
+    /// A copy of the message that is being handled, if it may be tried again, and how often.
+    pub(crate) spare: Option<(OwnedRecord, u32)>,
+    /// How often that message was tried before.
+    pub(crate) trying: u32,
+    /// The turn under way only reads.
+    pub(crate) reading: bool,
+    /// The read that is to have its turn was the first to wait.
+    pub(crate) read_is_first: bool,
+    /// The deadline that a continuation inherits.
+    pub(crate) resumed_deadline_ns: u64,
+    /// Who is having its last turn.
+    pub(crate) saying_goodbye: Option<(u16, SlotNumber)>,
+    /// Faults of entities without a supervisor, the last ones.
+    pub(crate) faults: VecDeque<Fault>,
+    /// Whose fault nobody is left to decide about.
+    pub(crate) escalation: Option<EntityId>,
+    /// Takes the backtrace of the last panic, where one was kept.
+    pub(crate) backtrace: fn() -> Option<String>,
+    pub(crate) pools: Pools,
+    /// Whether instances that are always running are begun again behind an end.
+    pub(crate) keeps: bool,
+    /// System records for this shard.
+    lane: VecDeque<System>,
+    lane_max: usize,
+    random: u64,
     /// By shard; `None` at its own place.
-    peers: Vec<Option<Peer>>,
+    pub(crate) peers: Vec<Option<Peer>>,
     doorbells: Vec<Arc<Doorbell>>,
     wake: Wake,
-    placement: Placement,
+    pub(crate) placement: Placement,
     ask_timeout_ns: u64,
     outbox_words_max: usize,
 }
+
+/// Faults without a supervisor that are kept until somebody looks.
+const FAULTS_KEPT: usize = 256;
 
 /// A queue on the way is at its bound; the message comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +115,12 @@ impl<M> std::fmt::Display for Full<M> {
 impl Core {
     pub(crate) fn new(
         config: &ShardConfig,
-        table: &Table,
+        table: &Arc<Table>,
         mesh: &mut MeshEnd,
         placement: Placement,
         wake: Wake,
     ) -> Self {
+        let own_bell = mesh.doorbell(mesh.shard).cloned();
         let peer = |ring: Option<_>| ring.map(|ring| Peer::new(ring, config.outbox_words_max));
         Self {
             shard: mesh.shard,
@@ -69,6 +131,32 @@ impl Core {
             hash_key: config.hash_key,
             stats: Stats::default(),
             reply_types: table.rows.iter().map(|row| row.reply_type).collect(),
+            table: Arc::clone(table),
+            attached: AttachedMap::default(),
+            dead_letters: DeadLetters::new(config.dead_letters_max),
+            wheel: Wheel::new(u32::MAX, 0),
+            timers: 0,
+            timers_max: config.timers_max,
+            tasks: Tasks::new(config.tasks_max, Wakes::new(mesh.shard, own_bell, wake.clone())),
+            futures: Rc::default(),
+            begun: Vec::new(),
+            polling: None,
+            asking_task: 0,
+            failure: None,
+            spare: None,
+            trying: 0,
+            reading: false,
+            read_is_first: false,
+            resumed_deadline_ns: u64::MAX,
+            saying_goodbye: None,
+            faults: VecDeque::new(),
+            escalation: None,
+            backtrace: config.backtrace,
+            pools: Pools::new(table, &config.hash_key, &placement, mesh.shard),
+            keeps: true,
+            lane: VecDeque::new(),
+            lane_max: config.system_max,
+            random: config.seed ^ u64::from(mesh.shard).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             peers: mesh.outbound.drain(..).map(peer).collect(),
             doorbells: std::mem::take(&mut mesh.doorbells),
             wake,
@@ -82,8 +170,34 @@ impl Core {
         self.peers.len() as u16
     }
 
+    /// The deadline of an ask from outside.
     pub(crate) fn ask_deadline_ns(&self) -> u64 {
         self.now.monotonic_ns.saturating_add(self.ask_timeout_ns)
+    }
+
+    /// The deadline of an ask from a turn with a deadline of its own, which it inherits;
+    /// `u64::MAX` stands for none. The lowest bit says whether it was inherited, so that what
+    /// follows the answer inherits it too.
+    #[inline]
+    pub(crate) fn deadline_of_ask(&self, of_turn_ns: u64, within: Option<Duration>) -> u64 {
+        let inherits = of_turn_ns != u64::MAX && !planted(Bug::DeadlineNotInherited);
+        let longest_ns = if inherits { of_turn_ns } else { self.ask_deadline_ns() };
+        let deadline_ns = match within {
+            None => longest_ns,
+            Some(within) => {
+                let within_ns = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
+                longest_ns.min(self.now.monotonic_ns.saturating_add(within_ns))
+            }
+        };
+        deadline_ns & !1 | u64::from(inherits)
+    }
+
+    /// The next of a sequence that depends on the shard's seed alone (xorshift; Marsaglia 2003).
+    pub(crate) fn random(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
     }
 
     /// Sends a message to `key`, wherever it lives, and expects no answer.
@@ -120,22 +234,23 @@ impl Core {
     ) -> Result<(), (M, F)> {
         let number = self.directory.message::<E, M>();
         let key = key.to_words();
-        let words = 2 + E::Key::WORDS + Payload::<M>::WORDS;
+        let words = 1 + ASK_WORDS + E::Key::WORDS + Payload::<M>::WORDS;
         if !self.pending.has_room() {
             return Err((message, continuation));
         }
         let Some(at) = self.reserve::<E::Key>(key, words) else {
             return Err((message, continuation));
         };
-        let waiting = Waiting { resume, when, message: number, deadline_ns };
+        let task = self.asking_task;
+        let waiting = Waiting { resume, when, message: number, deadline_ns, task };
         let token = self.pending.insert(continuation, waiting);
         // SAFETY: `words` words were reserved, and here are head, key, token and value: all of
         // them.
         unsafe {
             at.cast::<u64>().write(Head::new(Kind::Ask, words, number).bits());
             write_key::<E::Key>(at.add(1), key);
-            at.add(1 + E::Key::WORDS).cast::<u64>().write(token.bits());
-            Payload::<M>::write(at.add(2 + E::Key::WORDS), message);
+            at.add(1 + E::Key::WORDS).cast::<[u64; ASK_WORDS]>().write([token.bits(), deadline_ns]);
+            Payload::<M>::write(at.add(1 + ASK_WORDS + E::Key::WORDS), message);
         }
         Ok(())
     }
@@ -149,12 +264,16 @@ impl Core {
                 return peer.reserve(words);
             }
         }
+        if planted(Bug::LostWhenFull) {
+            return self.queue.reserve(words).or_else(|| Some(sabotage::nowhere()));
+        }
         self.queue.reserve(words)
     }
 
     /// Sends the reply of an ask to the shard where it waits, this one included, to be taken from
     /// the run queue there.
     pub(crate) fn reply_record<R: Send + 'static>(&mut self, token: Token, message: u16, reply: R) {
+        let token = if planted(Bug::WrongToken) { token.neighbour() } else { token };
         let words = 2 + Payload::<R>::WORDS;
         let at = self.reserve_answer(token.shard(), words);
         // SAFETY: `words` words were reserved: head, token and value.
@@ -167,13 +286,143 @@ impl Core {
 
     /// Tells the shard where an ask waits that there is no reply, and why.
     pub(crate) fn error_record(&mut self, token: Token, error: AskError) {
-        let at = self.reserve_answer(token.shard(), 2);
-        let head = Head::new(Kind::Reply, 2, 0).with_status(error.to_status());
-        // SAFETY: two words were reserved: head and token.
+        let status = error.to_status();
+        let words = if status == AskError::CYCLE { 3 } else { 2 };
+        let at = self.reserve_answer(token.shard(), words);
+        let head = Head::new(Kind::Reply, words, 0).with_status(status);
+        // SAFETY: as many words were reserved: head, token, and a box where the error is one.
         unsafe {
             at.cast::<u64>().write(head.bits());
             at.add(1).cast::<u64>().write(token.bits());
+            if words == 3 {
+                at.add(2).cast::<*mut AskError>().write(Box::into_raw(Box::new(error)));
+            }
         }
+    }
+
+    /// Has the next turn that waits for an entity of this shard run.
+    pub(crate) fn drain_record(&mut self, kind: u16, slot: SlotNumber, generation: u32) {
+        let at = self.queue.reserve_unbounded(2);
+        let life = u64::from(slot) | u64::from(generation) << 32;
+        // SAFETY: two words were reserved: head, and slot with generation.
+        unsafe {
+            at.cast::<u64>().write(Head::new(Kind::Drain, 2, kind).bits());
+            at.add(1).cast::<u64>().write(life);
+        }
+    }
+
+    /// Sends a message of the runtime to an entity of this shard, beyond the queue's bound: its
+    /// number is bounded by what it tells of.
+    pub(crate) fn tell_local<M: Message>(&mut self, to: Recipient, message: M) {
+        let key_words = if to.entity.wide { 2 } else { 1 };
+        let words = 1 + key_words + Payload::<M>::WORDS;
+        let at = self.queue.reserve_unbounded(words);
+        // SAFETY: as many words were reserved: head, key and value.
+        unsafe {
+            at.cast::<u64>().write(Head::new(Kind::Tell, words, to.message).bits());
+            at.add(1).cast::<u64>().write(to.entity.key[0]);
+            if key_words == 2 {
+                at.add(2).cast::<u64>().write(to.entity.key[1]);
+            }
+            Payload::<M>::write(at.add(1 + key_words), message);
+        }
+    }
+
+    /// Who has this key.
+    pub(crate) fn identity(&self, kind: u16, key: KeyWords) -> EntityId {
+        let row = &self.table.types[usize::from(kind)];
+        EntityId { kind, wide: row.layout.key_words == 2, name: row.name, key }
+    }
+
+    /// Sends a system record on behalf of a handler.
+    pub(crate) fn try_send_system(&mut self, record: System) -> Result<(), Full<()>> {
+        let waiting = match self.shard_of(&record) {
+            Some(shard) => self.peers[shard].as_ref().map_or(0, Peer::lane_len),
+            None => self.lane.len(),
+        };
+        if waiting >= self.lane_max {
+            return Err(Full(()));
+        }
+        self.send_system(record);
+        Ok(())
+    }
+
+    /// Sends a system record of the runtime's own, whose number is bounded by what it tells of.
+    pub(crate) fn send_system(&mut self, record: System) {
+        let shard = self.shard_of(&record);
+        match shard.and_then(|shard| self.peers[shard].as_mut()) {
+            Some(peer) => peer.send_system(Box::new(record)),
+            None => self.lane.push_back(record),
+        }
+    }
+
+    /// The other shard where a system record belongs; `None` for this one.
+    fn shard_of(&self, record: &System) -> Option<usize> {
+        let shard = match record.place() {
+            Place::Shard(shard) => shard,
+            Place::Of(entity) => {
+                let hash = if entity.wide {
+                    self.hash_key.hash_two(entity.key)
+                } else {
+                    self.hash_key.hash_one(entity.key[0])
+                };
+                self.placement.shard(hash)
+            }
+        };
+        (shard != self.shard).then_some(usize::from(shard))
+    }
+
+    /// A system record from another shard.
+    pub(crate) fn receive_system(&mut self, record: System) {
+        self.lane.push_back(record);
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_system(&self) -> bool {
+        !self.lane.is_empty()
+    }
+
+    pub(crate) fn take_system(&mut self) -> Option<System> {
+        self.lane.pop_front()
+    }
+
+    /// Tells the supervisor of a fault, or keeps it for the node where there is none.
+    pub(crate) fn report_fault(&mut self, supervisor: Option<Recipient>, fault: Fault) {
+        if planted(Bug::FaultNotTold) {
+            return;
+        }
+        match supervisor {
+            Some(supervisor) => self.send_system(System::ChildFailed { supervisor, fault }),
+            None => self.keep_fault(fault),
+        }
+    }
+
+    /// A fault that no supervisor hears of.
+    pub(crate) fn keep_fault(&mut self, fault: Fault) {
+        self.stats.faults_unsupervised += 1;
+        if self.faults.len() == FAULTS_KEPT {
+            self.faults.pop_front();
+        }
+        self.faults.push_back(fault);
+    }
+
+    /// Has the supervisor fail in place of its child; without one the node is to stop.
+    pub(crate) fn escalate(&mut self, child: EntityId, supervisor: Option<Recipient>) {
+        match supervisor {
+            Some(supervisor) => {
+                let supervisor = supervisor.entity;
+                self.send_system(System::Escalated { supervisor, child });
+            }
+            None => {
+                self.escalation.get_or_insert(child);
+            }
+        }
+    }
+
+    /// A message made its entity fail. Returns whether it will be tried again, or why not.
+    pub(crate) fn take_spare(&mut self) -> Option<(OwnedRecord, u32, u32)> {
+        let tries = self.trying + 1;
+        self.spare.take().map(|(record, tries_max)| (record, tries, tries_max))
     }
 
     /// Asks a shard for a sweep; the total comes back as the reply to `token`.
@@ -187,7 +436,7 @@ impl Core {
     }
 
     #[inline]
-    fn reserve_answer(&mut self, shard: u16, words: usize) -> *mut Word {
+    pub(crate) fn reserve_answer(&mut self, shard: u16, words: usize) -> *mut Word {
         match self.peers.get_mut(usize::from(shard)) {
             Some(Some(peer)) => peer.reserve_answer(words),
             _ => self.queue.reserve_unbounded(words),
@@ -199,7 +448,8 @@ impl Core {
     pub(crate) fn publish(&mut self) {
         for (shard, peer) in self.peers.iter_mut().enumerate() {
             let Some(peer) = peer else { continue };
-            if peer.publish() && self.doorbells[shard].must_ring() {
+            let shown = peer.publish() && !planted(Bug::LostWakeUp);
+            if shown && self.doorbells[shard].must_ring() {
                 (self.wake)(shard as u16);
             }
         }
@@ -213,7 +463,7 @@ impl Core {
 
     /// Whether nothing waits for room in a ring.
     pub(crate) fn outboxes_are_empty(&self) -> bool {
-        self.peers.iter().flatten().all(|peer| peer.outbox_words() == 0)
+        self.peers.iter().flatten().all(Peer::is_clear)
     }
 
     /// Words ever written to other shards.

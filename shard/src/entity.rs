@@ -6,9 +6,11 @@
 
 use std::marker::PhantomData;
 
+use crate::async_cx::{Activating, AsyncCx};
+use crate::cx::Cx;
 use crate::key::Key;
+use crate::life::Life;
 use crate::registry::Registration;
-use crate::turn::Cx;
 
 /// State plus behaviour with a stable address.
 #[diagnostic::on_unimplemented(
@@ -26,8 +28,32 @@ pub trait Entity: Sized + 'static {
     /// The name of the type, as callers outside write it: unique within a node, case-insensitive.
     const NAME: &'static str;
 
-    /// Makes the state when the first message for `key` arrives.
+    /// What follows a fault, when an idle entity is put away, and how much may wait for a busy one.
+    const LIFE: Life = Life::DEFAULT;
+
+    /// The name that is unique where one type stands for many, as types of the runtime do.
+    #[doc(hidden)]
+    fn full_name() -> &'static str {
+        Self::NAME
+    }
+
+    /// Makes the state when the first message for `key` arrives, or anew after a fault.
     fn activate(key: Self::Key, cx: &mut Cx<'_, Self>) -> Self;
+
+    /// Makes the state in the course of time instead: from storage, or by asking others. Messages
+    /// wait in the stash meanwhile. Where this is `Some`, [`activate`](Self::activate) is not
+    /// called.
+    fn activate_async(_key: Self::Key, _cx: AsyncCx<Self>) -> Option<Activating<Self>> {
+        None
+    }
+
+    /// The last turn before the entity is put away, idle or over the budget. What it begins by
+    /// [`Cx::run`] is waited for.
+    fn on_passivate(&mut self, _cx: &mut Cx<'_, Self>) {}
+
+    /// The last turn before the entity stops in good order; there is none behind a fault. What it
+    /// begins by [`Cx::run`] is waited for.
+    fn on_stop(&mut self, _cx: &mut Cx<'_, Self>) {}
 
     /// Names every message that the type handles. Runs once, when a node is built.
     fn register(table: &mut Registration<'_, Self>);
@@ -37,6 +63,17 @@ pub trait Entity: Sized + 'static {
 pub trait Message: Send + Sized + 'static {
     /// What the handler answers; `()` where there is nothing to say.
     type Reply: Send + Sized + 'static;
+
+    /// How often the message is tried before it is put aside as poison: a message that makes its
+    /// entity fail is tried again after the restart, before all others that wait, as long as it has
+    /// [copies](Self::duplicate). One that is tried once is not tried again.
+    const TRIES: u32 = 1;
+
+    /// The message once more, for the next try. Called before each try where
+    /// [`TRIES`](Self::TRIES) is more than 1.
+    fn duplicate(&self) -> Option<Self> {
+        None
+    }
 }
 
 /// The turn that an entity makes of one message type.
@@ -45,8 +82,21 @@ pub trait Handler<M: Message>: Entity {
     /// follows in another turn.
     type Answer: Answer<M::Reply>;
 
+    /// Whether the turn only reads: [`read`](Self::read) is called instead of
+    /// [`handle`](Self::handle), also beside async reads of the entity.
+    const READ: bool = false;
+
     /// Handles `message` to completion. One turn at a time per entity.
     fn handle(&mut self, message: M, cx: &mut Cx<'_, Self>) -> Self::Answer;
+
+    /// Handles `message` without changing the entity.
+    ///
+    /// # Panics
+    /// Where it is not written and [`READ`](Self::READ) is set; the turn fails.
+    fn read(&self, message: M, cx: &mut Cx<'_, Self>) -> Self::Answer {
+        let _ = (message, cx);
+        panic!("a message that only reads needs `Handler::read`")
+    }
 }
 
 /// What a handler may return for a reply of type `R`: the reply, or a promise of one.
@@ -59,6 +109,25 @@ impl<R> Answer<R> for R {
     #[inline(always)]
     fn into_reply(self) -> Option<R> {
         Some(self)
+    }
+}
+
+/// The answer of a handler that may fail: the reply, or, behind [`Cx::fail`], none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallible<R> {
+    /// The reply.
+    Reply(R),
+    /// The turn is a fault; the asker is told so.
+    Failed,
+}
+
+impl<R> Answer<R> for Fallible<R> {
+    #[inline(always)]
+    fn into_reply(self) -> Option<R> {
+        match self {
+            Self::Reply(reply) => Some(reply),
+            Self::Failed => None,
+        }
     }
 }
 

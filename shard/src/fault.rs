@@ -2,21 +2,28 @@
 //!
 //! The parts of a poll that run user code are guarded as a whole, not turn by turn, so a turn that
 //! goes well pays two stores: whose turn it is, and that it is over. When one does not, the guard
-//! reads there which entity to drop and who waits for its answer, and the poll goes on.
+//! reads there whose fault it is and who waits for its answer, supervision does what is declared,
+//! and the poll goes on.
 #![expect(unsafe_code, reason = "the entity at fault is reached through its store")]
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{Ordering, compiler_fence};
 
+use crate::condition::Stage as Slot;
+use crate::dead_letter::Reason;
 use crate::index::SlotNumber;
 use crate::reply::{AskError, Token};
 use crate::shard::Shard;
 use crate::store::StoreId;
+use crate::supervise::Failure;
 
 /// Whose user code is running, for the guard against panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Current {
     stage: Stage,
+    /// The number of the message; [`NO_MESSAGE`] where there is none.
+    message: u16,
     slot: SlotNumber,
     store: Option<StoreId>,
     /// The asker's token; 0 when nobody asks.
@@ -27,7 +34,7 @@ pub(crate) struct Current {
 enum Stage {
     /// No user code: a panic here is a bug of the runtime.
     None,
-    /// The state for a slot is being made.
+    /// The state for a slot is being made, for a message if there is one.
     Activating,
     /// An entity has its turn.
     Turn,
@@ -35,30 +42,69 @@ enum Stage {
     Answering,
 }
 
+/// Stands for no message.
+pub(crate) const NO_MESSAGE: u16 = u16::MAX;
+
 impl Current {
-    pub(crate) const NONE: Self = Self { stage: Stage::None, slot: 0, store: None, token: 0 };
+    pub(crate) const NONE: Self =
+        Self { stage: Stage::None, message: NO_MESSAGE, slot: 0, store: None, token: 0 };
+
+    /// Code that belongs to no entity.
+    pub(crate) const ANSWERING: Self = Self { stage: Stage::Answering, ..Self::NONE };
 
     #[inline(always)]
-    pub(crate) fn new(store: StoreId, slot: SlotNumber, token: Option<Token>) -> Self {
-        Self { stage: Stage::Turn, slot, store: Some(store), token: token.map_or(0, Token::bits) }
+    pub(crate) fn new(
+        store: StoreId,
+        slot: SlotNumber,
+        token: Option<Token>,
+        message: u16,
+    ) -> Self {
+        let token = token.map_or(0, Token::bits);
+        Self { stage: Stage::Turn, message, slot, store: Some(store), token }
+    }
+
+    pub(crate) fn activating(
+        store: StoreId,
+        slot: SlotNumber,
+        token: Option<Token>,
+        message: u16,
+    ) -> Self {
+        Self { stage: Stage::Activating, ..Self::new(store, slot, token, message) }
+    }
+
+    /// Code that belongs to no entity, on behalf of an ask.
+    pub(crate) fn answering(token: Option<Token>) -> Self {
+        Self { token: token.map_or(0, Token::bits), ..Self::ANSWERING }
     }
 
     /// The user's code has returned.
     #[inline(always)]
     pub(crate) fn clear(&mut self) {
+        // Whose turn it was may have been read by a watcher that interrupted it, so it must have
+        // been written. For the compiler only: no instruction.
+        compiler_fence(Ordering::SeqCst);
         self.stage = Stage::None;
     }
 
-    pub(crate) fn activating(store: StoreId, slot: SlotNumber, token: Option<Token>) -> Self {
-        Self { stage: Stage::Activating, ..Self::new(store, slot, token) }
+    /// Whose turn it is, read by a watcher that has interrupted the shard.
+    ///
+    /// # Safety
+    /// `this` is alive, and the caller is on its shard's thread.
+    pub(crate) unsafe fn peek(this: *const Self) -> Option<(StoreId, SlotNumber)> {
+        // SAFETY: alive by contract; written by this thread only, a field at a time.
+        let (stage, slot, store) = unsafe {
+            (
+                (&raw const (*this).stage).read_volatile(),
+                (&raw const (*this).slot).read_volatile(),
+                (&raw const (*this).store).read_volatile(),
+            )
+        };
+        store.filter(|_| matches!(stage, Stage::Turn | Stage::Activating)).map(|id| (id, slot))
     }
 
-    /// Code that belongs to no entity.
-    pub(crate) const ANSWERING: Self = Self { stage: Stage::Answering, ..Self::NONE };
-
-    /// The total of a sweep is being made, for whoever asked for it.
-    pub(crate) fn starting(token: Token) -> Self {
-        Self { token: token.bits(), ..Self::ANSWERING }
+    /// Who waits for the answer of the turn.
+    pub(crate) fn token(&self) -> Option<Token> {
+        (self.stage != Stage::None && self.token != 0).then(|| Token::from_bits(self.token))
     }
 }
 
@@ -86,41 +132,45 @@ impl Shard {
         }
     }
 
-    /// Deals with a panic in user code: drops the entity whose turn it was, and answers its asker.
-    ///
-    /// This is the seam for supervision: the policy that follows a fault is decided here.
+    /// Deals with a panic in user code: does what follows a fault of the entity whose turn it was,
+    /// and answers its asker.
     #[cold]
     fn contain(&mut self, panic: Box<dyn Any + Send>) {
         let current = std::mem::replace(&mut self.current, Current::NONE);
-        match current.stage {
-            Stage::None => {
-                let reason = panic_reason(&*panic);
-                eprintln!("coreside: shard {} is broken: {reason}; aborting", self.core.shard);
-                std::process::abort();
-            }
-            Stage::Activating => {
-                // SAFETY: one step, after the user's code.
-                current.store.into_iter().for_each(|id| unsafe { id.get() }.discard(current.slot));
-            }
-            Stage::Turn => {
-                // SAFETY: one step, after the user's code.
-                let Some(store) = current.store.map(|id| unsafe { id.get() }) else { return };
-                if store.is_live(current.slot) {
-                    // A second panic, in the state's own drop, leaks what it left.
-                    let remove = || store.remove(current.slot);
-                    if catch_unwind(AssertUnwindSafe(remove)).is_err() {
-                        self.core.stats.faults += 1;
-                    }
-                }
-            }
-            Stage::Answering => {}
+        if current.stage == Stage::None {
+            let reason = panic_reason(&*panic);
+            eprintln!("coreside: shard {} is broken: {reason}; aborting", self.core.shard);
+            std::process::abort();
         }
         self.core.stats.faults += 1;
+        self.core.reading = false;
+        let reason = panic_reason(&*panic).to_owned();
+        let backtrace = (self.core.backtrace)();
         // A panic's payload may panic in its own drop.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
-        if current.token != 0 {
-            self.core.error_record(Token::from_bits(current.token), AskError::Failed);
+        self.drop_guarded(|| drop(panic));
+        if let Some(task) = self.core.polling.take() {
+            let task = self.forget_task(task);
+            self.drop_guarded(|| drop(task));
         }
+        self.drop_begun();
+        if current.stage == Stage::Activating && current.message != NO_MESSAGE {
+            self.core.dead_letters.count_only(Reason::ActivationFailed);
+        }
+        let token = (current.token != 0).then(|| Token::from_bits(current.token));
+        // SAFETY: one step, after the user's code.
+        let in_memory = |id: &StoreId| unsafe { id.get() }.stage(current.slot) != Slot::Free;
+        match current.store.filter(in_memory) {
+            Some(id) => {
+                let message = (current.message != NO_MESSAGE).then_some(current.message);
+                self.fail(id, current.slot, Failure { token, message, reason, backtrace });
+            }
+            None => {
+                if let Some(token) = token {
+                    self.core.error_record(token, AskError::Failed);
+                }
+            }
+        }
+        self.core.trying = 0;
     }
 }
 

@@ -18,27 +18,64 @@
 mod doorbell;
 mod record;
 mod ring;
+mod room;
 mod sync;
 
 // Owned by one.
 #[cfg(not(loom))]
+mod admit;
+#[cfg(not(loom))]
+mod async_cx;
+#[cfg(not(loom))]
+mod attached;
+#[cfg(not(loom))]
+mod call;
+#[cfg(not(loom))]
 mod commands;
+#[cfg(not(loom))]
+mod condition;
 #[cfg(not(loom))]
 mod config;
 #[cfg(not(loom))]
 mod core;
 #[cfg(not(loom))]
+mod cx;
+#[cfg(not(loom))]
+mod cycle;
+#[cfg(not(loom))]
+mod dead_letter;
+#[cfg(not(loom))]
+mod entered;
+#[cfg(not(loom))]
 mod entity;
 #[cfg(not(loom))]
 mod fault;
 #[cfg(not(loom))]
+mod future_slab;
+#[cfg(not(loom))]
+mod group;
+#[cfg(not(loom))]
+mod heat;
+#[cfg(not(loom))]
+mod identity;
+#[cfg(not(loom))]
 mod index;
+#[cfg(not(loom))]
+mod inspect;
 #[cfg(not(loom))]
 mod key;
 #[cfg(not(loom))]
+pub mod kit;
+#[cfg(not(loom))]
+mod life;
+#[cfg(not(loom))]
 mod look_ahead;
 #[cfg(not(loom))]
+mod owned_record;
+#[cfg(not(loom))]
 mod pages;
+#[cfg(not(loom))]
+mod passivate;
 #[cfg(not(loom))]
 mod peer;
 #[cfg(not(loom))]
@@ -54,36 +91,74 @@ mod reply;
 #[cfg(not(loom))]
 mod request;
 #[cfg(not(loom))]
+mod run;
+#[cfg(all(not(loom), not(sabotage)))]
+mod sabotage;
+#[cfg(all(not(loom), sabotage))]
+pub mod sabotage;
+#[cfg(not(loom))]
+mod sampler;
+#[cfg(not(loom))]
+mod schedule;
+#[cfg(not(loom))]
 mod shard;
+#[cfg(not(loom))]
+mod slot;
+#[cfg(not(loom))]
+mod stash;
 #[cfg(not(loom))]
 mod store;
 #[cfg(not(loom))]
+mod supervise;
+#[cfg(not(loom))]
 mod sweep;
 #[cfg(not(loom))]
+mod system;
+#[cfg(not(loom))]
 mod table;
+#[cfg(not(loom))]
+mod task;
+#[cfg(not(loom))]
+mod timer;
 #[cfg(not(loom))]
 mod turn;
 #[cfg(not(loom))]
 mod value;
+#[cfg(not(loom))]
+mod watch_point;
 
 pub use doorbell::Doorbell;
 pub use record::{INLINE_BYTES_MAX, Word};
 pub use ring::{Consumer, Producer, RingFull, ring};
+pub use room::{Refused, Room};
 
 #[cfg(not(loom))]
 pub use {
     self::core::{Full, Wake},
+    async_cx::{Activating, Asking, AsyncCall, AsyncCx, Sleep},
+    call::{Call, NotAsked},
     commands::{CommandId, CommandRow, Commands, Each},
     config::{LookAhead, MeshEnd, Now, PARTITIONS, Placement, Progress, ShardConfig, Stats, mesh},
-    entity::{Address, Answer, Entity, Handler, Later, Message, Via},
+    cx::Cx,
+    dead_letter::{DeadLetter, Reason},
+    entity::{Address, Answer, Entity, Fallible, Handler, Later, Message, Via},
+    group::{
+        Broadcast, Group, Hub, PoolKeys, Publish, Published, Single, Subscribe, Topic, Unsubscribe,
+    },
+    heat::Hot,
+    identity::EntityId,
+    inspect::Heat,
     key::{HashKey, Key, KeyWords, Name},
+    life::{Backoff, Children, Life, OnFault},
     pending::{Outside, Ticket},
     registry::{Command, Registration, Registry, RegistryError},
-    reply::{AskError, ReplyTo},
+    reply::{AskError, Cycle, ReplyTo},
     request::CallError,
+    schedule::Timer,
     shard::Shard,
+    supervise::{End, Fault, Terminated},
     sweep::{Sweep, Visit},
     table::Table,
-    turn::{Call, Cx, NotAsked},
     value::{Args, ArgumentError, FromArguments, Span, ToValue, ValueWriter, parse_integer},
+    watch_point::{Serial, TurnSeen, WatchPoint, What},
 };

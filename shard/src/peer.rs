@@ -6,28 +6,52 @@
 //! go on with their turns, and each empties the ring of the other.
 #![expect(unsafe_code, reason = "records are copied between the outbox and the ring")]
 
+use std::collections::VecDeque;
+
 use crate::queue::RunQueue;
-use crate::record::{Word, copy_words};
+use crate::record::{Head, Kind, Word, copy_words};
 use crate::ring::Producer;
+use crate::sabotage::{self, Bug, planted};
+use crate::system::System;
 
 /// The sending side of one pair of shards.
 pub(crate) struct Peer {
     ring: Producer,
     outbox: RunQueue,
+    /// System records, which go before anything in the outbox.
+    lane: VecDeque<Box<System>>,
+}
+
+/// A head and a pointer.
+const SYSTEM_WORDS: usize = 2;
+
+/// Takes the system record out of its ring record.
+///
+/// # Safety
+/// A record of kind `System` stands at `record`, and is given up.
+pub(crate) unsafe fn take_system(record: *const Word) -> Box<System> {
+    // SAFETY: the pointer of a live box follows the head, taken back once.
+    unsafe { Box::from_raw(record.add(1).cast::<*mut System>().read()) }
 }
 
 impl Peer {
     pub(crate) fn new(ring: Producer, outbox_words_max: usize) -> Self {
-        Self { ring, outbox: RunQueue::new(outbox_words_max) }
+        Self { ring, outbox: RunQueue::new(outbox_words_max), lane: VecDeque::new() }
     }
 
     /// Room for a record of `words` words, to be written at once; `None` at the outbox's bound.
     #[inline(always)]
     pub(crate) fn reserve(&mut self, words: usize) -> Option<*mut Word> {
-        if self.outbox.is_empty()
+        if (self.outbox.is_empty() || planted(Bug::PassesTheOutbox))
             && let Some(at) = self.ring.reserve(words)
         {
             return Some(at);
+        }
+        if planted(Bug::DroppedOnFullRing) {
+            return Some(sabotage::nowhere());
+        }
+        if planted(Bug::UnboundedOutbox) {
+            return Some(self.outbox.reserve_unbounded(words));
         }
         self.outbox.reserve(words)
     }
@@ -44,10 +68,37 @@ impl Peer {
         self.outbox.reserve_unbounded(words)
     }
 
+    /// Puts a system record on its way.
+    pub(crate) fn send_system(&mut self, record: Box<System>) {
+        self.lane.push_back(record);
+        self.empty_lane();
+    }
+
+    /// System records that wait for room.
+    pub(crate) fn lane_len(&self) -> usize {
+        self.lane.len()
+    }
+
+    fn empty_lane(&mut self) {
+        while let Some(record) = self.lane.pop_front() {
+            let Some(at) = self.ring.reserve(SYSTEM_WORDS) else {
+                return self.lane.push_front(record);
+            };
+            // SAFETY: as many words were reserved: the head and the pointer.
+            unsafe {
+                at.cast::<u64>().write(Head::new(Kind::System, SYSTEM_WORDS, 0).bits());
+                at.add(1).cast::<*mut System>().write(Box::into_raw(record));
+            }
+        }
+    }
+
     /// Moves what fits from the outbox into the ring and shows it to the peer. Returns whether
     /// there was anything to show.
     #[inline]
     pub(crate) fn publish(&mut self) -> bool {
+        if !self.lane.is_empty() {
+            self.empty_lane();
+        }
         if !self.outbox.is_empty() {
             self.empty_outbox();
         }
@@ -68,6 +119,11 @@ impl Peer {
             self.outbox.advance(words);
         }
         self.outbox.rewind();
+    }
+
+    /// Whether nothing waits for room in the ring.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.outbox.is_empty() && self.lane.is_empty()
     }
 
     /// Words that wait in the outbox.

@@ -10,6 +10,7 @@ use std::mem::{MaybeUninit, size_of};
 
 use crate::record::{Moved, Word};
 use crate::reply::{AskError, Token};
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::value::ToValue;
 
@@ -68,6 +69,8 @@ struct Place {
     when: When,
     /// What was asked: a reply to anything else is not for this ask.
     message: u16,
+    /// The tag of the async turn that asks; 0 for none.
+    task: u32,
 }
 
 const _: () = assert!(size_of::<Place>() == 64);
@@ -81,6 +84,8 @@ pub(crate) struct Waiting {
     pub(crate) message: u16,
     /// Nanoseconds of the shard's clock.
     pub(crate) deadline_ns: u64,
+    /// The tag of the async turn that asks; 0 for none.
+    pub(crate) task: u32,
 }
 
 /// All asks of one shard that wait for an answer.
@@ -100,6 +105,7 @@ pub(crate) struct Pending {
 pub(crate) struct Taken {
     pub(crate) resume: Resume,
     pub(crate) captured: [Word; CAPTURE_WORDS],
+    pub(crate) deadline_ns: u64,
 }
 
 const NO_PLACE: u32 = u32::MAX;
@@ -159,6 +165,7 @@ impl Pending {
         place.resume.write(waiting.resume);
         place.when = waiting.when;
         place.message = waiting.message;
+        place.task = waiting.task;
         // SAFETY: the place has CAPTURE_WORDS words, which is what `Captured` needs.
         unsafe { Captured::<F>::write(place.captured.as_mut_ptr(), continuation) };
         self.len += 1;
@@ -176,6 +183,7 @@ impl Pending {
             captured: [Word::uninit(); CAPTURE_WORDS],
             when: When::AtOnce,
             message: 0,
+            task: 0,
         });
         self.places.len() as u32 - 1
     }
@@ -188,6 +196,11 @@ impl Pending {
     #[inline]
     pub(crate) fn when(&self, token: Token, message: u16) -> Option<When> {
         self.waits(token).filter(|place| place.message == message).map(|place| place.when)
+    }
+
+    /// The tag of the async turn that waits for `token`.
+    pub(crate) fn task_of(&self, token: Token) -> Option<u32> {
+        self.waits(token).map(|place| place.task)
     }
 
     #[inline]
@@ -217,12 +230,16 @@ impl Pending {
         self.free = number;
         self.len -= 1;
         // SAFETY: a taken place has its continuation; the generation says that it is gone now.
-        Taken { resume: unsafe { place.resume.assume_init() }, captured: place.captured }
+        let resume = unsafe { place.resume.assume_init() };
+        Taken { resume, captured: place.captured, deadline_ns: place.deadline_ns }
     }
 
     /// The next ask that is past its deadline, among those that this poll looks at. `looked` counts
     /// them; start it at 0 for each poll.
     pub(crate) fn take_expired(&mut self, now_ns: u64, looked: &mut usize) -> Option<Taken> {
+        if planted(Bug::AskWaitsForEver) {
+            return None;
+        }
         if self.len == 0 || (self.cursor == 0 && now_ns < self.next_round_ns) {
             return None;
         }
@@ -240,6 +257,17 @@ impl Pending {
             }
         }
         None
+    }
+
+    /// The earliest deadline of an ask that waits. It looks at every place: for test kits.
+    pub(crate) fn next_deadline_ns(&self) -> Option<u64> {
+        let taken = self.places.iter().filter(|place| place.generation & 1 == 1);
+        taken.map(|place| place.deadline_ns).min()
+    }
+
+    /// Has the next poll look at the deadlines, however short ago the last look was.
+    pub(crate) fn look_again(&mut self) {
+        self.next_round_ns = 0;
     }
 
     /// Takes out any ask, to end it because the shard stops.
@@ -260,7 +288,8 @@ mod tests {
     unsafe fn ignore(_: *mut Word, _: Outcome, _: &mut Shard, _: &mut dyn Outside) {}
 
     fn insert(pending: &mut Pending, deadline_ns: u64) -> Token {
-        let waiting = Waiting { resume: ignore, when: When::AtOnce, message: 7, deadline_ns };
+        let waiting =
+            Waiting { resume: ignore, when: When::AtOnce, message: 7, deadline_ns, task: 0 };
         pending.insert((), waiting)
     }
 

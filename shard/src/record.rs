@@ -4,6 +4,7 @@
 //! word 0   length in words: 8 | kind: 8 | message number: 16 | slot hint or status: 32
 //! word 1   the entity's key; a second word follows for 128-bit keys       (tell, ask)
 //! word ..  the reply token                                                (ask, reply, sweep)
+//! word ..  the deadline, in nanoseconds of the node's clock               (ask)
 //! then     the value, moved in when it is small, or one pointer to its heap block
 //! ```
 //!
@@ -22,8 +23,11 @@ pub type Word = MaybeUninit<u64>;
 /// The largest value that is moved into the record itself; larger ones get a heap block.
 pub const INLINE_BYTES_MAX: usize = 128;
 
-/// The longest record: head, two key words, token, value.
-pub(crate) const RECORD_WORDS_MAX: usize = 4 + INLINE_BYTES_MAX / 8;
+/// The longest record: head, two key words, token, deadline, value.
+pub(crate) const RECORD_WORDS_MAX: usize = 5 + INLINE_BYTES_MAX / 8;
+
+/// What an ask has between its key and its value: token and deadline.
+pub(crate) const ASK_WORDS: usize = 2;
 
 const _: () = assert!(RECORD_WORDS_MAX < 256, "the length must fit eight bits");
 
@@ -39,6 +43,10 @@ pub(crate) enum Kind {
     Reply = 2,
     /// A pass over all entities of a type.
     Sweep = 3,
+    /// What shards tell each other about entities: a boxed [`System`](crate::system::System).
+    System = 4,
+    /// The next record in the stash of an entity, which stands on this shard.
+    Drain = 5,
 }
 
 /// Word 0 of a record.
@@ -46,6 +54,9 @@ pub(crate) enum Kind {
 pub(crate) struct Head(u64);
 
 impl Head {
+    /// No record: every record has a first word, and so a length.
+    pub(crate) const NONE: Self = Self(0);
+
     #[inline(always)]
     pub(crate) const fn new(kind: Kind, words: usize, message: u16) -> Self {
         debug_assert!(words <= RECORD_WORDS_MAX);
@@ -79,7 +90,9 @@ impl Head {
             0 => Kind::Tell,
             1 => Kind::Ask,
             2 => Kind::Reply,
-            _ => Kind::Sweep,
+            3 => Kind::Sweep,
+            4 => Kind::System,
+            _ => Kind::Drain,
         }
     }
 
@@ -153,6 +166,15 @@ impl<T, const INLINE_BYTES: usize> Moved<T, INLINE_BYTES> {
             // SAFETY: `write` made it with Box::into_raw, and it is taken back once.
             *unsafe { Box::from_raw(block) }
         }
+    }
+
+    /// The value where it stands.
+    ///
+    /// # Safety
+    /// As for [`read`](Self::read), but the value stays, and outlives what is returned.
+    pub(crate) unsafe fn peek<'a>(at: *const Word) -> &'a T {
+        // SAFETY: by contract a T stands here, or the pointer of a live heap block of one.
+        unsafe { if Self::INLINE { &*at.cast::<T>() } else { &**at.cast::<*const T>() } }
     }
 
     /// Drops the value in place.

@@ -7,15 +7,17 @@ use std::sync::Arc;
 
 use crate::commands::{CommandRow, Commands, Each};
 use crate::entity::{Entity, Handler, Message};
+use crate::group::Instances;
 use crate::key::Key;
 use crate::pending::Ticket;
 use crate::record::Payload;
 use crate::request::CallError;
+use crate::schedule::{self, Kept};
 use crate::shard::Shard;
-use crate::store::Layout;
+use crate::slot::Layout;
 use crate::sweep::{Sweep, SweepRow};
 use crate::table::{Directory, Row, Table, TypeRow};
-use crate::turn;
+use crate::turn::{self, Hooks};
 use crate::value::{Args, ArgumentError, ToValue};
 
 /// Collects the entity types of a node.
@@ -70,11 +72,25 @@ impl Registry {
         let id = TypeId::of::<E>();
         if self.numbers.iter().all(|(known, _)| *known != id) {
             let number = self.types.len() as u16;
-            self.types.push(TypeRow { name: E::NAME, layout: Layout::of::<E>() });
+            self.types.push(TypeRow {
+                name: E::full_name(),
+                layout: Layout::of::<E>(),
+                life: E::LIFE,
+                hooks: Hooks::of::<E>(),
+                instances: Instances::default(),
+            });
             self.numbers.push((id, number));
             E::register(&mut Registration { registry: self, number, entity: PhantomData });
         }
         self
+    }
+
+    /// The row of an entity type, which is registered if it is not yet.
+    pub(crate) fn row_of<E: Entity>(&mut self) -> &mut TypeRow {
+        self.entity::<E>();
+        let id = TypeId::of::<E>();
+        let number = self.numbers.iter().find(|(known, _)| *known == id).map_or(0, |row| row.1);
+        &mut self.types[usize::from(number)]
     }
 
     /// The table of everything registered.
@@ -141,9 +157,13 @@ impl<E: Entity> Registration<'_, E> {
             store: self.number,
             key_words: E::Key::WORDS as u16,
             method,
+            reads: <E as Handler<M>>::READ,
             reply_type: TypeId::of::<M::Reply>(),
             drop_message: Payload::<M>::drop,
             drop_reply: Payload::<M::Reply>::drop,
+            value_words: Payload::<M>::WORDS as u16,
+            unkeep: schedule::unkeep::<M>,
+            drop_kept: Kept::<M>::drop,
         });
         self.registry.numbers.push((TypeId::of::<(E, M)>(), number));
         self

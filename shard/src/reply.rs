@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
+
+use crate::identity::EntityId;
 
 /// Names a waiting ask: the shard it waits on, its place there, and the generation of the place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +28,11 @@ impl Token {
     #[inline(always)]
     pub(crate) const fn bits(self) -> u64 {
         self.0
+    }
+
+    /// The token of an ask that was made about the same time.
+    pub(crate) const fn neighbour(self) -> Self {
+        Self(self.0 ^ 1)
     }
 
     #[inline(always)]
@@ -51,9 +59,19 @@ impl Token {
 #[must_use = "an asker waits for this reply until its deadline"]
 pub struct ReplyTo<R> {
     /// `None` when the message was told, not asked: the reply goes nowhere.
-    pub(crate) token: Option<Token>,
+    token: Option<Token>,
     pub(crate) message: u16,
-    pub(crate) reply: PhantomData<fn(R)>,
+    reply: PhantomData<fn(R)>,
+}
+
+impl<R> ReplyTo<R> {
+    pub(crate) fn new(token: Option<Token>, message: u16) -> Self {
+        Self { token, message, reply: PhantomData }
+    }
+
+    pub(crate) fn token(&self) -> Option<Token> {
+        self.token
+    }
 }
 
 impl<R> fmt::Debug for ReplyTo<R> {
@@ -63,7 +81,7 @@ impl<R> fmt::Debug for ReplyTo<R> {
 }
 
 /// Why an ask ended without a reply, and whether its work may have been done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AskError {
     /// The message never reached the entity: nothing was done, it is safe to ask again.
@@ -76,18 +94,45 @@ pub enum AskError {
     Failed,
     /// The deadline passed before the message had its turn: nothing was done.
     Expired,
+    /// The entity waits for the answer to an ask that waits for this one: nothing was done, and
+    /// nothing ever would have been.
+    Cycle(Cycle),
+}
+
+/// Asks that wait for each other in a circle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cycle(pub(crate) Arc<[EntityId]>);
+
+impl Cycle {
+    /// The entities, each asking the one before it; the first asked the last.
+    pub fn entities(&self) -> &[EntityId] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Cycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for entity in self.0.iter().rev() {
+            write!(f, "{entity} asks ")?;
+        }
+        self.0.last().map_or(Ok(()), |entity| write!(f, "{entity}"))
+    }
 }
 
 impl AskError {
     /// The error as the status of a reply record; 0 is kept for a value.
-    pub(crate) const fn to_status(self) -> u32 {
+    pub(crate) const fn to_status(&self) -> u32 {
         match self {
             Self::NotSent => 1,
             Self::MaybeExecuted => 2,
             Self::Failed => 3,
             Self::Expired => 4,
+            Self::Cycle(_) => Self::CYCLE,
         }
     }
+
+    /// The status behind which the error's own value follows.
+    pub(crate) const CYCLE: u32 = 5;
 
     pub(crate) const fn from_status(status: u32) -> Option<Self> {
         match status {
@@ -103,6 +148,7 @@ impl AskError {
 impl fmt::Display for AskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Cycle(cycle) => return write!(f, "asks wait for each other: {cycle}"),
             Self::NotSent => "the message was not sent; nothing was done",
             Self::MaybeExecuted => "no answer came in time; the work may have been done",
             Self::Failed => "the entity failed while it handled the message",
@@ -132,7 +178,7 @@ mod tests {
         for error in
             [AskError::NotSent, AskError::MaybeExecuted, AskError::Failed, AskError::Expired]
         {
-            assert_eq!(AskError::from_status(error.to_status()), Some(error));
+            assert_eq!(AskError::from_status(error.to_status()), Some(error.clone()));
         }
         assert_eq!(AskError::from_status(0), None);
     }

@@ -135,6 +135,7 @@ impl Shard {
     /// Ends every ask that waits here with `error`: the shard is about to stop.
     pub fn end_asks(&mut self, error: AskError, outside: &mut dyn Outside) {
         while let Some(taken) = self.core.pending.take_any() {
+            let error = error.clone();
             self.attempt(|shard| shard.resume(taken, Outcome::Error(error), outside));
         }
     }

@@ -13,6 +13,7 @@
 //! Between polls no turn is under way: `current` is [`Current::NONE`].
 #![expect(unsafe_code, reason = "records are read in place and typed again through the table")]
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -23,15 +24,19 @@ use crate::core::{Core, Wake};
 use crate::entity::Entity;
 use crate::fault::Current;
 use crate::key::HashKey;
-use crate::look_ahead::{BLOCK, Cursors};
-use crate::pending::{Outcome, Outside, Taken, When};
+use crate::kit::Others;
+use crate::passivate::Hand;
+use crate::peer::take_system;
+use crate::pending::{Outcome, Outside, When};
 use crate::queue::RunQueue;
 use crate::record::{Head, Kind, Payload, RECORD_WORDS_MAX, Word, copy_words};
-use crate::reply::{AskError, Token};
+use crate::reply::Token;
 use crate::ring::Consumer;
+use crate::sampler::Sampler;
 use crate::store::{Store, StoreId};
 use crate::sweep::Sweeping;
-use crate::table::{Row, Run, Table};
+use crate::table::{Row, Run, Table, TypeRow};
+use crate::task::TaskId;
 
 /// One thread's entities and everything they need.
 ///
@@ -47,19 +52,33 @@ pub struct Shard {
     /// By message number: what a turn needs of the table, and the store, in one step.
     pub(crate) rows: Box<[Dispatch]>,
     pub(crate) current: Current,
-    turns_left: u32,
+    /// The head of the record whose turn it is, for whoever watches; [`Head::NONE`] between turns.
+    pub(crate) running: Head,
+    pub(crate) polls: u64,
+    pub(crate) turns_left: u32,
     turns_per_poll: u32,
     queue_words_max: usize,
-    look_ahead: LookAhead,
+    pub(crate) look_ahead: LookAhead,
     inbound: Vec<Option<Consumer>>,
     pub(crate) sweeps: Vec<Sweeping>,
+    /// Timers that may still fire in this poll.
+    pub(crate) alarms_left: u32,
+    /// Async turns whose wakers were used.
+    pub(crate) woken: VecDeque<TaskId>,
+    /// One for each type whose entities are put away.
+    pub(crate) hands: Vec<Hand>,
+    pub(crate) hands_lag: bool,
+    pub(crate) sampler: Sampler,
+    pub(crate) resident_bytes_max: usize,
     pub(crate) table: Arc<Table>,
+    /// In a test kit: takes what is sent to anybody but the entity under test.
+    pub(crate) others: Option<Box<Others>>,
 }
 
 /// Where the records of one message go.
 pub(crate) struct Dispatch {
-    run_tell: Run,
-    run_ask: Run,
+    pub(crate) run_tell: Run,
+    pub(crate) run_ask: Run,
     pub(crate) store: StoreId,
     pub(crate) key_words: u32,
 }
@@ -82,10 +101,15 @@ impl Shard {
         placement: Placement,
         wake: Wake,
     ) -> io::Result<Self> {
-        let store = |row: &crate::table::TypeRow| {
-            Store::new(row.layout, config.hash_key, config.entities_max).map(StoreId::new)
+        let store = |(number, row): (usize, &TypeRow)| {
+            let (number, hash) = (number as u16, config.hash_key);
+            Store::new(number, row.layout, hash, config.entities_max).map(StoreId::new)
         };
-        let stores = table.types.iter().map(store).collect::<io::Result<Box<_>>>()?;
+        let stores = table.types.iter().enumerate().map(store).collect::<io::Result<Box<_>>>()?;
+        let passivates = |row: &TypeRow| {
+            row.life.passivates() || config.resident_bytes_max != usize::MAX && !row.life.keep_alive
+        };
+        let hands = (0..).zip(&table.types).filter(|(_, row)| passivates(row));
         let dispatch = |row: &Row| Dispatch {
             run_tell: row.run_tell,
             run_ask: row.run_ask,
@@ -97,13 +121,22 @@ impl Shard {
             rows: table.rows.iter().map(dispatch).collect(),
             stores,
             current: Current::NONE,
+            running: Head::NONE,
+            polls: 0,
             turns_left: 0,
             turns_per_poll: config.turns_per_poll.max(1),
             queue_words_max: RunQueue::rounded(config.queue_words_max),
             look_ahead: config.look_ahead,
             inbound: mesh.inbound,
             sweeps: Vec::new(),
+            alarms_left: 0,
+            woken: VecDeque::new(),
+            hands: hands.map(|(kind, _)| Hand::new(kind)).collect(),
+            hands_lag: false,
+            sampler: Sampler::new(config.stopwatch_ns),
+            resident_bytes_max: config.resident_bytes_max,
             table,
+            others: None,
         })
     }
 
@@ -122,20 +155,29 @@ impl Shard {
     /// aborts the process.
     pub fn poll(&mut self, now: Now, outside: &mut dyn Outside) -> Progress {
         self.tick(now);
+        self.polls += 1;
         self.turns_left = self.turns_per_poll;
+        self.refill_alarms();
         let received = self.receive();
-        let expired_before = self.core.stats.asks_expired;
+        let before = self.core.stats;
         while !self.guard(|shard| shard.run_all(outside)) {}
         let turns = self.turns_per_poll - self.turns_left;
         self.core.stats.turns += u64::from(turns);
         self.core.stats.received += u64::from(received);
         self.core.queue.rewind();
         self.core.publish();
+        let stats = &self.core.stats;
+        let other = stats.other() - before.other();
         Progress {
             received,
             turns,
-            expired: (self.core.stats.asks_expired - expired_before) as u32,
-            more: !self.core.queue.is_empty() || !self.sweeps.is_empty(),
+            expired: (stats.asks_expired - before.asks_expired) as u32,
+            other: other as u32,
+            more: !self.core.queue.is_empty()
+                || !self.sweeps.is_empty()
+                || self.hands_lag
+                || self.core.has_system()
+                || self.core.tasks.any_woken(),
         }
     }
 
@@ -196,7 +238,15 @@ impl Shard {
         !self.core.queue.is_empty()
             || !self.sweeps.is_empty()
             || !self.core.outboxes_are_empty()
+            || self.core.has_system()
+            || self.core.tasks.any_woken()
             || self.inbound.iter_mut().flatten().any(|ring| !ring.is_empty())
+    }
+
+    /// When the shard has to be polled next if nothing arrives, on its own clock: a timer is due,
+    /// or an idle entity is to be put away. It may be early, and is never late.
+    pub fn next_deadline_ns(&self) -> Option<u64> {
+        [self.core.wheel.next_deadline_ns(), self.next_pass_ns()].into_iter().flatten().min()
     }
 
     /// Asks that wait for their answer.
@@ -238,18 +288,6 @@ impl Shard {
         self.resume(taken, Outcome::Value(words.as_mut_ptr()), outside);
     }
 
-    /// Answers a message that found no room for its entity.
-    #[cold]
-    pub(crate) fn refuse<M>(&mut self, token: Option<Token>, message: M) {
-        self.core.stats.refused += 1;
-        if let Some(token) = token {
-            self.core.error_record(token, AskError::NotSent);
-        }
-        self.current = Current::ANSWERING;
-        drop(message);
-        self.current = Current::NONE;
-    }
-
     /// Moves records from the other shards' rings into the run queue.
     fn receive(&mut self) -> u32 {
         let mut received = 0;
@@ -262,11 +300,18 @@ impl Shard {
                     break;
                 }
                 let Some(record) = ring.pop() else { break };
+                words += record.len();
+                received += 1;
+                // SAFETY: the first word of a record is its head, which is always written.
+                let head = Head::from_bits(unsafe { record[0].assume_init() });
+                if head.kind() == Kind::System {
+                    // SAFETY: a system record, which leaves the ring.
+                    self.core.receive_system(*unsafe { take_system(record.as_ptr()) });
+                    continue;
+                }
                 let at = self.core.queue.reserve_unbounded(record.len());
                 // SAFETY: as many words were reserved; ring and queue are apart.
                 unsafe { copy_words(record.as_ptr(), at, record.len()) };
-                words += record.len();
-                received += 1;
                 if ring.unreleased_words() >= share {
                     ring.release();
                 }
@@ -274,132 +319,6 @@ impl Shard {
             ring.release();
         }
         received
-    }
-
-    /// Everything in a poll that may run user code. Picks up where it was when a panic ended it.
-    fn run_all(&mut self, outside: &mut dyn Outside) {
-        self.expire_asks(outside);
-        if self.looks_ahead() {
-            self.run_turns::<true>(outside);
-        } else {
-            self.run_turns::<false>(outside);
-        }
-        self.run_sweeps();
-    }
-
-    /// Whether fetching ahead pays in this poll: there are records to look at, and the entities do
-    /// not fit the near caches anyway.
-    fn looks_ahead(&self) -> bool {
-        const FEW_WORDS: usize = 32;
-        match self.look_ahead {
-            LookAhead::Off => false,
-            LookAhead::On => true,
-            LookAhead::Above { .. } if self.core.queue.len_words() < FEW_WORDS => false,
-            LookAhead::Above { bytes } => {
-                // SAFETY: one step each.
-                let working = |store: &StoreId| unsafe { store.get() }.working_bytes();
-                self.stores.iter().map(working).sum::<usize>() > bytes
-            }
-        }
-    }
-
-    /// Runs records from the front of the queue until it is empty or the budget is used up.
-    ///
-    /// With `AHEAD`, the records of the next block are looked at before each block of turns.
-    fn run_turns<const AHEAD: bool>(&mut self, outside: &mut dyn Outside) {
-        let mut cursors = Cursors::at(self.core.queue.head());
-        while self.turns_left > 0 && !self.core.queue.is_empty() {
-            if AHEAD {
-                self.look_ahead(&mut cursors);
-            }
-            let block = if AHEAD { BLOCK.min(self.turns_left) } else { self.turns_left };
-            for _ in 0..block {
-                if self.core.queue.is_empty() {
-                    break;
-                }
-                let position = self.core.queue.head();
-                // SAFETY: a record starts at the head of a queue that is not empty.
-                let at = unsafe { self.core.queue.record(position) };
-                // SAFETY: as above.
-                let head = unsafe { self.core.queue.record_head(position) };
-                self.core.queue.advance(head.words());
-                self.turns_left -= 1;
-                self.run_record(at, head, outside);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn run_record(&mut self, at: *mut Word, head: Head, outside: &mut dyn Outside) {
-        if head.is_for_entity() {
-            debug_assert!(usize::from(head.message()) < self.rows.len());
-            // SAFETY: records are written with numbers of the table, which the rows are a copy of.
-            let row = unsafe { self.rows.get_unchecked(usize::from(head.message())) };
-            let run = if head.kind() == Kind::Tell { row.run_tell } else { row.run_ask };
-            let store = row.store;
-            // SAFETY: the record is of the message that its number names, and is given up.
-            unsafe { run(self, outside, at, head, store) };
-        } else {
-            self.run_system(at, head, outside);
-        }
-    }
-
-    /// Takes a reply to its asker, or starts a sweep.
-    fn run_system(&mut self, at: *mut Word, head: Head, outside: &mut dyn Outside) {
-        // SAFETY: in replies and sweeps the token follows the head.
-        let token = Token::from_bits(unsafe { at.add(1).cast::<u64>().read() });
-        if head.kind() == Kind::Sweep {
-            let row = &self.table.sweeps[usize::from(head.message())];
-            self.current = Current::starting(token);
-            let total = (row.start)();
-            self.current = Current::NONE;
-            // SAFETY: one step.
-            let end = unsafe { self.stores[usize::from(row.store)].get() }.slots_used();
-            let row = head.message();
-            self.sweeps.push(Sweeping { row, total, token, next: 0, end });
-            return;
-        }
-        // SAFETY: the value, if there is one, follows the token.
-        let value = unsafe { at.add(2) };
-        let error = AskError::from_status(head.upper());
-        self.current = Current::ANSWERING;
-        let taken = match error {
-            None => self.core.pending.take(token, head.message()),
-            Some(_) => self.core.pending.take_failed(token),
-        };
-        match taken {
-            Some(taken) => {
-                let outcome = error.map_or(Outcome::Value(value), Outcome::Error);
-                self.resume(taken, outcome, outside);
-            }
-            None => {
-                self.core.stats.answers_late += 1;
-                if error.is_none() {
-                    // SAFETY: the value is of the message's reply type, and is given up.
-                    unsafe { (self.table.drop_reply(head.message()))(value) };
-                }
-            }
-        }
-        self.current = Current::NONE;
-    }
-
-    #[inline(always)]
-    pub(crate) fn resume(&mut self, mut taken: Taken, outcome: Outcome, outside: &mut dyn Outside) {
-        // SAFETY: the pending table gives each continuation out once, with what it captured; a
-        // value is of the reply type of the message that was asked.
-        unsafe { (taken.resume)(taken.captured.as_mut_ptr(), outcome, self, outside) };
-    }
-
-    fn expire_asks(&mut self, outside: &mut dyn Outside) {
-        let mut looked = 0;
-        while let Some(taken) =
-            self.core.pending.take_expired(self.core.now.monotonic_ns, &mut looked)
-        {
-            self.core.stats.asks_expired += 1;
-            self.current = Current::ANSWERING;
-            self.resume(taken, Outcome::Error(AskError::MaybeExecuted), outside);
-            self.current = Current::NONE;
-        }
     }
 }
 
@@ -415,6 +334,18 @@ impl Drop for Shard {
         };
         while let Some(taken) = self.core.pending.take_any() {
             self.attempt(|shard| shard.resume(taken, Outcome::Forget, &mut ()));
+        }
+        for task in self.core.tasks.take_all() {
+            self.drop_guarded(|| drop(task));
+        }
+        for attached in self.core.attached.drain().collect::<Vec<_>>() {
+            self.drop_guarded(|| drop(attached));
+        }
+        let mut alarms = Vec::new();
+        self.core.wheel.clear_with(|alarm| alarms.push(alarm));
+        for alarm in alarms {
+            let core = &self.core;
+            let _ = catch_unwind(AssertUnwindSafe(|| core.drop_alarm(alarm)));
         }
         self.core.clear_with(drop_record);
         for mut ring in self.inbound.drain(..).flatten() {

@@ -8,81 +8,21 @@
 //! The store does not know its entity's type; [`Slot`] does, and each user of a store names it.
 //!
 //! # Invariants
-//! A slot is `LIVE` exactly while its state is initialised and its key is in the index. The
-//! generation of a slot grows when its entity goes, so `(slot, generation)` names one life.
+//! A slot that is not free has its key in the index; its [`Stage`] says whether its state is
+//! initialised. The generation of a slot grows when a life ends, be it that the entity goes or that
+//! it is made anew in place, so `(slot, generation)` names one life.
 #![expect(unsafe_code, reason = "slots are typed by their user and lie in reserved memory")]
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::entity::Entity;
+use crate::condition::{READY, Stage, USED};
 use crate::index::{Index, Place, SlotNumber};
-use crate::key::{HashKey, Key, KeyWords};
+use crate::key::{HashKey, KeyWords};
 use crate::pages::Region;
 use crate::prefetch::prefetch;
-
-/// What every slot begins with, whatever the type behind it.
-#[repr(C)]
-pub(crate) struct SlotHead<const KEY_WORDS: usize> {
-    pub(crate) key: [u64; KEY_WORDS],
-    pub(crate) generation: u32,
-    pub(crate) condition: u32,
-}
-
-/// One entity's place.
-#[repr(C)]
-pub(crate) struct Slot<const KEY_WORDS: usize, E> {
-    pub(crate) head: SlotHead<KEY_WORDS>,
-    pub(crate) entity: MaybeUninit<E>,
-}
-
-/// The slot is free; its first key word links to the next free one.
-pub(crate) const FREE: u32 = 0;
-/// The entity is in memory and may have its turn.
-pub(crate) const LIVE: u32 = 1;
-
-/// How the bytes of a slot are laid out for one entity type.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Layout {
-    /// Bytes from one slot to the next.
-    pub(crate) stride: usize,
-    /// Bytes from a slot to its entity's state.
-    pub(crate) entity_offset: usize,
-    pub(crate) key_words: usize,
-    /// Whether dropping a state does anything.
-    pub(crate) needs_drop: bool,
-    /// Drops a state in place.
-    pub(crate) drop_entity: unsafe fn(*mut u8),
-}
-
-impl Layout {
-    /// The layout for `E`.
-    pub(crate) const fn of<E: Entity>() -> Self {
-        const { assert!(E::Key::WORDS == 1 || E::Key::WORDS == 2, "a key has one or two words") };
-        let (size, entity_offset) = if E::Key::WORDS == 1 {
-            (size_of::<Slot<1, E>>(), std::mem::offset_of!(Slot<1, E>, entity))
-        } else {
-            (size_of::<Slot<2, E>>(), std::mem::offset_of!(Slot<2, E>, entity))
-        };
-        // Slots begin at multiples of the stride from a page boundary, so that is their alignment.
-        const { assert!(align_of::<E>() <= 4096, "an entity's alignment is at most a page") };
-        Self {
-            stride: size,
-            entity_offset,
-            key_words: E::Key::WORDS,
-            needs_drop: std::mem::needs_drop::<E>(),
-            drop_entity: drop_entity::<E>,
-        }
-    }
-}
-
-/// # Safety
-/// `at` points to an initialised `E` that nobody uses afterwards.
-unsafe fn drop_entity<E>(at: *mut u8) {
-    // SAFETY: the caller's contract.
-    unsafe { at.cast::<E>().drop_in_place() };
-}
+use crate::sabotage::{Bug, planted};
+use crate::slot::{Layout, Slot, SlotHead};
 
 /// The states of one entity type on one shard. What every turn reads fills the first cache line.
 #[repr(C, align(64))]
@@ -92,11 +32,13 @@ pub(crate) struct Store {
     /// Bytes from one slot to the next.
     stride: u32,
     /// Slots ever used.
-    used: u32,
+    pub(crate) used: u32,
     hash: HashKey,
     index: Index,
     slots_max: u32,
-    layout: Layout,
+    /// The number of the entity type.
+    number: u16,
+    pub(crate) layout: Layout,
     /// First free slot, plus one.
     free: u64,
     region: Region,
@@ -149,7 +91,12 @@ impl Store {
     ///
     /// # Errors
     /// The kernel's when the addresses cannot be reserved.
-    pub(crate) fn new(layout: Layout, hash: HashKey, entities_max: usize) -> io::Result<Self> {
+    pub(crate) fn new(
+        number: u16,
+        layout: Layout,
+        hash: HashKey,
+        entities_max: usize,
+    ) -> io::Result<Self> {
         let slots_max = entities_max.clamp(1, BYTES_MAX / layout.stride).min(u32::MAX as usize - 1);
         assert!(layout.stride <= u32::MAX as usize / 2, "an entity's state is below 2 GiB");
         let region = Region::reserve(slots_max * layout.stride)?;
@@ -160,11 +107,23 @@ impl Store {
             used: 0,
             hash,
             index,
+            number,
             layout,
             slots_max: slots_max as u32,
             free: 0,
             region,
         })
+    }
+
+    /// The number of the entity type.
+    #[inline(always)]
+    pub(crate) fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// Bytes from one slot to the next.
+    pub(crate) fn stride(&self) -> usize {
+        self.layout.stride
     }
 
     /// Entities in memory.
@@ -190,6 +149,12 @@ impl Store {
         unsafe { self.base.add(slot as usize * self.stride as usize) }
     }
 
+    /// Where the state of a slot is, or will be.
+    #[inline(always)]
+    pub(crate) fn state(&self, slot: SlotNumber) -> *mut u8 {
+        self.at(slot).wrapping_add(self.layout.entity_offset)
+    }
+
     /// The slot of `E` with this number.
     #[inline(always)]
     pub(crate) fn slot<const KEY_WORDS: usize, E>(
@@ -200,7 +165,10 @@ impl Store {
     }
 
     #[inline(always)]
-    fn head<const KEY_WORDS: usize>(&self, slot: SlotNumber) -> *mut SlotHead<KEY_WORDS> {
+    pub(crate) fn head<const KEY_WORDS: usize>(
+        &self,
+        slot: SlotNumber,
+    ) -> *mut SlotHead<KEY_WORDS> {
         self.at(slot).cast()
     }
 
@@ -249,33 +217,74 @@ impl Store {
         }
     }
 
-    /// The slot that the hint of a record names, if `key` really lives there.
+    /// The slot that the hint of a record names, if `key` really lives there and is
+    /// [ready](Self::is_ready).
     #[inline(always)]
-    pub(crate) fn by_hint<const KEY_WORDS: usize>(
+    pub(crate) fn ready_by_hint<const KEY_WORDS: usize>(
         &self,
         hint: u32,
         key: [u64; KEY_WORDS],
     ) -> Option<SlotNumber> {
         let slot = hint.wrapping_sub(1);
-        (slot < self.used && self.is_live_key(slot, key)).then_some(slot)
-    }
-
-    #[inline(always)]
-    fn is_live_key<const KEY_WORDS: usize>(&self, slot: SlotNumber, key: [u64; KEY_WORDS]) -> bool {
+        if slot >= self.used {
+            return None;
+        }
         // SAFETY: slots below `used` have an initialised head.
         let head = unsafe { &*self.head::<KEY_WORDS>(slot) };
-        head.key == key && head.condition != FREE
+        (head.key == key && head.condition == READY).then_some(slot)
     }
 
-    /// The slot of `key`, if its entity is in memory.
+    /// The slot of `key`, if its entity is in memory or on its way there.
     #[inline]
     pub(crate) fn find<const KEY_WORDS: usize>(&self, key: [u64; KEY_WORDS]) -> Option<SlotNumber> {
-        self.index.find(self.hash_of(key), |slot| self.is_live_key(slot, key))
+        self.index.find(self.hash_of(key), |slot| {
+            // SAFETY: slots below `used` have an initialised head.
+            let head = unsafe { &*self.head::<KEY_WORDS>(slot) };
+            head.key == key && head.condition != Stage::Free as u32
+        })
     }
 
-    /// A slot for the state of `key`, which is not in memory yet. It is not live and not in the
-    /// index before [`settle`](Self::settle); [`abandon`](Self::abandon) gives it back.
-    pub(crate) fn claim<const KEY_WORDS: usize>(
+    /// [`find`](Self::find), whatever the width of the key.
+    pub(crate) fn find_words(&self, key: KeyWords) -> Option<SlotNumber> {
+        if self.layout.key_words == 1 { self.find([key[0]]) } else { self.find(key) }
+    }
+
+    /// The key in a slot that is not free.
+    pub(crate) fn key(&self, slot: SlotNumber) -> KeyWords {
+        // SAFETY: slots below `used` have an initialised head.
+        unsafe {
+            if self.layout.key_words == 1 {
+                [(*self.head::<1>(slot)).key[0], 0]
+            } else {
+                (*self.head::<2>(slot)).key
+            }
+        }
+    }
+
+    /// A slot for `key`, which is not in memory yet, in the index and in stage `Activating`.
+    pub(crate) fn place(&mut self, key: KeyWords) -> Result<SlotNumber, StoreFull> {
+        if self.layout.key_words == 1 { self.place_keyed([key[0]]) } else { self.place_keyed(key) }
+    }
+
+    fn place_keyed<const KEY_WORDS: usize>(
+        &mut self,
+        key: [u64; KEY_WORDS],
+    ) -> Result<SlotNumber, StoreFull> {
+        let slot = self.claim(key)?;
+        match self.file::<KEY_WORDS>(slot) {
+            Ok(()) => {
+                self.set_stage(slot, Stage::Activating);
+                Ok(slot)
+            }
+            Err(full) => {
+                self.abandon::<KEY_WORDS>(slot);
+                Err(full)
+            }
+        }
+    }
+
+    /// A free slot, for `key`.
+    fn claim<const KEY_WORDS: usize>(
         &mut self,
         key: [u64; KEY_WORDS],
     ) -> Result<SlotNumber, StoreFull> {
@@ -298,11 +307,8 @@ impl Store {
         Ok(slot)
     }
 
-    /// Files a claimed slot, whose state is initialised, under its key.
-    pub(crate) fn settle<const KEY_WORDS: usize>(
-        &mut self,
-        slot: SlotNumber,
-    ) -> Result<(), StoreFull> {
+    /// Files a claimed slot under its key.
+    fn file<const KEY_WORDS: usize>(&mut self, slot: SlotNumber) -> Result<(), StoreFull> {
         let head = self.head::<KEY_WORDS>(slot);
         // SAFETY: a claimed slot has an initialised head.
         let key = unsafe { (*head).key };
@@ -318,8 +324,6 @@ impl Store {
             }
         };
         self.index.insert(hash, slot, hash_of).map_err(|_| StoreFull)?;
-        // SAFETY: as above.
-        unsafe { (*head).condition = LIVE };
         if self.index.split_is_near() {
             for slot in self.index.next_split_slots() {
                 prefetch(base.wrapping_add(slot as usize * stride));
@@ -328,28 +332,36 @@ impl Store {
         Ok(())
     }
 
-    /// Gives back a claimed slot whose state is not initialised (any more).
-    pub(crate) fn abandon<const KEY_WORDS: usize>(&mut self, slot: SlotNumber) {
+    /// Gives a slot back that is not in the index and whose state is not initialised (any more).
+    fn abandon<const KEY_WORDS: usize>(&mut self, slot: SlotNumber) {
         let head = self.head::<KEY_WORDS>(slot);
         // SAFETY: the slot was claimed, so its head is initialised and nobody uses its state.
         unsafe {
-            (*head).condition = FREE;
+            (*head).condition = Stage::Free as u32;
             (*head).generation = (*head).generation.wrapping_add(1);
             (*head).key[0] = self.free;
         }
         self.free = u64::from(slot) + 1;
     }
 
-    /// Gives back a claimed slot, whatever the width of its key.
-    pub(crate) fn discard(&mut self, slot: SlotNumber) {
-        if self.layout.key_words == 1 {
-            self.abandon::<1>(slot);
-        } else {
-            self.abandon::<2>(slot);
+    /// Ends a life in place: drops the state, if there is one, and leaves the slot in stage
+    /// `Restarting` under its key, also when the drop panics (the panic goes on, and what it left
+    /// is leaked).
+    pub(crate) fn end_life(&mut self, slot: SlotNumber) {
+        let (generation, condition) = self.life(slot);
+        let next = if planted(Bug::SameLife) { generation } else { generation.wrapping_add(1) };
+        self.set_life(slot, next, USED | Stage::Restarting as u32);
+        self.drop_state(slot, Stage::of(condition));
+    }
+
+    fn drop_state(&mut self, slot: SlotNumber, stage: Stage) {
+        if stage.has_state() && self.layout.needs_drop {
+            // SAFETY: the stage says that the state is initialised; its slot says no longer so.
+            unsafe { (self.layout.drop_entity)(self.at(slot).add(self.layout.entity_offset)) };
         }
     }
 
-    /// Takes the entity of a live slot out of the index and drops its state. The slot is free
+    /// Takes an entity out of the index and drops its state, if there is one. The slot is free
     /// afterwards, also when the drop panics (the panic goes on, and what it left is leaked).
     pub(crate) fn remove(&mut self, slot: SlotNumber) {
         if self.layout.key_words == 1 {
@@ -362,36 +374,12 @@ impl Store {
     fn remove_keyed<const KEY_WORDS: usize>(&mut self, slot: SlotNumber) {
         // SAFETY: slots below `used` have an initialised head.
         let head = unsafe { &*self.head::<KEY_WORDS>(slot) };
-        debug_assert!(head.condition != FREE, "the slot holds no entity");
+        let stage = Stage::of(head.condition);
+        debug_assert!(stage != Stage::Free, "the slot holds no entity");
         let filed = self.index.remove(self.hash_of(head.key), slot);
-        debug_assert!(filed, "a live slot is in the index");
+        debug_assert!(filed, "an entity is in the index");
         self.abandon::<KEY_WORDS>(slot);
-        // SAFETY: the state was live, and nobody finds it any more.
-        unsafe { (self.layout.drop_entity)(self.at(slot).add(self.layout.entity_offset)) };
-    }
-
-    /// The life that the slot is in now, or will be in next.
-    pub(crate) fn generation(&self, slot: SlotNumber) -> u32 {
-        // SAFETY: slots below `used` have an initialised head.
-        unsafe {
-            if self.layout.key_words == 1 {
-                (*self.head::<1>(slot)).generation
-            } else {
-                (*self.head::<2>(slot)).generation
-            }
-        }
-    }
-
-    /// Whether an entity is in the slot.
-    pub(crate) fn is_live(&self, slot: SlotNumber) -> bool {
-        // SAFETY: slots below `used` have an initialised head.
-        unsafe {
-            if self.layout.key_words == 1 {
-                (*self.head::<1>(slot)).condition != FREE
-            } else {
-                (*self.head::<2>(slot)).condition != FREE
-            }
-        }
+        self.drop_state(slot, stage);
     }
 }
 
@@ -399,7 +387,7 @@ impl Drop for Store {
     /// Drops every state, also behind one whose drop panics.
     fn drop(&mut self) {
         let slots = if self.layout.needs_drop { 0..self.used } else { 0..0 };
-        for slot in slots.filter(|slot| self.is_live(*slot)) {
+        for slot in slots.filter(|slot| self.stage(*slot).has_state()) {
             // SAFETY: the state is live, and the store is going: nobody uses it again.
             let drop_state = || unsafe {
                 (self.layout.drop_entity)(self.at(slot).add(self.layout.entity_offset));
@@ -419,6 +407,7 @@ pub(crate) fn narrow<const KEY_WORDS: usize>(words: KeyWords) -> [u64; KEY_WORDS
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::slot::drop_entity;
     use std::collections::BTreeMap;
     use std::rc::Rc;
 
@@ -435,14 +424,14 @@ mod tests {
     }
 
     fn store(entities_max: usize) -> Store {
-        Store::new(layout(), HashKey::new(5), entities_max).expect("address space")
+        Store::new(0, layout(), HashKey::new(5), entities_max).expect("address space")
     }
 
     fn put(store: &mut Store, key: u64, state: Rc<u64>) -> Result<SlotNumber, StoreFull> {
-        let slot = store.claim([key])?;
-        // SAFETY: a claimed slot's state may be written.
+        let slot = store.place([key, 0])?;
+        // SAFETY: the state of a slot that is being activated may be written.
         unsafe { (*store.slot::<1, Rc<u64>>(slot)).entity.write(state) };
-        store.settle::<1>(slot)?;
+        store.set_stage(slot, Stage::Live);
         Ok(slot)
     }
 
@@ -467,12 +456,12 @@ mod tests {
             match model.remove(&key) {
                 Some((state, slot, generation)) => {
                     assert_eq!(store.find([key]), Some(slot));
-                    assert_eq!(store.by_hint(slot + 1, [key]), Some(slot));
-                    assert_eq!(store.by_hint(slot + 1, [key + 1]), None);
+                    assert_eq!(store.ready_by_hint(slot + 1, [key]), Some(slot));
+                    assert_eq!(store.ready_by_hint(slot + 1, [key + 1]), None);
                     assert_eq!(store.generation(slot), generation);
                     store.remove(slot);
                     assert_eq!(Rc::strong_count(&state), 1, "dropped once");
-                    assert_eq!(store.by_hint(slot + 1, [key]), None);
+                    assert_eq!(store.ready_by_hint(slot + 1, [key]), None);
                 }
                 None => {
                     assert_eq!(store.find([key]), None);
@@ -488,6 +477,33 @@ mod tests {
         let states: Vec<_> = model.into_values().map(|(state, _, _)| state).collect();
         drop(store);
         assert!(states.iter().all(|state| Rc::strong_count(state) == 1));
+    }
+
+    #[test]
+    fn restart_keeps_the_place_and_begins_another_life() {
+        let mut store = store(10);
+        let state = Rc::new(1);
+        let slot = put(&mut store, 1, Rc::clone(&state)).expect("room");
+        let generation = store.generation(slot);
+        store.end_life(slot);
+        assert_eq!(Rc::strong_count(&state), 1, "dropped");
+        assert_eq!((store.find([1]), store.stage(slot)), (Some(slot), Stage::Restarting));
+        assert_eq!(store.ready_by_hint(slot + 1, [1]), None);
+        assert!(!store.is_alive(slot, generation) && store.generation(slot) != generation);
+        store.remove(slot);
+        assert_eq!(Rc::strong_count(&state), 1, "not dropped again");
+        assert_eq!(store.find([1]), None);
+    }
+
+    #[test]
+    fn hand_counts_since_the_last_turn() {
+        let mut store = store(10);
+        let slot = put(&mut store, 1, Rc::new(1)).expect("room");
+        assert_eq!([0, 1, 2], [0; 3].map(|_: u32| store.grow_older(slot)));
+        assert!(!store.is_ready(slot), "the next turn takes the slow way, and says so");
+        store.touch(slot);
+        assert!(store.is_ready(slot));
+        assert_eq!(store.grow_older(slot), 0);
     }
 
     #[test]
@@ -511,7 +527,7 @@ mod tests {
         for key in 0..50_000u64 {
             let place = store.fetch_index([key]);
             let hint = store.fetch_slot(place);
-            if store.by_hint(hint, [key]).is_some() {
+            if store.ready_by_hint(hint, [key]).is_some() {
                 named += 1;
             }
         }

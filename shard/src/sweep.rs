@@ -9,15 +9,18 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
+use crate::condition::Stage;
 use crate::entity::Entity;
-use crate::fault::Current;
+use crate::fault::{Current, NO_MESSAGE};
 use crate::index::SlotNumber;
 use crate::key::Key;
 use crate::pending::{Outside, Waiting, When};
+use crate::record::{Head, Kind};
 use crate::reply::{AskError, Token};
 use crate::request::answer_at_once_of;
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
-use crate::store::Slot;
+use crate::slot::Slot;
 
 /// A pass over entities, which is the total that it makes: starts at `Default`, visits each entity
 /// of a shard once, and is merged with the totals of the other shards.
@@ -107,6 +110,13 @@ pub(crate) struct Sweeping {
     pub(crate) end: SlotNumber,
 }
 
+impl Sweeping {
+    /// The head of the record that began it.
+    pub(crate) fn head(&self) -> Head {
+        Head::new(Kind::Sweep, 2, self.row)
+    }
+}
+
 /// How many slots a sweep looks at per poll.
 pub(crate) const SLOTS_PER_POLL: u32 = 4096;
 
@@ -141,7 +151,7 @@ impl Shard {
             };
             let resume = answer_at_once_of(&then);
             let message = (self.table.rows.len() + usize::from(number)) as u16;
-            let waiting = Waiting { resume, when: When::AtOnce, message, deadline_ns };
+            let waiting = Waiting { resume, when: When::AtOnce, message, deadline_ns, task: 0 };
             let token = self.core.pending.insert(then, waiting);
             self.core.sweep_record(shard, number, token);
         }
@@ -159,10 +169,16 @@ impl Shard {
             sweeping.next += 1;
             // SAFETY: one step.
             let store = unsafe { id.get() };
-            if !store.is_live(slot) {
+            if store.stage(slot) == Stage::Busy || store.stage(slot) == Stage::Reading {
+                // An async turn holds the state: the sweep waits for it.
+                sweeping.next = slot;
+                self.current = Current::NONE;
+                return;
+            }
+            if !store.stage(slot).has_state() || planted(Bug::SweepSkips) && slot == 2 {
                 continue;
             }
-            self.current = Current::new(id, slot, None);
+            self.current = Current::new(id, slot, None, NO_MESSAGE);
             // SAFETY: the total is this sweep's, and the slot is live in the row's store.
             let visit = unsafe { (row.visit)(sweeping.total, store.at(slot)) };
             if visit == Visit::Stop {

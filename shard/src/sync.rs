@@ -1,16 +1,16 @@
-//! The synchronisation primitives that the ring and the doorbell are made of: the standard
-//! library's, or loom's where a test explores their interleavings (`--cfg loom`).
+//! The synchronisation primitives that ring, room and doorbell are made of: the standard library's,
+//! or loom's where a test explores their interleavings (`--cfg loom`).
 
 #[cfg(not(loom))]
 pub(crate) use std::{
-    sync::Arc,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 #[cfg(loom)]
 pub(crate) use loom::{
-    sync::Arc,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 #[cfg(loom)]

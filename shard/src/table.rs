@@ -12,11 +12,17 @@ use std::sync::Arc;
 
 use crate::commands::Commands;
 use crate::entity::{Entity, Handler, Message};
+use crate::group::Instances;
+use crate::life::Life;
+use crate::peer::take_system;
 use crate::pending::Outside;
-use crate::record::{Head, Kind, Word};
+use crate::record::{ASK_WORDS, Head, Kind, Word};
+use crate::reply::AskError;
 use crate::shard::Shard;
-use crate::store::{Layout, StoreId};
+use crate::slot::Layout;
+use crate::store::StoreId;
 use crate::sweep::SweepRow;
+use crate::turn::Hooks;
 
 /// Everything registered on a node; shared by its shards.
 pub struct Table {
@@ -31,6 +37,9 @@ pub struct Table {
 pub(crate) struct TypeRow {
     pub(crate) name: &'static str,
     pub(crate) layout: Layout,
+    pub(crate) life: Life,
+    pub(crate) hooks: Hooks,
+    pub(crate) instances: Instances,
 }
 
 /// Runs the turn of the record at the pointer, on an entity of the store.
@@ -48,9 +57,17 @@ pub(crate) struct Row {
     pub(crate) store: u16,
     pub(crate) key_words: u16,
     pub(crate) method: &'static str,
+    /// Whether its turns only read.
+    pub(crate) reads: bool,
     pub(crate) reply_type: TypeId,
     pub(crate) drop_message: DropValue,
     pub(crate) drop_reply: DropValue,
+    /// Words that the value takes in a record.
+    pub(crate) value_words: u16,
+    /// Moves a value that a timer kept into a record.
+    pub(crate) unkeep: unsafe fn(*const Word, *mut Word),
+    /// Drops a value that a timer kept.
+    pub(crate) drop_kept: DropValue,
 }
 
 impl Table {
@@ -83,19 +100,33 @@ impl Table {
         let (value_at, drop_value) = match head.kind() {
             Kind::Tell | Kind::Ask => {
                 let row = &self.rows[usize::from(head.message())];
-                let token_words = usize::from(head.kind() == Kind::Ask);
-                (1 + usize::from(row.key_words) + token_words, row.drop_message)
+                let asked = if head.kind() == Kind::Ask { ASK_WORDS } else { 0 };
+                (1 + usize::from(row.key_words) + asked, row.drop_message)
             }
             Kind::Reply if head.upper() == 0 => (2, self.drop_reply(head.message())),
-            Kind::Reply | Kind::Sweep => return,
+            // SAFETY: the caller's contract.
+            Kind::Reply => return drop(unsafe { take_error(record, head) }),
+            // SAFETY: the caller's contract.
+            Kind::System => return drop(unsafe { take_system(record) }),
+            Kind::Sweep | Kind::Drain => return,
         };
         // SAFETY: the value stands behind the routing words, and is of the type its number names.
         unsafe { drop_value(record.add(value_at)) };
     }
 
+    /// The number of message `M` to entities `E`.
+    pub(crate) fn find_message<E: Handler<M>, M: Message>(&self) -> Option<u16> {
+        self.directory.find(TypeId::of::<(E, M)>())
+    }
+
     /// Whether messages `M` to entities `E` are registered.
     pub fn has_message<E: Handler<M>, M: Message>(&self) -> bool {
-        self.directory.find(TypeId::of::<(E, M)>()).is_some()
+        self.find_message::<E, M>().is_some()
+    }
+
+    /// The number of entity type `E`.
+    pub(crate) fn find_entity<E: Entity>(&self) -> Option<u16> {
+        self.directory.find(TypeId::of::<E>())
     }
 
     /// Whether sweep `S` over entities `E` is registered.
@@ -107,6 +138,18 @@ impl Table {
     pub fn type_names(&self) -> impl Iterator<Item = &'static str> {
         self.types.iter().map(|row| row.name)
     }
+}
+
+/// The error of a reply that brings none. An error that has a value of its own brings it in a box.
+///
+/// # Safety
+/// A reply with a status stands at `record`, with this head, and is given up.
+pub(crate) unsafe fn take_error(record: *const Word, head: Head) -> Option<AskError> {
+    if head.upper() != AskError::CYCLE {
+        return AskError::from_status(head.upper());
+    }
+    // SAFETY: behind the token stands the pointer of a live box, taken back once.
+    Some(*unsafe { Box::from_raw(record.add(2).cast::<*mut AskError>().read()) })
 }
 
 /// Type to number: a small hash table of the compiler's type identifiers, built once.
@@ -206,13 +249,13 @@ impl Directory {
     }
 }
 
+/// What a fault says by which a test kit knows that it lacks a type.
+pub(crate) const NOT_REGISTERED: &str = "is not registered: add `.entity::<";
+
 #[cold]
 #[inline(never)]
 fn not_registered(entity: &str, what: &str) -> ! {
-    panic!(
-        "entity type {entity} or {what} is not registered: \
-         add `.entity::<{entity}>()` where the node is built"
-    );
+    panic!("entity type {entity} or {what} {NOT_REGISTERED}{entity}>()` where the node is built");
 }
 
 /// The identifier's own bits: it is a hash already.

@@ -1,183 +1,43 @@
-//! Turns: how a record meets its entity, and what the handler may do meanwhile.
+//! Turns: how a record meets its entity.
 //!
 //! [`run`] is the one dispatch path. It is compiled once per pair of entity and message type; the
-//! message table holds its address. In order: take the message out of the record, find the entity
-//! (by the hint that looking ahead left in the record, by the index, or by activating it), call the
-//! handler, send the reply.
+//! message table holds its address. In order: find the entity (by the hint that looking ahead left
+//! in the record, or by the index), take the message out of the record, call the handler, send the
+//! reply. An entity that is not in memory, or not ready, takes the slow way (`admit`).
 //!
 //! # Ownership
 //! During a turn the handler holds `&mut` to its entity, which lies in the store, and [`Cx`] holds
-//! `&mut` to the shard's [`Core`], which is everything *but* the stores. So a handler can tell, ask
-//! and reply, and cannot reach an entity, its own included, by any second way.
+//! `&mut` to the shard's [`Core`](crate::core::Core), which is everything *but* the stores. So a
+//! handler can tell, ask and reply, and cannot reach an entity, its own included, by any second
+//! way.
 //!
 //! # Faults
 //! The batch of turns that calls [`run`] is guarded against panics as a whole. `shard.current` says
-//! whose turn it is, so that the guard can drop that entity and answer its asker.
+//! whose turn it was, so that the guard can deal with that entity and answer its asker.
 #![expect(unsafe_code, reason = "entities and messages are typed again behind the table")]
 
-use std::any::TypeId;
 use std::marker::PhantomData;
 
-use crate::core::{Core, Full};
-use crate::entity::{Address, Answer, Entity, Handler, Later, Message, Via};
-use crate::fault::Current;
+use crate::condition::Stage;
+use crate::cx::{After, Cx};
+use crate::entity::{Answer, Entity, Handler, Message};
+use crate::fault::{Current, NO_MESSAGE};
 use crate::index::SlotNumber;
 use crate::key::{Key, KeyWords};
-use crate::pending::{Captured, Outcome, Outside, Resume, When};
-use crate::record::{Head, Payload, Word};
-use crate::reply::{AskError, ReplyTo, Token};
+use crate::owned_record::OwnedRecord;
+use crate::pending::{Captured, Outcome, Outside};
+use crate::record::{ASK_WORDS, Head, Payload, Word};
+use crate::reply::{AskError, Token};
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
-use crate::store::{Slot, StoreId, narrow};
-
-/// What a handler knows and may do during its turn.
-pub struct Cx<'a, E: Entity> {
-    core: &'a mut Core,
-    key: E::Key,
-    slot: SlotNumber,
-    generation: u32,
-    token: Option<Token>,
-    message: u16,
-    stop: bool,
-    entity: PhantomData<fn(E)>,
-}
-
-impl<'a, E: Entity> Cx<'a, E> {
-    /// The key of the entity whose turn it is.
-    pub fn key(&self) -> E::Key {
-        self.key
-    }
-
-    /// Milliseconds since 1970, as of the start of this poll.
-    pub fn unix_ms(&self) -> u64 {
-        self.core.now.unix_ms
-    }
-
-    /// Nanoseconds of the shard's own clock, which never goes back, as of the start of this poll.
-    pub fn monotonic_ns(&self) -> u64 {
-        self.core.now.monotonic_ns
-    }
-
-    /// The way to the entity `key` of type `T`, wherever it lives.
-    ///
-    /// # Panics
-    /// When a message is prepared and `T` is not registered with this node.
-    #[inline(always)]
-    pub fn entity<T: Entity>(&mut self, key: T::Key) -> T::Ref<&mut Cx<'a, E>> {
-        T::Ref::from(Address::new(key, self))
-    }
-
-    /// Ends this entity after the turn: its state is dropped and its memory is free. The next
-    /// message for its key activates it anew.
-    pub fn stop(&mut self) {
-        self.stop = true;
-    }
-
-    /// Puts off the reply to a later turn. Return the first half from the handler, keep the second
-    /// and give it to [`reply`](Self::reply) once the reply is known.
-    ///
-    /// # Panics
-    /// When `R` is not the reply of the message that is being handled; the turn fails.
-    pub fn later<R: 'static>(&mut self) -> (Later<R>, ReplyTo<R>) {
-        if self.token.is_some() {
-            let expected = self.core.reply_types[usize::from(self.message)];
-            assert!(expected == TypeId::of::<R>(), "`later` promises the message's own reply type");
-        }
-        let reply_to = ReplyTo { token: self.token, message: self.message, reply: PhantomData };
-        (Later { reply: PhantomData }, reply_to)
-    }
-
-    /// Answers an ask that was put off.
-    pub fn reply<R: Send + 'static>(&mut self, to: ReplyTo<R>, reply: R) {
-        if let Some(token) = to.token {
-            self.core.reply_record::<R>(token, to.message, reply);
-        }
-    }
-}
-
-/// A message that a handler is about to send.
-#[must_use = "nothing is sent before `try_tell` or `ask`"]
-pub struct Call<'c, 'a, S: Entity, E: Entity, M> {
-    cx: &'c mut Cx<'a, S>,
-    key: E::Key,
-    message: M,
-}
-
-impl<'c, 'a, S: Entity> Via for &'c mut Cx<'a, S> {
-    type Call<E: Handler<M>, M: Message> = Call<'c, 'a, S, E, M>;
-
-    #[inline(always)]
-    fn call<E: Handler<M>, M: Message>(self, key: E::Key, message: M) -> Self::Call<E, M> {
-        Call { cx: self, key, message }
-    }
-}
-
-impl<S: Entity, E: Handler<M>, M: Message> Call<'_, '_, S, E, M> {
-    /// Sends the message and expects no answer.
-    ///
-    /// # Delivery
-    /// In the order sent, exactly once while the entity lives.
-    ///
-    /// # Errors
-    /// [`Full`] with the message inside when the queue on the way is at its bound.
-    ///
-    /// # Cost
-    /// A few nanoseconds: the message is moved into the run queue or the ring. No allocation
-    /// for messages up to [`INLINE_BYTES_MAX`](crate::INLINE_BYTES_MAX) bytes, one for larger ones.
-    #[inline(always)]
-    pub fn try_tell(self) -> Result<(), Full<M>> {
-        self.cx.core.tell::<E, M>(self.key, self.message)
-    }
-
-    /// Sends the message; the answer comes as a turn of its own, in which `then` runs with this
-    /// entity. If the entity is gone by then, `then` is dropped and does not run.
-    ///
-    /// # Delivery
-    /// `then` gets the reply, or an error that says whether the work may have been done: always
-    /// one of the two, at the latest when the node's deadline for asks has passed.
-    ///
-    /// # Errors
-    /// [`NotAsked`] with the message and `then` inside when a bound is reached.
-    ///
-    /// # Cost
-    /// Two records. No allocation while `then` captures at most 24 bytes.
-    #[inline]
-    pub fn ask<F>(self, then: F) -> Result<(), NotAsked<M, F>>
-    where
-        F: FnOnce(&mut S, Result<M::Reply, AskError>, &mut Cx<'_, S>) + 'static,
-    {
-        let Cx { core, slot, generation, .. } = self.cx;
-        let asker = Asker { slot: *slot, generation: *generation, then };
-        let resume = (resume::<S, M::Reply, F> as Resume, When::InTurn);
-        let deadline_ns = core.ask_deadline_ns();
-        core.ask::<E, M, _>(self.key, self.message, asker, resume, deadline_ns)
-            .map_err(|(message, asker)| NotAsked { message, then: asker.then })
-    }
-}
-
-/// An ask that was not sent because a bound was reached.
-///
-/// # Examples
-/// To treat it as an answer that never came, call what was to get the answer:
-/// `(refused.then)(self, Err(AskError::NotSent), cx)`.
-#[derive(Clone, Copy)]
-pub struct NotAsked<M, F> {
-    /// The message.
-    pub message: M,
-    /// What was to get the answer.
-    pub then: F,
-}
-
-impl<M, F> std::fmt::Debug for NotAsked<M, F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("NotAsked(a queue on the way to the entity is full)")
-    }
-}
+use crate::slot::Slot;
+use crate::store::{StoreId, narrow};
 
 /// Who asked, and what to do with the answer.
-struct Asker<F> {
-    slot: SlotNumber,
-    generation: u32,
-    then: F,
+pub(crate) struct Asker<F> {
+    pub(crate) slot: SlotNumber,
+    pub(crate) generation: u32,
+    pub(crate) then: F,
 }
 
 /// Runs the turn of one tell or ask.
@@ -214,43 +74,67 @@ unsafe fn run_keyed<const KEY_WORDS: usize, const ASK: bool, E: Handler<M>, M: M
 ) {
     // SAFETY: the key follows the head.
     let key = unsafe { at.add(1).cast::<[u64; KEY_WORDS]>().read() };
-    let token = ASK.then(|| {
-        // SAFETY: in an ask the token follows the key.
-        Token::from_bits(unsafe { at.add(1 + KEY_WORDS).cast::<u64>().read() })
-    });
-    // SAFETY: the value follows, and the record is given up. It is taken out before the handler
-    // runs, which may make the queue grow and move.
-    let message = unsafe { Payload::<M>::read(at.add(1 + KEY_WORDS + usize::from(ASK))) };
-
+    let (token, deadline_ns) = if ASK {
+        // SAFETY: in an ask the token follows the key, and the deadline the token.
+        let [token, deadline_ns] =
+            unsafe { at.add(1 + KEY_WORDS).cast::<[u64; ASK_WORDS]>().read() };
+        if deadline_ns <= shard.core.now.monotonic_ns && !planted(Bug::DoneTooLate) {
+            // SAFETY: the caller's contract.
+            return unsafe { shard.expire(at, head) };
+        }
+        (Some(Token::from_bits(token)), deadline_ns)
+    } else {
+        (None, u64::MAX)
+    };
     // SAFETY: one step; no other reference to a store is alive.
     let store = unsafe { id.get() };
-    let (slot, stop) = match store.by_hint(head.upper(), key).or_else(|| store.find(key)) {
-        Some(slot) => (slot, false),
-        None => match activate::<KEY_WORDS, E>(shard, id, key, token) {
-            Some(activated) => activated,
-            None => return shard.refuse(token, message),
+    let slot = match store.ready_by_hint(head.upper(), key) {
+        Some(slot) => slot,
+        None => match store.find(key) {
+            Some(slot) if store.is_ready(slot) => slot,
+            Some(slot) if E::READ && shard.may_read(id, slot) => slot,
+            // SAFETY: the caller's contract.
+            found => return unsafe { shard.admit(outside, at, head, id, found) },
         },
     };
+    // SAFETY: the value follows, and the record is given up. It is taken out before the handler
+    // runs, which may make the queue grow and move.
+    let message =
+        unsafe { Payload::<M>::read(at.add(1 + KEY_WORDS + if ASK { ASK_WORDS } else { 0 })) };
+    if M::TRIES > 1 {
+        keep_spare::<E, M>(shard, widen(key), (token, deadline_ns), head.message(), &message);
+    }
     let place = store.slot::<KEY_WORDS, E>(slot);
-    shard.current = Current::new(id, slot, token);
+    shard.current = Current::new(id, slot, token, head.message());
+    shard.core.reading = E::READ;
     let mut cx = Cx {
         core: &mut shard.core,
-        // SAFETY: the slot is live, so its head is initialised.
+        // SAFETY: the slot is taken, so its head is initialised.
         generation: unsafe { (*place).head.generation },
         key: E::Key::from_words(widen(key)),
         slot,
         token,
         message: head.message(),
-        stop,
+        after: 0,
+        deadline_ns,
         entity: PhantomData,
     };
-    // SAFETY: the state is initialised, and this turn is the only user: `cx` does not reach stores.
-    let entity = unsafe { (*place).entity.assume_init_mut() };
-    let answer = entity.handle(message, &mut cx);
+    let answer = if E::READ {
+        // SAFETY: the state is initialised, and whoever else uses it only reads.
+        unsafe { (*place).entity.assume_init_ref() }.read(message, &mut cx)
+    } else {
+        // SAFETY: the state is initialised, and this turn is the only user: `cx` does not reach
+        // stores.
+        unsafe { (*place).entity.assume_init_mut() }.handle(message, &mut cx)
+    };
+    let after = cx.after;
     // Before the reply, which may run code of the asker's.
-    if cx.stop {
-        // SAFETY: one step, after the user's code.
-        unsafe { id.get() }.remove(slot);
+    if after != 0 && !shard.after_turn(id, slot, after, (token, head.message()), outside) {
+        drop(answer);
+        return shard.current.clear();
+    }
+    if M::TRIES > 1 {
+        shard.core.spare = None;
     }
     match token {
         Some(token) => {
@@ -263,62 +147,127 @@ unsafe fn run_keyed<const KEY_WORDS: usize, const ASK: bool, E: Handler<M>, M: M
     shard.current.clear();
 }
 
-/// Makes the state of `key`, which is not in memory; returns whether it wants to stop again after
-/// its first turn. `None` when the store is full.
-#[inline(never)]
-fn activate<const KEY_WORDS: usize, E: Entity>(
+/// Keeps a copy of a message that may be tried again.
+fn keep_spare<E: Handler<M>, M: Message>(
+    shard: &mut Shard,
+    key: KeyWords,
+    (token, deadline_ns): (Option<Token>, u64),
+    number: u16,
+    message: &M,
+) {
+    shard.current = Current::ANSWERING;
+    let Some(copy) = message.duplicate() else { return };
+    let record = OwnedRecord::tell::<E, M>(&shard.table, number, E::Key::from_words(key), copy);
+    let record = match token {
+        Some(token) => record.into_ask(token, deadline_ns),
+        None => record,
+    };
+    shard.core.spare = Some((record, M::TRIES));
+}
+
+/// What a type's own code is called for, beside messages.
+#[derive(Clone, Copy)]
+pub(crate) struct Hooks {
+    /// Makes the state.
+    pub(crate) activate: unsafe fn(&mut Shard, StoreId, SlotNumber) -> u8,
+    /// The last turn before the entity is put away.
+    pub(crate) on_passivate: unsafe fn(&mut Shard, StoreId, SlotNumber) -> u8,
+    /// The last turn before it stops.
+    pub(crate) on_stop: unsafe fn(&mut Shard, StoreId, SlotNumber) -> u8,
+}
+
+impl Hooks {
+    pub(crate) const fn of<E: Entity>() -> Self {
+        Self {
+            activate: activate::<E>,
+            on_passivate: last_turn::<E, true>,
+            on_stop: last_turn::<E, false>,
+        }
+    }
+}
+
+/// Makes the state for a slot in stage `Activating`, or begins to. Returns what is to be done
+/// behind it ([`After`]); the stage says whether the state is there.
+///
+/// # Safety
+/// The store is that of `E`, and nothing else uses the slot's state.
+unsafe fn activate<E: Entity>(shard: &mut Shard, id: StoreId, slot: SlotNumber) -> u8 {
+    // SAFETY: one step.
+    let store = unsafe { id.get() };
+    let (key, generation) = (E::Key::from_words(store.key(slot)), store.generation(slot));
+    let state = store.state(slot).cast::<E>();
+    let owner = crate::schedule::Owner { kind: store.number(), slot, generation };
+    if let Some(future) = E::activate_async(key, crate::async_cx::AsyncCx::new(key, owner)) {
+        if shard.core.begin_activation(future, owner) {
+            return After::RUN;
+        }
+        shard.core.failure = Some("too many async turns are under way".to_owned());
+        return After::FAIL;
+    }
+    let mut cx = plain_cx::<E>(shard, key, slot, generation);
+    let entity = E::activate(key, &mut cx);
+    let after = cx.after;
+    // SAFETY: the slot is for this state, and nothing was written there yet.
+    unsafe { state.write(entity) };
+    // SAFETY: one step, after the user's code.
+    unsafe { id.get() }.set_stage(slot, Stage::Live);
+    shard.core.stats.activations += 1;
+    after
+}
+
+/// Lets a live entity say goodbye.
+///
+/// # Safety
+/// The store is that of `E`, and the slot's state is initialised and free to be used.
+unsafe fn last_turn<E: Entity, const PASSIVATE: bool>(
     shard: &mut Shard,
     id: StoreId,
-    key: [u64; KEY_WORDS],
-    token: Option<Token>,
-) -> Option<(SlotNumber, bool)> {
-    // SAFETY: one step; no other reference to a store is alive.
+    slot: SlotNumber,
+) -> u8 {
+    // SAFETY: one step.
     let store = unsafe { id.get() };
-    let slot = store.claim(key).ok()?;
-    let place = store.slot::<KEY_WORDS, E>(slot);
-    shard.current = Current::activating(id, slot, token);
-    // SAFETY: a claimed slot's head is initialised.
-    let generation = unsafe { (*place).head.generation };
-    let key = E::Key::from_words(widen(key));
-    let mut cx = Cx {
+    let (key, generation) = (E::Key::from_words(store.key(slot)), store.generation(slot));
+    // SAFETY: the caller's contract.
+    let entity = unsafe { &mut *store.state(slot).cast::<E>() };
+    let mut cx = plain_cx::<E>(shard, key, slot, generation);
+    if PASSIVATE {
+        entity.on_passivate(&mut cx);
+    } else {
+        entity.on_stop(&mut cx);
+    }
+    cx.after
+}
+
+/// The context of a turn in which no message is handled.
+fn plain_cx<E: Entity>(
+    shard: &mut Shard,
+    key: E::Key,
+    slot: SlotNumber,
+    generation: u32,
+) -> Cx<'_, E> {
+    shard.core.reading = false;
+    Cx {
         core: &mut shard.core,
         key,
         slot,
         generation,
         token: None,
         message: 0,
-        stop: false,
+        after: 0,
+        deadline_ns: u64::MAX,
         entity: PhantomData,
-    };
-    let entity = E::activate(key, &mut cx);
-    let stop = cx.stop;
-    // SAFETY: the slot was claimed for this state, and nothing was written there yet.
-    unsafe { (*place).entity.write(entity) };
-    // SAFETY: one step, after the user's code.
-    let store = unsafe { id.get() };
-    if store.settle::<KEY_WORDS>(slot).is_err() {
-        // SAFETY: just written; not filed, so nobody else finds it.
-        let entity = unsafe { (*place).entity.assume_init_read() };
-        store.abandon::<KEY_WORDS>(slot);
-        shard.current = Current::ANSWERING;
-        drop(entity);
-        shard.current.clear();
-        return None;
     }
-    shard.current.clear();
-    shard.core.stats.activations += 1;
-    Some((slot, stop))
 }
 
 /// Runs the turn in which an entity gets the answer to its ask.
 ///
 /// # Safety
 /// `captured` holds an [`Asker`] of this type, which is given up; a value in `outcome` is an `R`.
-unsafe fn resume<S: Entity, R, F>(
+pub(crate) unsafe fn resume<S: Entity, R: 'static, F>(
     captured: *mut Word,
     outcome: Outcome,
     shard: &mut Shard,
-    _outside: &mut dyn Outside,
+    outside: &mut dyn Outside,
 ) where
     F: FnOnce(&mut S, Result<R, AskError>, &mut Cx<'_, S>) + 'static,
 {
@@ -333,50 +282,46 @@ unsafe fn resume<S: Entity, R, F>(
     let id = shard.stores[usize::from(shard.core.directory.entity::<S>())];
     // SAFETY: one step; no other reference to a store is alive.
     let store = unsafe { id.get() };
-    if !store.is_live(slot) || store.generation(slot) != generation {
+    if !store.is_alive(slot, generation) {
         shard.core.stats.answers_unclaimed += 1;
         return;
     }
-    shard.current = Current::new(id, slot, None);
-    let stop = if S::Key::WORDS == 1 {
-        answer_in_turn(shard, store.slot::<1, S>(slot), slot, answer, then)
-    } else {
-        answer_in_turn(shard, store.slot::<2, S>(slot), slot, answer, then)
-    };
-    if stop {
-        // SAFETY: one step, after the user's code.
-        unsafe { id.get() }.remove(slot);
+    let deadline_ns = shard.core.resumed_deadline_ns;
+    if store.stage(slot) == Stage::Live {
+        store.touch(slot);
+        return answer_in_turn(shard, (id, slot), answer, then, deadline_ns, outside);
     }
-    shard.current.clear();
+    let turn = move |shard: &mut Shard, outside: &mut dyn Outside| {
+        answer_in_turn(shard, (id, slot), answer, then, deadline_ns, outside);
+    };
+    shard.turn_or_stash(id, slot, generation, outside, turn);
 }
 
-/// Calls `then` with the live entity in `place`; returns whether the entity is to stop.
-fn answer_in_turn<const KEY_WORDS: usize, S: Entity, R, F>(
+/// Calls `then` with a live entity that is free to be used.
+fn answer_in_turn<S: Entity, R: 'static, F>(
     shard: &mut Shard,
-    place: *mut Slot<KEY_WORDS, S>,
-    slot: SlotNumber,
+    (id, slot): (StoreId, SlotNumber),
     answer: Result<R, AskError>,
     then: F,
-) -> bool
-where
+    deadline_ns: u64,
+    outside: &mut dyn Outside,
+) where
     F: FnOnce(&mut S, Result<R, AskError>, &mut Cx<'_, S>) + 'static,
 {
-    // SAFETY: the slot is live, so its head is initialised.
-    let head = unsafe { &(*place).head };
-    let mut cx = Cx {
-        core: &mut shard.core,
-        generation: head.generation,
-        key: S::Key::from_words(widen(head.key)),
-        slot,
-        token: None,
-        message: 0,
-        stop: false,
-        entity: PhantomData,
-    };
+    shard.current = Current::new(id, slot, None, NO_MESSAGE);
+    // SAFETY: one step.
+    let store = unsafe { id.get() };
+    let (key, generation) = (S::Key::from_words(store.key(slot)), store.generation(slot));
     // SAFETY: the state is initialised, and this turn is the only user.
-    let entity = unsafe { (*place).entity.assume_init_mut() };
+    let entity = unsafe { &mut *store.state(slot).cast::<S>() };
+    let mut cx = plain_cx::<S>(shard, key, slot, generation);
+    cx.deadline_ns = deadline_ns;
     then(entity, answer, &mut cx);
-    cx.stop
+    let after = cx.after;
+    if after != 0 {
+        shard.after_turn(id, slot, after, (None, NO_MESSAGE), outside);
+    }
+    shard.current.clear();
 }
 
 #[inline(always)]

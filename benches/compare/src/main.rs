@@ -1,239 +1,87 @@
-//! Coreside's ring beside rtrb's and crossbeam's: 24-byte records between two cores, batches of 64.
+//! Parts of Coreside beside their rivals.
 //!
 //! ```text
-//! cd benches/compare && cargo run --release -- [--rounds N] [--json FILE]
+//! cd benches/compare
+//! cargo run --release -- [ring] [timers] [--small] [--rounds N] [--json FILE]
 //! ```
 //!
-//! All three carry the same payload in as many bytes (256 KiB), from a thread on one core to a
-//! thread on another, interleaved, in one process. One JSON object per row:
-//! `{"bench","ours","rival","theirs","ratio","unit","min","max"}`.
+//! Without a name, all are run. `--small` takes seconds, and its figures mean little. Rivals take
+//! turns in one process. One JSON object per row:
+//! `{"bench","ours","rival","theirs","ratio","unit","min","max"}`: medians, and the spread of ours.
 
-use std::sync::Arc;
-use std::time::Instant;
+mod ring;
+mod timers;
 
-use coreside_shard::Word;
-use crossbeam_queue::ArrayQueue;
+/// What the command line asks for.
+#[derive(Default)]
+pub struct Options {
+    names: Vec<String>,
+    /// Each comparison has its own number of rounds, unless this is given.
+    pub rounds: Option<usize>,
+    /// Less work, to see that it runs.
+    pub small: bool,
+    json: Option<String>,
+}
 
-const BATCH: u64 = 64;
-const COUNT: u64 = 40_000_000 / BATCH * BATCH;
-const BYTES: usize = 256 << 10;
-const RECORDS: usize = BYTES / 24;
+/// Results, one object each.
+pub type Rows = Vec<serde_json::Value>;
 
-/// One program: its name, and what it moves in millions of records per second.
-type Rival = (&'static str, fn() -> f64);
+/// A comparison: what it is called, and what runs it.
+type Comparison = (&'static str, fn(&Options) -> Rows);
 
-const RIVALS: &[Rival] = &[
-    ("rtrb chunks(64)", rtrb_chunks),
-    ("rtrb push/pop", rtrb_single),
-    ("crossbeam ArrayQueue", array_queue),
-];
+const COMPARISONS: &[Comparison] = &[("ring", ring::run), ("timers", timers::run)];
 
-fn main() {
-    let mut rounds = 9;
-    let mut json = None;
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        match (arg.as_str(), args.next()) {
-            ("--rounds", Some(count)) => rounds = count.parse().unwrap_or(rounds),
-            ("--json", file) => json = file,
-            _ => return eprintln!("usage: compare [--rounds N] [--json FILE]"),
-        }
-    }
-    let mut samples = vec![Vec::new(); RIVALS.len() + 1];
-    for _ in 0..rounds {
-        samples[0].push(ours());
-        for (place, (_, run)) in RIVALS.iter().enumerate() {
-            samples[place + 1].push(run());
-        }
-    }
+const USAGE: &str = "usage: compare [ring] [timers] [--small] [--rounds N] [--json FILE]";
+
+fn main() -> std::process::ExitCode {
+    let Some(options) = parse(std::env::args().skip(1)) else {
+        eprintln!("{USAGE}");
+        return std::process::ExitCode::from(2);
+    };
     let mut lines = String::new();
-    println!(
-        "{:<24}{:>10}{:>10}{:>8}{:>18}",
-        "ring/24B beside", "ours", "theirs", "ratio", "ours min..max"
-    );
-    for (place, (rival, _)) in RIVALS.iter().enumerate() {
-        let ratios = samples[0].iter().zip(&samples[place + 1]).map(|(a, b)| a / b);
-        let (ours, theirs) =
-            (median(samples[0].iter().copied()), median(samples[place + 1].iter().copied()));
-        let ratio = median(ratios);
-        let min = samples[0].iter().copied().fold(f64::INFINITY, f64::min);
-        let max = samples[0].iter().copied().fold(0.0, f64::max);
-        println!("{rival:<24}{ours:>10.1}{theirs:>10.1}{ratio:>8.2}{min:>10.1}..{max:.1}");
-        let row = serde_json::json!({
-            "bench": "ring/24B", "ours": ours, "rival": rival, "theirs": theirs,
-            "ratio": ratio, "unit": "M/s", "min": min, "max": max,
-        });
-        lines.push_str(&format!("{row}\n"));
+    for (name, run) in COMPARISONS {
+        if options.names.is_empty() || options.names.iter().any(|given| given == name) {
+            for row in run(&options) {
+                lines.push_str(&format!("{row}\n"));
+            }
+        }
     }
-    if let Some(file) = json
-        && let Err(error) = std::fs::write(&file, lines)
+    if let Some(file) = &options.json
+        && let Err(error) = std::fs::write(file, lines)
     {
         eprintln!("{file}: {error}");
+        return std::process::ExitCode::FAILURE;
     }
+    std::process::ExitCode::SUCCESS
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn parse(mut args: impl Iterator<Item = String>) -> Option<Options> {
+    let mut options = Options::default();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--small" => options.small = true,
+            "--rounds" => options.rounds = Some(args.next()?.parse().ok().filter(|n| *n > 0)?),
+            "--json" => options.json = Some(args.next()?),
+            name if COMPARISONS.iter().any(|(known, _)| *known == name) => options.names.push(arg),
+            _ => return None,
+        }
+    }
+    Some(options)
 }
 
-/// Millions of records per second from `produce` on the first core to `consume` on the second.
-fn race(produce: impl FnOnce() + Send, consume: impl FnOnce() -> u64 + Send) -> f64 {
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            pin(0);
-            produce();
-        });
-        pin(1);
-        let start = Instant::now();
-        let sum = consume();
-        let rate = COUNT as f64 / start.elapsed().as_secs_f64() / 1e6;
-        assert_eq!(sum, COUNT * (COUNT - 1) / 2, "records were lost or doubled");
-        rate
-    })
+/// What the rounds of one measurement come to.
+#[derive(Clone, Copy)]
+pub struct Summary {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
 }
 
-fn ours() -> f64 {
-    let (mut producer, mut consumer) = coreside_shard::ring(BYTES / 8);
-    race(
-        move || {
-            for batch in 0..COUNT / BATCH {
-                for next in batch * BATCH..(batch + 1) * BATCH {
-                    // The first word of a record says how long it is.
-                    let record = [Word::new(3), Word::new(next), Word::new(next)];
-                    while producer.push(&record).is_err() {
-                        producer.publish();
-                        std::hint::spin_loop();
-                    }
-                }
-                producer.publish();
-            }
-        },
-        move || {
-            let (mut seen, mut sum) = (0, 0);
-            while seen < COUNT {
-                let before = seen;
-                while seen - before < BATCH
-                    && let Some(record) = consumer.pop()
-                {
-                    // SAFETY: the producer writes all three words.
-                    sum += unsafe { record[2].assume_init() };
-                    seen += 1;
-                }
-                consumer.release();
-                if seen == before {
-                    std::hint::spin_loop();
-                }
-            }
-            sum
-        },
-    )
-}
-
-fn rtrb_chunks() -> f64 {
-    let (mut producer, mut consumer) = rtrb::RingBuffer::<[u64; 3]>::new(RECORDS);
-    race(
-        move || {
-            for batch in 0..COUNT / BATCH {
-                let first = batch * BATCH;
-                loop {
-                    if let Ok(chunk) = producer.write_chunk_uninit(BATCH as usize) {
-                        chunk.fill_from_iter((first..first + BATCH).map(|next| [3, next, next]));
-                        break;
-                    }
-                    std::hint::spin_loop();
-                }
-            }
-        },
-        move || {
-            let (mut seen, mut sum) = (0, 0);
-            while seen < COUNT {
-                match consumer.read_chunk(BATCH as usize) {
-                    Ok(chunk) => {
-                        for record in chunk {
-                            sum += record[2];
-                            seen += 1;
-                        }
-                    }
-                    Err(_) => std::hint::spin_loop(),
-                }
-            }
-            sum
-        },
-    )
-}
-
-fn rtrb_single() -> f64 {
-    let (mut producer, mut consumer) = rtrb::RingBuffer::<[u64; 3]>::new(RECORDS);
-    race(
-        move || {
-            for next in 0..COUNT {
-                while producer.push([3, next, next]).is_err() {
-                    std::hint::spin_loop();
-                }
-            }
-        },
-        move || {
-            let (mut seen, mut sum) = (0, 0);
-            while seen < COUNT {
-                match consumer.pop() {
-                    Ok(record) => {
-                        sum += record[2];
-                        seen += 1;
-                    }
-                    Err(_) => std::hint::spin_loop(),
-                }
-            }
-            sum
-        },
-    )
-}
-
-fn array_queue() -> f64 {
-    let queue = Arc::new(ArrayQueue::<[u64; 3]>::new(RECORDS));
-    let other = Arc::clone(&queue);
-    race(
-        move || {
-            for next in 0..COUNT {
-                while queue.push([3, next, next]).is_err() {
-                    std::hint::spin_loop();
-                }
-            }
-        },
-        move || {
-            let (mut seen, mut sum) = (0, 0);
-            while seen < COUNT {
-                match other.pop() {
-                    Some(record) => {
-                        sum += record[2];
-                        seen += 1;
-                    }
-                    None => std::hint::spin_loop(),
-                }
-            }
-            sum
-        },
-    )
-}
-
-/// Pins the calling thread to the core at this place among those that the process may use.
-fn pin(place: usize) {
-    static CORES: std::sync::OnceLock<Vec<usize>> = std::sync::OnceLock::new();
-    let cores = CORES.get_or_init(|| {
-        // SAFETY: a set of bits, for which all zero is the empty set.
-        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-        // SAFETY: writes at most the given size into the set.
-        unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
-        let all = 0..libc::CPU_SETSIZE as usize;
-        // SAFETY: reads a bit of the set, below its size.
-        all.filter(|core| unsafe { libc::CPU_ISSET(*core, &set) }).collect()
-    });
-    let Some(core) = cores.get(place % cores.len().max(1)) else { return };
-    // SAFETY: as above.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: sets a bit of the set; the core came from such a set.
-    unsafe { libc::CPU_SET(*core, &mut set) };
-    // SAFETY: reads the set.
-    unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+impl Summary {
+    /// Of at least one value.
+    pub fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        Self { median: values[values.len() / 2], min: values[0], max: values[values.len() - 1] }
+    }
 }

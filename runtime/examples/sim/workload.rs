@@ -153,7 +153,9 @@ impl<'a> Load<'a> {
             let asked = Rc::new(Cell::new(Some(Asked::new(&stamp))));
             let kept = Rc::clone(&asked);
             let then = move |answer: Result<u64, AskError>, _: &mut dyn Outside| {
-                kept.take().into_iter().for_each(|asked| asked.end(answer));
+                if let Some(asked) = kept.take() {
+                    asked.end(answer);
+                }
             };
             let deadline_ns = shard.now().monotonic_ns + timeout_ns;
             if let Err(Full(message)) = shard.ask::<E, M, _>(key, make(stamp), deadline_ns, then) {

@@ -125,10 +125,13 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pass { jobs, progress } => {
-                let Progress { received, turns, expired, more } = progress;
+                let Progress { received, turns, expired, other, more } = progress;
                 write!(f, "pass: {jobs} calls, {received} received, {turns} turns")?;
                 if *expired > 0 {
                     write!(f, ", {expired} expired")?;
+                }
+                if *other > 0 {
+                    write!(f, ", {other} of the shard's own")?;
                 }
                 f.write_str(if *more { ", more" } else { "" })
             }

@@ -12,8 +12,6 @@ struct Account {
 
 #[handlers]
 impl Account {
-    async fn not_yet(&mut self) {}
-
     fn consumes(self) {}
 
     fn boxed(self: Box<Self>) {}

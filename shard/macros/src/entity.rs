@@ -1,13 +1,17 @@
 //! `#[entity]`: the impl of `Entity`, and the typed reference.
 
+mod duration;
+mod life;
+mod options;
+
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::ext::IdentExt;
-use syn::meta::ParseNestedMeta;
-use syn::parse::Parser;
 use syn::spanned::Spanned;
-use syn::{Error, ExprPath, Fields, Generics, Ident, Item, LitStr, Path, Type, Visibility};
+use syn::{Error, Fields, Generics, Ident, Item, Path, Visibility};
 
+use self::options::Options;
+pub(crate) use self::options::{crate_path, default_crate};
 use crate::errors::{Errors, at};
 use crate::owner::{named_at, reference_of, respan};
 
@@ -25,82 +29,6 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> TokenStream {
         .map(|state| state.expand(&options, &mut errors));
     let errors = errors.into_tokens();
     quote!(#item #generated #errors)
-}
-
-/// What stands between the parentheses of `#[entity(..)]`.
-#[derive(Default)]
-struct Options {
-    key: Option<Type>,
-    name: Option<LitStr>,
-    activate: Option<ExprPath>,
-    krate: Option<Path>,
-}
-
-impl Options {
-    /// The options; those behind a mistake keep their defaults.
-    fn parse(tokens: TokenStream, errors: &mut Errors) -> Self {
-        let mut options = Self::default();
-        let parsed = syn::meta::parser(|meta| options.option(&meta)).parse2(tokens);
-        errors.ok(parsed);
-        options
-    }
-
-    fn option(&mut self, meta: &ParseNestedMeta<'_>) -> Result<(), Error> {
-        let twice = if meta.path.is_ident("key") {
-            self.key.replace(meta.value()?.parse()?).is_some()
-        } else if meta.path.is_ident("name") {
-            self.name.replace(type_name(meta)?).is_some()
-        } else if meta.path.is_ident("activate") {
-            self.activate.replace(activate(meta)?).is_some()
-        } else if meta.path.is_ident("crate") {
-            self.krate.replace(crate_path(meta)?).is_some()
-        } else {
-            return Err(meta.error(
-                "unknown option: `#[entity]` knows `key = u64`, `name = \"account\"`, \
-                 `activate = path::to::function` and `crate = path`",
-            ));
-        };
-        if twice { Err(meta.error("given twice")) } else { Ok(()) }
-    }
-
-    fn krate(&self) -> Path {
-        self.krate.clone().unwrap_or_else(default_crate)
-    }
-}
-
-/// Where `coreside` is unless an option says otherwise.
-pub(crate) fn default_crate() -> Path {
-    syn::parse_quote!(::coreside)
-}
-
-/// The value of `crate = path`.
-pub(crate) fn crate_path(meta: &ParseNestedMeta<'_>) -> Result<Path, Error> {
-    Path::parse_mod_style(meta.value()?)
-}
-
-fn type_name(meta: &ParseNestedMeta<'_>) -> Result<LitStr, Error> {
-    let name: LitStr = meta.value()?.parse()?;
-    if !is_type_name(&name.value()) {
-        return Err(Error::new_spanned(name, NOT_A_NAME));
-    }
-    Ok(name)
-}
-
-const NOT_A_NAME: &str =
-    "the name of an entity type is ASCII letters, digits, `_`, `-` or `:`, such as `\"account\"`";
-
-fn is_type_name(text: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-:".contains(&byte);
-    !text.is_empty() && text.bytes().all(fits)
-}
-
-fn activate(meta: &ParseNestedMeta<'_>) -> Result<ExprPath, Error> {
-    let value = meta.value()?;
-    let span = value.span();
-    value.parse().map_err(|_| {
-        let message = "`activate` is the path of a function: `fn(Key, &mut Cx<Self>) -> Self`";
-        Error::new(span, message)
-    })
 }
 
 /// The item that `#[entity]` stands on.
@@ -137,7 +65,9 @@ impl State {
         let reference = reference_of(ident);
         let key = options.key.clone().unwrap_or_else(|| syn::parse_quote!(u64));
         let name = self.name(options, errors);
+        let life = options.life.expand(&krate);
         let activate = self.activate(options, errors);
+        let last_turns = self.last_turns(options);
         let register = self.register(&krate);
         quote_spanned! {at(ident.span())=>
             impl #krate::Entity for #ident {
@@ -145,8 +75,10 @@ impl State {
                 type Ref<V: #krate::Via> = #reference<V>;
 
                 const NAME: &'static str = #name;
+                #life
 
                 #activate
+                #last_turns
                 #register
             }
         }
@@ -157,7 +89,7 @@ impl State {
             return name.value();
         }
         let name = self.ident.unraw().to_string();
-        if !is_type_name(&name) {
+        if !options::is_type_name(&name) {
             let message = "callers outside write this name in ASCII: add `name = \"..\"`";
             errors.push(Error::new_spanned(&self.ident, message));
         }
@@ -171,6 +103,20 @@ impl State {
             return quote_spanned! {at(function.span())=>
                 fn activate(key: #key, cx: #cx) -> Self {
                     #function(key, cx)
+                }
+            };
+        }
+        if let Some(function) = &options.activate_async {
+            return quote_spanned! {at(function.span())=>
+                fn activate(_key: #key, _cx: #cx) -> Self {
+                    ::core::unreachable!("`activate_async` makes the state")
+                }
+
+                fn activate_async(
+                    key: #key,
+                    cx: #krate::AsyncCx<Self>,
+                ) -> ::core::option::Option<#krate::Activating<Self>> {
+                    ::core::option::Option::Some(::std::boxed::Box::pin(#function(key, cx)))
                 }
             };
         }
@@ -188,6 +134,25 @@ impl State {
                 #state
             }
         }
+    }
+
+    /// `on_stop` and `on_passivate`, where an option names a function for them.
+    fn last_turns(&self, options: &Options) -> TokenStream {
+        let krate = options.krate();
+        let on_stop = ("on_stop", &options.on_stop);
+        let on_passivate = ("on_passivate", &options.on_passivate);
+        [on_stop, on_passivate]
+            .into_iter()
+            .filter_map(|(name, function)| Some((name, function.as_ref()?)))
+            .map(|(name, function)| {
+                let name = Ident::new(name, function.span());
+                quote_spanned! {at(function.span())=>
+                    fn #name(&mut self, cx: &mut #krate::Cx<'_, Self>) {
+                        #function(self, cx)
+                    }
+                }
+            })
+            .collect()
     }
 
     /// Calls the function that `#[handlers]` adds to the type. Where there is none, a trait's
@@ -298,16 +263,10 @@ fn first_token(item: Item) -> TokenStream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::expanded::{assert_explains, assert_has, assert_lacks};
 
-    fn assert_has(expanded: &TokenStream, expected: TokenStream) {
-        let (expanded, expected) = (expanded.to_string(), expected.to_string());
-        assert!(expanded.contains(&expected), "lacks `{expected}`:\n{expanded}");
-    }
-
-    fn assert_explains(options: TokenStream, item: TokenStream, expected: &str) {
-        let expanded = expand(options, item).to_string();
-        assert!(expanded.contains("compile_error"), "no error:\n{expanded}");
-        assert!(expanded.contains(expected), "lacks {expected:?}:\n{expanded}");
+    fn assert_explained(options: TokenStream, item: TokenStream, expected: &str) {
+        assert_explains(&expand(options, item), expected);
     }
 
     #[test]
@@ -334,6 +293,9 @@ mod tests {
         );
         assert_has(&expanded, quote!(balance: default_or_give_activate::<i64>()));
         assert_has(&expanded, quote!(pub struct AccountRef<V>));
+        for unexpected in ["LIFE", "activate_async", "on_stop", "on_passivate", "compile_error"] {
+            assert_lacks(&expanded, unexpected);
+        }
     }
 
     #[test]
@@ -366,6 +328,58 @@ mod tests {
     }
 
     #[test]
+    fn state_can_be_made_by_a_future() {
+        let expanded = expand(
+            quote!(activate_async = Account::load),
+            quote!(
+                struct Account {
+                    balance: i64,
+                }
+            ),
+        );
+        assert_has(
+            &expanded,
+            quote!(fn activate_async(
+                key: <Self as ::coreside::Entity>::Key,
+                cx: ::coreside::AsyncCx<Self>,
+            ) -> ::core::option::Option<::coreside::Activating<Self>>),
+        );
+        assert_has(
+            &expanded,
+            quote!(::core::option::Option::Some(::std::boxed::Box::pin(Account::load(key, cx)))),
+        );
+        assert_lacks(&expanded, "default_or_give_activate");
+        assert_lacks(&expanded, "compile_error");
+    }
+
+    #[test]
+    fn last_turns_call_the_functions_named() {
+        let options = quote!(on_stop = Self::close, on_passivate = put_away);
+        let expanded = expand(
+            options,
+            quote!(
+                struct Account;
+            ),
+        );
+        assert_has(
+            &expanded,
+            quote!(
+                fn on_stop(&mut self, cx: &mut ::coreside::Cx<'_, Self>) {
+                    Self::close(self, cx)
+                }
+            ),
+        );
+        assert_has(
+            &expanded,
+            quote!(
+                fn on_passivate(&mut self, cx: &mut ::coreside::Cx<'_, Self>) {
+                    put_away(self, cx)
+                }
+            ),
+        );
+    }
+
+    #[test]
     fn conditional_and_unnamed_fields_start_as_default() {
         let expanded = expand(
             quote!(),
@@ -382,11 +396,17 @@ mod tests {
         let account = quote!(
             struct Account {}
         );
-        assert_explains(quote!(keys = u64), account.clone(), "unknown option");
-        assert_explains(quote!(key = u64, key = u128), account.clone(), "given twice");
-        assert_explains(quote!(name = "my account"), account.clone(), "ASCII letters");
-        assert_explains(quote!(activate = |_, _| ()), account, "path of a function");
-        assert_explains(
+        assert_explained(quote!(keys = u64), account.clone(), "unknown option");
+        assert_explained(quote!(key = u64, key = u128), account.clone(), "given twice");
+        assert_explained(quote!(name = "my account"), account.clone(), "ASCII letters");
+        for option in
+            [quote!(activate), quote!(activate_async), quote!(on_stop), quote!(on_passivate)]
+        {
+            assert_explained(quote!(#option = |_, _| ()), account.clone(), "path of a function");
+        }
+        let twice = quote!(activate = Account::open, activate_async = Account::load);
+        assert_explained(twice, account, "in one way");
+        assert_explained(
             quote!(),
             quote!(
                 enum State {
@@ -396,7 +416,7 @@ mod tests {
             ),
             "an enum has no default",
         );
-        assert_explains(
+        assert_explained(
             quote!(),
             quote!(
                 struct Cell<T> {
@@ -405,7 +425,7 @@ mod tests {
             ),
             "cannot be generic",
         );
-        assert_explains(
+        assert_explained(
             quote!(),
             quote!(
                 fn account() {}
@@ -423,5 +443,22 @@ mod tests {
             ),
         );
         assert_has(&expanded, quote!(impl ::coreside::Entity for Account));
+    }
+
+    #[test]
+    fn mistaken_value_leaves_the_options_behind_it() {
+        let expanded = expand(
+            quote!(name = "my account", key = Name),
+            quote!(
+                struct Account {}
+            ),
+        );
+        assert_explains(&expanded, "ASCII letters");
+        assert_has(
+            &expanded,
+            quote!(
+                type Key = Name;
+            ),
+        );
     }
 }

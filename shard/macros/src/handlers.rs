@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::parse::Parser;
-use syn::{Error, Ident, ImplItem, ImplItemFn, Item, ItemImpl, LitStr, Path, Receiver};
+use syn::{Error, Ident, ImplItem, ImplItemFn, Item, ItemImpl, LitStr, Path};
 
 use crate::entity;
 use crate::errors::{Errors, at};
-use crate::handler::{Handler, Method, Reach};
+use crate::handler::Handler;
 use crate::mark::{self, Mark};
+use crate::method::Method;
 use crate::owner::Owner;
 use crate::parameter;
 use crate::sweep::Sweep;
@@ -88,6 +89,14 @@ impl Entry {
         }
     }
 
+    /// The type that is generated for the method, if one is.
+    fn generated(&self, owner: &Owner) -> Option<Ident> {
+        match self {
+            Self::Handler(handler) => handler.generated(owner),
+            Self::Sweep(sweep) => Some(owner.generated(&sweep.method.ident)),
+        }
+    }
+
     fn expand(&self, owner: &Owner) -> TokenStream {
         match self {
             Self::Handler(handler) => handler.expand(owner),
@@ -122,24 +131,18 @@ fn take_methods(block: &mut ItemImpl, errors: &mut Errors) -> Vec<Entry> {
 }
 
 fn take_method(item: &mut ImplItemFn) -> Result<Option<Entry>, Error> {
-    if parameter::receiver(&item.sig).is_none() {
+    if parameter::receiver(&item.sig).is_none() && !mark::is_interleaved(&item.attrs) {
         return mark::refuse(&mut item.attrs).map(|()| None);
     }
-    let mark = Mark::take(&mut item.attrs)?;
-    let Some(receiver) = parameter::receiver(&item.sig) else { return Ok(None) };
-    let entry = match mark {
+    let entry = match Mark::take(&mut item.attrs)? {
         Mark::Skip => return Ok(None),
-        Mark::Local => handler(item, receiver, Reach::Local)?,
-        Mark::Command { bare, each } => handler(item, receiver, Reach::Outside { bare, each })?,
+        Mark::Handler(marks) => Entry::Handler(Box::new(Handler::parse(item, *marks)?)),
         Mark::Sweep { bare, words } => {
+            let Some(receiver) = parameter::receiver(&item.sig) else { return Ok(None) };
             Entry::Sweep(Box::new(Sweep::parse(item, receiver, bare, words)?))
         }
     };
     Ok(Some(entry))
-}
-
-fn handler(item: &ImplItemFn, receiver: &Receiver, reach: Reach) -> Result<Entry, Error> {
-    Handler::parse(item, receiver, reach).map(|handler| Entry::Handler(Box::new(handler)))
 }
 
 fn expand_methods(entries: &[Entry], owner: &Owner, errors: &mut Errors) -> TokenStream {
@@ -185,7 +188,10 @@ fn without_same_types<'a>(
     let mut kept: Vec<&Entry> = Vec::with_capacity(entries.len());
     for entry in entries {
         let method = &entry.method().ident;
-        let generated = owner.generated(method);
+        let Some(generated) = entry.generated(owner) else {
+            kept.push(entry);
+            continue;
+        };
         match types.get(&generated.to_string()) {
             // The compiler says enough of two methods with one name.
             Some(other) if *other == method => {}
@@ -211,25 +217,14 @@ fn unconditional(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::expanded::{assert_explains, assert_has, assert_lacks};
 
     fn expand_in_account(methods: TokenStream) -> String {
         expand(quote!(), quote!(impl Account { #methods })).to_string()
     }
 
-    fn assert_has(expanded: &str, expected: TokenStream) {
-        // How blanks are set depends on where tokens come from.
-        let (plain, expected) = (expanded.replace(' ', ""), expected.to_string().replace(' ', ""));
-        assert!(plain.contains(&expected), "lacks `{expected}`:\n{expanded}");
-    }
-
-    fn assert_lacks(expanded: &str, unexpected: &str) {
-        assert!(!expanded.contains(unexpected), "has `{unexpected}`:\n{expanded}");
-    }
-
-    fn assert_explains(methods: TokenStream, expected: &str) {
-        let expanded = expand_in_account(methods);
-        assert_has(&expanded, quote!(compile_error));
-        assert!(expanded.contains(expected), "lacks {expected:?}:\n{expanded}");
+    fn assert_explained(methods: TokenStream, expected: &str) {
+        assert_explains(&expand_in_account(methods), expected);
     }
 
     #[test]
@@ -339,37 +334,31 @@ mod tests {
 
     #[test]
     fn mistakes_are_explained() {
-        assert_explains(
-            quote!(
-                async fn go(&mut self) {}
-            ),
-            "not supported yet",
-        );
-        assert_explains(
+        assert_explained(
             quote!(
                 fn go(self) {}
             ),
             "keeps the entity",
         );
-        assert_explains(
+        assert_explained(
             quote!(
                 fn go<T>(&self, value: T) {}
             ),
             "cannot be generic",
         );
-        assert_explains(
+        assert_explained(
             quote!(
                 fn go(&self, text: &str) {}
             ),
             "take `String`",
         );
-        assert_explains(
+        assert_explained(
             quote!(
                 fn go(&self, keys: Vec<&[u64]>) {}
             ),
             "take `Vec<u64>`",
         );
-        assert_explains(
+        assert_explained(
             quote!(
                 fn go(&self) -> &str {
                     ""
@@ -377,31 +366,31 @@ mod tests {
             ),
             "return `String`",
         );
-        assert_explains(
+        assert_explained(
             quote!(
                 fn go(&self, any: impl Sized) {}
             ),
             "name the parameter's type",
         );
-        assert_explains(
+        assert_explained(
             quote!(
                 fn go(&self, (a, b): (u8, u8)) {}
             ),
             "in the body",
         );
-        assert_explains(
+        assert_explained(
             quote!(
                 fn go(&self, a: &mut Cx<Self>, b: &mut Cx<Self>) {}
             ),
-            "one `Cx`",
+            "one context",
         );
-        assert_explains(
+        assert_explained(
             quote!(
                 fn go(&self, cx: Cx<Self>) {}
             ),
             "take `cx: &mut Cx<Self>`",
         );
-        assert_explains(
+        assert_explained(
             quote!(
                 fn go(&self) -> Option<Later<u8>> {
                     None
@@ -409,41 +398,41 @@ mod tests {
             ),
             "whole return type",
         );
-        assert_explains(
+        assert_explained(
             quote!(
                 fn key(&self) {}
             ),
             "choose another name",
         );
-        assert_explains(
+        assert_explained(
             quote!(
                 #[local]
                 fn go() {}
             ),
             "no `self`",
         );
-        assert_explains(
+        assert_explained(
             quote!(
                 #[sweep]
                 fn go(&self, cx: &mut Cx<Self>) {}
             ),
             "takes no `cx`",
         );
-        assert_explains(
+        assert_explained(
             quote!(
                 #[command("A", each = sum)]
                 fn go(&self, n: u8) {}
             ),
             "is a key",
         );
-        assert_explains(
+        assert_explained(
             quote!(
                 #[command("A", each = pairs)]
                 fn go(&self) {}
             ),
             "exactly one",
         );
-        assert_explains(
+        assert_explained(
             quote!(
                 fn a_1(&self) {}
                 fn a1(&self) {}
@@ -456,7 +445,7 @@ mod tests {
             #[sweep("a")]
             fn b(&self) {}
         );
-        assert_explains(same_name, "`a` has this bare name already");
+        assert_explained(same_name, "`a` has this bare name already");
     }
 
     #[test]
@@ -484,7 +473,7 @@ mod tests {
             ),
         ] {
             let expanded = expand(quote!(), block).to_string();
-            assert!(expanded.contains(expected), "lacks {expected:?}:\n{expanded}");
+            assert_explains(&expanded, expected);
         }
     }
 

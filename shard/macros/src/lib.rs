@@ -7,9 +7,12 @@
 
 mod entity;
 mod errors;
+#[cfg(test)]
+mod expanded;
 mod handler;
 mod handlers;
 mod mark;
+mod method;
 mod owner;
 mod parameter;
 mod sweep;
@@ -37,13 +40,22 @@ use proc_macro::TokenStream;
 /// }
 /// ```
 ///
-/// With every option:
+/// With options:
 /// ```ignore
-/// #[entity(name = "session", key = Name, activate = Session::open)]
+/// // Runs as runtime/tests/compile_pass/life.rs, with every option there is.
+/// #[entity(
+///     name = "session", key = Name, activate_async = Session::load,
+///     idle = "120s", resident = 100_000, on_passivate = Session::save,
+///     backoff = "10ms..10s", faults = "10 in 60s"
+/// )]
 /// pub struct Session { /* .. */ }
 ///
+/// #[handlers]
 /// impl Session {
-///     fn open(key: Name, cx: &mut Cx<Self>) -> Self { /* .. */ }
+///     async fn load(key: Name, cx: AsyncCx<Self>) -> Self { /* .. */ }
+///
+///     #[skip]
+///     fn save(&mut self, cx: &mut Cx<Self>) { /* .. */ }
 /// }
 /// ```
 ///
@@ -53,13 +65,34 @@ use proc_macro::TokenStream;
 /// | `key = u128` | `u64`, `u128`, `Name`, or a type of yours that is a `Key` | `u64` |
 /// | `name = "account"` | what callers outside call the type, in any case | the type's name |
 /// | `activate = path` | `fn(Key, &mut Cx<Self>) -> Self`: makes the state | `Default` per field |
+/// | `activate_async = path` | `async fn(Key, AsyncCx<Self>) -> Self`: makes it in its own time | |
+/// | `on_stop = path` | `fn(&mut Self, &mut Cx<Self>)`: the last turn, in good order | |
+/// | `on_passivate = path` | likewise, before the entity is put away | |
 /// | `crate = path` | where `coreside` is, if it was renamed | `::coreside` |
 ///
-/// Without `activate`, each field starts as the `Default` of its type; a `Default` of the entity
-/// itself is not asked.
+/// And those that become `Entity::LIFE`, each with its default in `Life`:
+///
+/// | option | meaning |
+/// |---|---|
+/// | `on_fault = restart` | what follows a fault: `restart`, `resume`, `stop`, `escalate` |
+/// | `backoff = "10ms..10s"` | the wait before the first restart and the longest; it doubles |
+/// | `jitter = 20` | how far each wait may be off, in percent |
+/// | `faults = "10 in 60s"` | faults within a time; one more ends the entity |
+/// | `reset = "30s"` | after so long without a fault the wait begins at the first again |
+/// | `children = one_for_one` | whom a child's fault restarts: `one_for_all`, `rest_for_one` |
+/// | `idle = "120s"` | put away after so long without a turn |
+/// | `resident = 100_000` | entities in memory per shard, beyond which the coldest are put away |
+/// | `stash = 128` | records that may wait for one busy entity |
+/// | `alive` | restarted for ever, never put away |
+///
+/// A duration is a whole number and `us`, `ms`, `s`, `m` or `h`. Options that leave each other
+/// without effect, such as `alive` and `idle`, are errors.
+///
+/// Without `activate` and `activate_async`, each field starts as the `Default` of its type; a
+/// `Default` of the entity itself is not asked.
 ///
 /// # What is generated
-/// - `impl Entity for Account`.
+/// - `impl Entity for Account`, with `LIFE` where one of its options is given.
 /// - `AccountRef<V>`, as visible as `Account`: its address, with a method per handler.
 ///
 /// Each entity needs exactly one block with [`macro@handlers`].
@@ -89,9 +122,17 @@ pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
 ///     #[command("DEL", each = sum)]
 ///     pub fn close(&mut self, cx: &mut Cx<Self>) -> i64 { /* .. */ }
 ///
+///     /// Waits in its turn: the account takes no other message meanwhile.
+///     #[fallible]
+///     pub async fn save(&mut self, cx: &mut AsyncCx<Self>) -> io::Result<()> { /* .. */ }
+///
 ///     /// Only other entities and the program itself may send it.
 ///     #[local]
 ///     pub fn credit(&mut self, amount: i64) -> bool { /* .. */ }
+///
+///     /// What a supervisor gets when one of its entities failed.
+///     #[on]
+///     fn child_failed(&mut self, fault: Fault, cx: &mut Cx<Self>) { /* .. */ }
 ///
 ///     /// Visits every live account on every shard and adds up the totals.
 ///     #[sweep]
@@ -105,7 +146,7 @@ pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// # Methods
 /// A handler takes `&mut self` or `&self`, any number of owned arguments, and, in any position,
-/// `&mut Cx<Self>`. It returns the reply, `Later<Reply>`, or nothing. The method's visibility says
+/// the context. It returns the reply, `Later<Reply>`, or nothing. The method's visibility says
 /// which Rust code may send the message; what callers outside of the node may do is said by an
 /// attribute:
 ///
@@ -123,6 +164,31 @@ pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// Functions without `self` and constants are left alone.
 ///
+/// # Turns
+/// How a method handles its message is said by its form, and by attributes that combine with
+/// `#[local]`, with `#[command(..)]` and with each other:
+///
+/// | form | its turn |
+/// |---|---|
+/// | `fn go(&mut self, cx: &mut Cx<Self>, ..)` | ends when the method returns |
+/// | `async fn go(&mut self, cx: &mut AsyncCx<Self>, ..)` | holds the entity while it waits |
+/// | `#[read] fn go(&self, ..)` | only reads: runs also while other reads wait |
+/// | `#[read] async fn go(&self, ..)` | other reads run while it waits |
+/// | `#[interleave] async fn go(cx: AsyncCx<Self>, ..)` | all others run while it waits |
+///
+/// | attribute | meaning |
+/// |---|---|
+/// | `#[fallible]` | returns `Result<R, X>`: `R` is the reply, an `Err` is a fault like a panic |
+/// | `#[retry]`, `#[retry(5)]` | a message that faults is tried 3 or 5 times; needs `Clone` |
+/// | `#[on]` | handles a message type that exists: `Fault`, `Terminated`, one of yours |
+///
+/// The context is left out where it is not needed. Messages that come while the entity is held wait
+/// in its stash. An async handler returns the reply itself, which the asker gets at the end of its
+/// turn. An interleaved one reaches the state by `cx.with(..)`; neither it nor an async read is
+/// alone with the entity, so neither can be fallible. With `#[on]` the message is the only
+/// argument.
+///
+/// # Sweeps
 /// A sweep is called once per live entity with, as wanted, the key by value and the total of its
 /// shard: `fn audit(&self, key: u64, total: &mut Audit)`. The total is `Default` where a shard
 /// begins and `AddAssign` where the shards' totals are merged. A sweep that returns `Visit` says
@@ -133,6 +199,9 @@ pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
 /// - `AccountDeposit { amount }`, a `Message`, with the `Handler` that calls the method;
 /// - `AccountRef::deposit(amount)`, which prepares the call to be told or asked;
 /// - the row in the message table, with the parser of the arguments.
+///
+/// With `#[on]` only the `Handler`, the method of the reference, which takes the message, and the
+/// row. With `#[retry]`, `Message::TRIES` and `Message::duplicate`.
 ///
 /// For the sweep `audit`: `AccountAudit { total }`, a `Sweep`.
 ///

@@ -1,20 +1,47 @@
-//! The attributes that a method may carry: `#[command]`, `#[local]`, `#[sweep]`, `#[skip]`.
+//! The attributes that a method may carry: what it is (`#[command]`, `#[local]`, `#[sweep]`,
+//! `#[skip]`), and how it handles its message (`#[read]`, `#[interleave]`, `#[fallible]`,
+//! `#[retry]`, `#[on]`).
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
 use syn::parse::{Parse, ParseStream};
-use syn::{Attribute, Error, Ident, LitStr, Meta, Token};
+use syn::{Attribute, Error, Ident, LitInt, LitStr, Meta, Token};
 
-/// What the attribute of a method says about it.
+/// What the attributes of a method say it is.
 pub(crate) enum Mark {
-    /// Callers outside may name it by `TYPE.METHOD`, and by `bare`.
-    Command { bare: Option<LitStr>, each: Each },
-    /// No caller outside.
-    Local,
+    /// The handler of a message.
+    Handler(Box<Marks>),
     /// A pass over all live entities; one of `words` may follow the command.
     Sweep { bare: Option<LitStr>, words: Vec<LitStr> },
     /// Not a handler.
     Skip,
+}
+
+/// What the attributes of a handler say about its message and its turn. An attribute is kept where
+/// a mistake may have to point at it.
+#[derive(Default)]
+pub(crate) struct Marks {
+    pub(crate) reach: Reach,
+    pub(crate) read: Option<Attribute>,
+    pub(crate) interleave: Option<Attribute>,
+    pub(crate) fallible: Option<Attribute>,
+    /// How often a message is tried that faults; `None` for once.
+    pub(crate) tries: Option<u32>,
+    pub(crate) on: bool,
+}
+
+/// What may send the message besides Rust code.
+pub(crate) enum Reach {
+    /// Callers outside, as `TYPE.METHOD` and by the bare name.
+    Outside { bare: Option<LitStr>, each: Each },
+    /// Nobody.
+    Local,
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        Self::Outside { bare: None, each: Each::One }
+    }
 }
 
 /// Whether a command takes one key or many; see `coreside::Each`.
@@ -42,44 +69,50 @@ impl Mark {
     /// Removes our attributes from `attrs`. A method without any is a command without a bare name.
     pub(crate) fn take(attrs: &mut Vec<Attribute>) -> Result<Self, Error> {
         let ours = take_ours(attrs);
-        let Some((first, more)) = ours.split_first() else {
-            return Ok(Self::Command { bare: None, each: Each::One });
-        };
-        if let Some(second) = more.first() {
-            let message = format!(
-                "`#[{}]` and `#[{}]` exclude each other: a method is one of command, local \
-                 message, sweep, or skipped",
-                name_of(first),
-                name_of(second),
-            );
-            return Err(Error::new_spanned(second, message));
+        check_pairs(&ours)?;
+        let mut marks = Marks::default();
+        for attr in ours {
+            match name_of(&attr).as_str() {
+                "sweep" => return Self::sweep(&attr),
+                "skip" => return plain(&attr).map(|()| Self::Skip),
+                _ => marks.add(attr)?,
+            }
         }
-        Self::parse(first)
+        Ok(Self::Handler(Box::new(marks)))
     }
 
-    fn parse(attr: &Attribute) -> Result<Self, Error> {
-        match name_of(attr).as_str() {
-            "command" => {
-                let Meta::List(_) = attr.meta else {
-                    return Err(Error::new_spanned(attr, COMMAND_ALONE));
-                };
-                let Arguments { bare, each } = attr.parse_args()?;
-                if bare.is_none() && each.is_none() {
-                    return Err(Error::new_spanned(attr, COMMAND_ALONE));
-                }
-                Ok(Self::Command { bare, each: each.unwrap_or(Each::One) })
-            }
-            "sweep" => {
-                let (bare, words) = match attr.meta {
-                    Meta::Path(_) => (None, Vec::new()),
-                    _ => attr.parse_args_with(sweep_arguments)?,
-                };
-                Ok(Self::Sweep { bare, words })
-            }
-            "local" => plain(attr).map(|()| Self::Local),
-            _ => plain(attr).map(|()| Self::Skip),
-        }
+    fn sweep(attr: &Attribute) -> Result<Self, Error> {
+        let (bare, words) = match attr.meta {
+            Meta::Path(_) => (None, Vec::new()),
+            _ => attr.parse_args_with(sweep_arguments)?,
+        };
+        Ok(Self::Sweep { bare, words })
     }
+}
+
+impl Marks {
+    fn add(&mut self, attr: Attribute) -> Result<(), Error> {
+        match name_of(&attr).as_str() {
+            "command" => self.reach = command(&attr)?,
+            "retry" => self.tries = Some(tries(&attr)?),
+            other => {
+                plain(&attr)?;
+                match other {
+                    "local" => self.reach = Reach::Local,
+                    "read" => self.read = Some(attr),
+                    "interleave" => self.interleave = Some(attr),
+                    "fallible" => self.fallible = Some(attr),
+                    _ => (self.on, self.reach) = (true, Reach::Local),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a function without `self` is meant to be a handler.
+pub(crate) fn is_interleaved(attrs: &[Attribute]) -> bool {
+    attrs.iter().any(|attr| attr.path().is_ident("interleave"))
 }
 
 /// Removes our attributes from something that cannot be a handler, and complains of the first.
@@ -94,19 +127,73 @@ pub(crate) fn refuse(attrs: &mut Vec<Attribute>) -> Result<(), Error> {
     }
 }
 
+/// What a method may be: one of these.
+const KINDS: &[&str] = &["command", "local", "sweep", "skip"];
+/// How it handles its message: several of these.
+const MANNERS: &[&str] = &["read", "interleave", "fallible", "retry", "on"];
+
 const COMMAND_ALONE: &str = "every method is a command already: say its bare name as in \
                              `#[command(\"GET\")]`, or remove the attribute";
 const COMMAND_SYNTAX: &str = "expected a bare name such as `\"GET\"`, or `each = ..` with one of \
                               `one`, `sum`, `array`, `pairs`";
 const SWEEP_SYNTAX: &str = "expected a bare name, as in `#[sweep(\"DBSIZE\")]`";
 const SWEEP_WORDS: &str = "expected `words(\"..\", ..)`: words that may follow the command";
+const RETRY_SYNTAX: &str = "expected how often the message is tried in all, from 2 to 100, as in \
+                            `#[retry(5)]`; `#[retry]` is three times";
+
+/// No attribute stands twice, and none beside one that makes no sense with it.
+fn check_pairs(attrs: &[Attribute]) -> Result<(), Error> {
+    for (at, second) in attrs.iter().enumerate() {
+        for first in &attrs[..at] {
+            if let Some(message) = contradiction(&name_of(first), &name_of(second)) {
+                return Err(Error::new_spanned(second, message));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Why two attributes cannot stand on one method, in either order.
+fn contradiction(first: &str, second: &str) -> Option<String> {
+    if first == second {
+        return Some(format!("`#[{first}]` is given twice"));
+    }
+    if KINDS.contains(&first) && KINDS.contains(&second) {
+        return Some(format!(
+            "`#[{first}]` and `#[{second}]` exclude each other: a method is one of command, local \
+             message, sweep, or skipped"
+        ));
+    }
+    let mut pair = [first, second];
+    pair.sort_unstable();
+    let reason = match pair {
+        [manner, "sweep"] if MANNERS.contains(&manner) => {
+            "a sweep visits entities and handles no message"
+        }
+        [manner, "skip"] if MANNERS.contains(&manner) => "a skipped method handles no message",
+        ["command", "on"] => {
+            "callers outside only name messages that are made of a method's arguments, and `#[on]` \
+             takes a message that exists already"
+        }
+        ["local", "on"] => "a message that exists already has no name outside: remove `#[local]`",
+        ["on", "retry"] => {
+            "how often a message is tried is said where its type is written: `Message::TRIES`"
+        }
+        ["interleave", "read"] => {
+            "an interleaved turn holds up nobody while it waits, and reaches the state by \
+             `cx.with(..)` alone"
+        }
+        _ => return None,
+    };
+    Some(format!("`#[{first}]` and `#[{second}]` exclude each other: {reason}"))
+}
 
 fn take_ours(attrs: &mut Vec<Attribute>) -> Vec<Attribute> {
     attrs.extract_if(.., |attr| is_ours(attr)).collect()
 }
 
 fn is_ours(attr: &Attribute) -> bool {
-    ["command", "local", "sweep", "skip"].iter().any(|name| attr.path().is_ident(name))
+    KINDS.iter().chain(MANNERS).any(|name| attr.path().is_ident(name))
 }
 
 fn name_of(attr: &Attribute) -> String {
@@ -120,6 +207,28 @@ fn plain(attr: &Attribute) -> Result<(), Error> {
             let message = format!("`#[{}]` takes no options", name_of(attr));
             Err(Error::new_spanned(attr, message))
         }
+    }
+}
+
+fn command(attr: &Attribute) -> Result<Reach, Error> {
+    let Meta::List(_) = attr.meta else {
+        return Err(Error::new_spanned(attr, COMMAND_ALONE));
+    };
+    let Arguments { bare, each } = attr.parse_args()?;
+    if bare.is_none() && each.is_none() {
+        return Err(Error::new_spanned(attr, COMMAND_ALONE));
+    }
+    Ok(Reach::Outside { bare, each: each.unwrap_or(Each::One) })
+}
+
+fn tries(attr: &Attribute) -> Result<u32, Error> {
+    if let Meta::Path(_) = attr.meta {
+        return Ok(3);
+    }
+    let tries: LitInt = attr.parse_args().map_err(|_| Error::new_spanned(attr, RETRY_SYNTAX))?;
+    match tries.base10_parse() {
+        Ok(count @ 2..=100) => Ok(count),
+        _ => Err(Error::new_spanned(tries, RETRY_SYNTAX)),
     }
 }
 
@@ -205,6 +314,14 @@ mod tests {
         Mark::take(&mut attrs).map_err(|error| error.to_string())
     }
 
+    fn marks(attrs: Vec<Attribute>) -> Marks {
+        match mark(attrs) {
+            Ok(Mark::Handler(marks)) => *marks,
+            Ok(_) => panic!("not a handler"),
+            Err(complaint) => panic!("{complaint}"),
+        }
+    }
+
     fn complaint(attrs: Vec<Attribute>) -> String {
         match mark(attrs) {
             Ok(_) => String::new(),
@@ -214,12 +331,11 @@ mod tests {
 
     #[test]
     fn command_has_a_bare_name_and_a_fan_in_any_order() {
-        let marks = [
-            mark(vec![parse_quote!(#[command("DEL", each = sum)])]),
-            mark(vec![parse_quote!(#[command(each = sum, "DEL",)])]),
-        ];
-        for mark in marks {
-            let Ok(Mark::Command { bare: Some(bare), each }) = mark else {
+        for attr in [
+            parse_quote!(#[command("DEL", each = sum)]),
+            parse_quote!(#[command(each = sum, "DEL",)]),
+        ] {
+            let Reach::Outside { bare: Some(bare), each } = marks(vec![attr]).reach else {
                 panic!("not a command with a bare name")
             };
             assert_eq!((bare.value().as_str(), each), ("DEL", Each::Sum));
@@ -230,13 +346,39 @@ mod tests {
     fn only_our_attributes_are_taken() {
         let mut attrs: Vec<Attribute> =
             vec![parse_quote!(#[inline]), parse_quote!(#[local]), parse_quote!(#[cfg(test)])];
-        assert!(matches!(Mark::take(&mut attrs), Ok(Mark::Local)));
+        let Ok(Mark::Handler(marks)) = Mark::take(&mut attrs) else { panic!("not a handler") };
+        assert!(matches!(marks.reach, Reach::Local));
         assert_eq!(attrs.len(), 2);
     }
 
     #[test]
+    fn manners_combine_with_a_kind_and_with_each_other() {
+        let marks = marks(vec![
+            parse_quote!(#[fallible]),
+            parse_quote!(#[command("GET")]),
+            parse_quote!(#[retry(7)]),
+            parse_quote!(#[read]),
+        ]);
+        assert!(marks.fallible.is_some() && marks.read.is_some() && marks.interleave.is_none());
+        assert!(matches!(marks.reach, Reach::Outside { bare: Some(_), .. }));
+        assert_eq!((marks.tries, marks.on), (Some(7), false));
+    }
+
+    #[test]
+    fn message_that_exists_already_is_local() {
+        let marks = marks(vec![parse_quote!(#[on])]);
+        assert!(marks.on && matches!(marks.reach, Reach::Local));
+    }
+
+    #[test]
+    fn retry_alone_is_three_tries() {
+        assert_eq!(marks(vec![parse_quote!(#[retry])]).tries, Some(3));
+        assert_eq!(marks(vec![]).tries, None);
+    }
+
+    #[test]
     fn wrong_attributes_are_explained() {
-        let cases: [(Vec<Attribute>, &str); 10] = [
+        let cases: [(Vec<Attribute>, &str); 16] = [
             (vec![parse_quote!(#[command])], "remove the attribute"),
             (vec![parse_quote!(#[command()])], "remove the attribute"),
             (vec![parse_quote!(#[command(name = "GET")])], "expected a bare name"),
@@ -246,11 +388,38 @@ mod tests {
             (vec![parse_quote!(#[sweep(7)])], "DBSIZE"),
             (vec![parse_quote!(#[local("GET")])], "`#[local]` takes no options"),
             (vec![parse_quote!(#[skip(all)])], "`#[skip]` takes no options"),
-            (vec![parse_quote!(#[local]), parse_quote!(#[sweep])], "exclude each other"),
+            (vec![parse_quote!(#[read(all)])], "`#[read]` takes no options"),
+            (vec![parse_quote!(#[on(Fault)])], "`#[on]` takes no options"),
+            (vec![parse_quote!(#[retry(1)])], "from 2 to 100"),
+            (vec![parse_quote!(#[retry(101)])], "from 2 to 100"),
+            (vec![parse_quote!(#[retry("often")])], "from 2 to 100"),
+            (vec![parse_quote!(#[retry()])], "from 2 to 100"),
+            (vec![parse_quote!(#[retry = 3])], "from 2 to 100"),
         ];
         for (attrs, expected) in cases {
             let complaint = complaint(attrs);
             assert!(complaint.contains(expected), "{complaint:?} lacks {expected:?}");
+        }
+    }
+
+    #[test]
+    fn senseless_pairs_are_explained_in_either_order() {
+        let cases: [(Attribute, Attribute, &str); 9] = [
+            (parse_quote!(#[local]), parse_quote!(#[sweep]), "is one of command"),
+            (parse_quote!(#[read]), parse_quote!(#[read]), "given twice"),
+            (parse_quote!(#[retry]), parse_quote!(#[sweep]), "visits entities"),
+            (parse_quote!(#[on]), parse_quote!(#[sweep]), "visits entities"),
+            (parse_quote!(#[fallible]), parse_quote!(#[skip]), "a skipped method"),
+            (parse_quote!(#[on]), parse_quote!(#[command("GET")]), "exists already"),
+            (parse_quote!(#[on]), parse_quote!(#[local]), "remove `#[local]`"),
+            (parse_quote!(#[on]), parse_quote!(#[retry]), "`Message::TRIES`"),
+            (parse_quote!(#[read]), parse_quote!(#[interleave]), "holds up nobody"),
+        ];
+        for (one, other, expected) in cases {
+            for attrs in [vec![one.clone(), other.clone()], vec![other.clone(), one.clone()]] {
+                let complaint = complaint(attrs);
+                assert!(complaint.contains(expected), "{complaint:?} lacks {expected:?}");
+            }
         }
     }
 }

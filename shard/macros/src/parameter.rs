@@ -6,25 +6,46 @@ use syn::ext::IdentExt;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::{
-    Error, FnArg, GenericArgument, Ident, Pat, PatType, Path, PathArguments, Receiver,
-    ReceiverKind, Safety, Signature, Token, Type, TypePath, TypeReference,
+    Error, FnArg, GenericArgument, Ident, Pat, PatType, PathArguments, Receiver, ReceiverKind,
+    Safety, Signature, Token, Type, TypePath, TypeReference,
 };
 
+use crate::errors::at;
 use crate::owner::named_at;
 
 /// A parameter behind `self`.
 pub(crate) enum Parameter {
-    /// `cx: &mut Cx<Self>`, wherever it stands.
+    /// The context, wherever it stands.
     Cx(Span),
-    /// What the message carries.
+    /// What the message carries, or the message itself.
     Argument(Argument),
 }
 
-/// A field of the message.
+/// A field of the message, or the message itself.
 pub(crate) struct Argument {
     pub(crate) ident: Ident,
     /// Boxed, as types are large.
     pub(crate) ty: Box<Type>,
+}
+
+/// The form in which a handler gets its context.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Context {
+    /// `&mut Cx<Self>`: the turn ends when the method returns.
+    Turn,
+    /// `&mut AsyncCx<Self>`: the turn goes on while the method waits.
+    AsyncTurn,
+    /// `AsyncCx<Self>`: other turns go on while the function waits.
+    Interleaved,
+}
+
+/// What a parameter that is no context stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Carried {
+    /// A field of the message that is made of the arguments.
+    Field,
+    /// A message that exists already.
+    Message,
 }
 
 /// The receiver of a method, or `None` for a function without `self`.
@@ -35,13 +56,8 @@ pub(crate) fn receiver(signature: &Signature) -> Option<&Receiver> {
     }
 }
 
-/// Checks all of a signature that does not depend on its parameters.
-pub(crate) fn check_signature(signature: &Signature, receiver: &Receiver) -> Result<(), Error> {
-    if let Some(token) = &signature.asyncness {
-        let message = "async handlers are not supported yet: return `Later<R>`, which `cx.later()` \
-                       makes, and answer in a later turn";
-        return Err(Error::new_spanned(token, message));
-    }
+/// Checks all of a signature that depends neither on its parameters nor on who calls it.
+pub(crate) fn check_signature(signature: &Signature) -> Result<(), Error> {
     if let Safety::Unsafe(token) = &signature.safety {
         return Err(Error::new_spanned(
             token,
@@ -56,30 +72,41 @@ pub(crate) fn check_signature(signature: &Signature, receiver: &Receiver) -> Res
                        carries; name the types, or mark the method `#[skip]`";
         return Err(Error::new_spanned(&signature.generics, message));
     }
-    let by_reference = match &receiver.kind {
-        ReceiverKind::Reference(..) => true,
-        ReceiverKind::Typed(_, ty) => matches!(**ty, Type::Reference(_)),
-        _ => false,
-    };
-    if !by_reference {
-        let message = "the runtime keeps the entity between turns: take `&mut self` or `&self`, \
-                       or mark the method `#[skip]`";
-        return Err(Error::new_spanned(receiver, message));
-    }
     Ok(())
 }
 
+/// Checks that the entity is borrowed; returns whether it may be changed.
+pub(crate) fn check_receiver(receiver: &Receiver) -> Result<bool, Error> {
+    match &receiver.kind {
+        ReceiverKind::Reference(_, _, mutability) => return Ok(mutability.is_some()),
+        ReceiverKind::Typed(_, ty) => {
+            if let Type::Reference(reference) = &**ty {
+                return Ok(reference.mutability.is_some());
+            }
+        }
+        _ => {}
+    }
+    let message = "the runtime keeps the entity between turns: take `&mut self` or `&self`, or \
+                   mark the method `#[skip]`";
+    Err(Error::new_spanned(receiver, message))
+}
+
 /// The parameters of a handler, in order.
-pub(crate) fn parse_all(inputs: &Punctuated<FnArg, Token![,]>) -> Result<Vec<Parameter>, Error> {
+pub(crate) fn parse_all(
+    inputs: &Punctuated<FnArg, Token![,]>,
+    context: Context,
+    carried: Carried,
+) -> Result<Vec<Parameter>, Error> {
     let mut parameters = Vec::with_capacity(inputs.len());
     for input in inputs {
         let FnArg::Typed(input) = input else { continue };
-        let parameter = Parameter::parse(input)?;
+        let parameter = Parameter::parse(input, context, carried)?;
         let another = parameters.iter().any(|other| matches!(other, Parameter::Cx(_)));
         if let Parameter::Cx(span) = parameter
             && another
         {
-            return Err(Error::new(span, "a turn has one `Cx`: remove the second parameter"));
+            let message = "a turn has one context: remove the second parameter";
+            return Err(Error::new(span, message));
         }
         parameters.push(parameter);
     }
@@ -87,35 +114,66 @@ pub(crate) fn parse_all(inputs: &Punctuated<FnArg, Token![,]>) -> Result<Vec<Par
 }
 
 impl Parameter {
-    fn parse(input: &PatType) -> Result<Self, Error> {
+    fn parse(input: &PatType, context: Context, carried: Carried) -> Result<Self, Error> {
         if let Some(attr) = input.attrs.first() {
             let message = "a handler's parameters take no attributes: put `#[cfg]` on the method";
             return Err(Error::new_spanned(attr, message));
         }
-        if is_cx(&input.ty)? {
+        if is_context(&input.ty) {
+            context.check(&input.ty)?;
             return Ok(Self::Cx(input.span()));
         }
-        let ident = field_name(&input.pat)?;
+        let ident = match carried {
+            Carried::Field => field_name(&input.pat)?,
+            Carried::Message => Ident::new("message", at(input.ty.span())),
+        };
         check_owned(&input.ty, Role::Argument)?;
         Ok(Self::Argument(Argument { ident, ty: input.ty.clone() }))
     }
 }
 
-/// Whether the type is `&mut Cx<..>`; an error if it is a `Cx` in any other form.
-pub(crate) fn is_cx(ty: &Type) -> Result<bool, Error> {
+/// Whether the type is a context of any kind, in any form.
+pub(crate) fn is_context(ty: &Type) -> bool {
+    context_name(ty).is_some_and(|name| name == "Cx" || name == "AsyncCx")
+}
+
+/// The last segment of the path that the type is, or refers to.
+fn context_name(ty: &Type) -> Option<&Ident> {
     let inner = match ty {
         Type::Reference(reference) => &*reference.elem,
         other => other,
     };
-    let Type::Path(TypePath { path, .. }) = inner else { return Ok(false) };
-    if path.segments.last().is_none_or(|segment| segment.ident != "Cx") {
-        return Ok(false);
-    }
-    match ty {
-        Type::Reference(reference) if reference.mutability.is_some() => Ok(true),
-        _ => {
-            Err(Error::new_spanned(ty, "the context is lent for a turn: take `cx: &mut Cx<Self>`"))
-        }
+    let Type::Path(TypePath { path, .. }) = inner else { return None };
+    path.segments.last().map(|segment| &segment.ident)
+}
+
+impl Context {
+    /// Checks that the context `ty` is the one of this form.
+    fn check(self, ty: &Type) -> Result<(), Error> {
+        let of_async = context_name(ty).is_some_and(|name| name == "AsyncCx");
+        let lent = match ty {
+            Type::Reference(reference) => reference.mutability.is_some(),
+            _ => false,
+        };
+        let owned = !matches!(ty, Type::Reference(_));
+        let message = match self {
+            Self::Turn if of_async => {
+                "the turn of a plain `fn` ends when it returns: take `cx: &mut Cx<Self>`, or write \
+                 `async fn` to wait within the turn"
+            }
+            Self::Turn if !lent => "the context is lent for a turn: take `cx: &mut Cx<Self>`",
+            Self::AsyncTurn if !of_async => {
+                "an async handler waits within its turn: take `cx: &mut AsyncCx<Self>`"
+            }
+            Self::AsyncTurn if !lent => {
+                "the context is lent for a turn: take `cx: &mut AsyncCx<Self>`"
+            }
+            Self::Interleaved if !of_async || !owned => {
+                "an interleaved turn owns its context: take `cx: AsyncCx<Self>`"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::new_spanned(ty, message))
     }
 }
 
@@ -146,6 +204,8 @@ pub(crate) enum Role {
     Argument,
     /// With the reply.
     Reply,
+    /// With the fault, to the supervisor.
+    Reason,
 }
 
 /// Checks that a type borrows nothing, as far as its tokens show.
@@ -157,7 +217,7 @@ pub(crate) fn check_owned(ty: &Type, role: Role) -> Result<(), Error> {
                 Role::Argument => {
                     "a message is one type: name the parameter's type instead of `impl`"
                 }
-                Role::Reply => "a reply is one type: name it instead of `impl`",
+                Role::Reply | Role::Reason => "a reply is one type: name it instead of `impl`",
             };
             Err(Error::new_spanned(ty, message))
         }
@@ -212,6 +272,7 @@ fn complaint(role: Role, owned: Option<String>) -> String {
         Role::Reply => {
             format!("a reply leaves the entity and cannot borrow from it: return {owned}")
         }
+        Role::Reason => format!("the reason of a fault outlives the turn: fail with {owned}"),
     }
 }
 
@@ -231,14 +292,27 @@ fn simple_name(ty: &Type) -> Option<String> {
     path.get_ident().map(|ident| ident.unraw().to_string())
 }
 
-/// The `R` of `Later<R>`, if that is what the path is.
-pub(crate) fn later(path: &Path) -> Option<&Type> {
-    let last = path.segments.last().filter(|segment| segment.ident == "Later")?;
-    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
-    match arguments.args.first() {
-        Some(GenericArgument::Type(reply)) if arguments.args.len() == 1 => Some(reply),
+/// The `R` of `Later<R>`, if that is what the type is.
+pub(crate) fn later(ty: &Type) -> Option<&Type> {
+    match arguments_of(ty, "Later")?[..] {
+        [reply] => Some(reply),
         _ => None,
     }
+}
+
+/// The `R` of `Result<R, X>`, and the `X` where it is written, if that is what the type is.
+pub(crate) fn result(ty: &Type) -> Option<(&Type, Option<&Type>)> {
+    match arguments_of(ty, "Result")?[..] {
+        [reply] => Some((reply, None)),
+        [reply, reason] => Some((reply, Some(reason))),
+        _ => None,
+    }
+}
+
+/// The type arguments of a path that ends with `name`.
+fn arguments_of<'a>(ty: &'a Type, name: &str) -> Option<Vec<&'a Type>> {
+    let Type::Path(TypePath { path, .. }) = ty else { return None };
+    path.segments.last().filter(|segment| segment.ident == name).map(type_arguments)
 }
 
 /// A `Later` within another type, where the runtime would not find it.
@@ -249,7 +323,7 @@ pub(crate) fn hidden_later(ty: &Type) -> Option<&Type> {
         _ => Vec::new(),
     };
     types.into_iter().find_map(|inner| match inner {
-        Type::Path(path) if later(&path.path).is_some() => Some(inner),
+        _ if later(inner).is_some() => Some(inner),
         _ => hidden_later(inner),
     })
 }

@@ -7,7 +7,7 @@ use syn::spanned::Spanned;
 use syn::{Error, FnArg, Ident, ImplItemFn, LitStr, PatType, Receiver, ReturnType, Type};
 
 use crate::errors::at;
-use crate::handler::Method;
+use crate::method::Method;
 use crate::owner::Owner;
 use crate::parameter::{self, Role};
 
@@ -37,7 +37,13 @@ impl Sweep {
         bare: Option<LitStr>,
         words: Vec<LitStr>,
     ) -> Result<Self, Error> {
-        parameter::check_signature(&item.sig, receiver)?;
+        if let Some(token) = &item.sig.asyncness {
+            let message =
+                "a sweep visits one entity after the other and cannot wait: remove `async`";
+            return Err(Error::new_spanned(token, message));
+        }
+        parameter::check_signature(&item.sig)?;
+        parameter::check_receiver(receiver)?;
         let mut parameters = Vec::new();
         for input in &item.sig.inputs {
             let FnArg::Typed(input) = input else { continue };
@@ -168,7 +174,7 @@ impl Parameter {
         if let Some(attr) = input.attrs.first() {
             return Err(Error::new_spanned(attr, "a sweep's parameters take no attributes"));
         }
-        if parameter::is_cx(&input.ty)? {
+        if parameter::is_context(&input.ty) {
             let message = "a sweep has no turn to send from: it takes no `cx`";
             return Err(Error::new_spanned(input, message));
         }

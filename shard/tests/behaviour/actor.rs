@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use coreside_shard::{
-    Address, AskError, Cx, Entity, Handler, Key, Later, Message, Name, Registration, Registry,
-    ReplyTo, Table, Via,
+    Address, AskError, Cx, Entity, Handler, Key, Later, Life, Message, Name, OnFault, Registration,
+    Registry, ReplyTo, Table, Via,
 };
 
 use crate::book::{Stamp, Witness, book, note};
@@ -178,6 +178,7 @@ impl<K: ActorKey> Entity for Actor<K> {
     type Key = K;
     type Ref<V: Via> = Address<Self, V>;
     const NAME: &'static str = K::NAME;
+    const LIFE: Life = Life { on_fault: OnFault::Stop, ..Life::DEFAULT };
 
     fn activate(key: K, _cx: &mut Cx<'_, Self>) -> Self {
         let alive = Witness::new("state");
@@ -309,7 +310,14 @@ impl<K: ActorKey> Handler<Relay> for Actor<K> {
 pub(crate) const ERROR: u64 = 1 << 60;
 
 pub(crate) fn error_of(error: AskError) -> u64 {
-    ERROR + error as u64
+    ERROR
+        + match error {
+            AskError::NotSent => 0,
+            AskError::MaybeExecuted => 1,
+            AskError::Failed => 2,
+            AskError::Expired => 3,
+            _ => 4,
+        }
 }
 
 /// The table with actors of every key type, and what else `register` adds.

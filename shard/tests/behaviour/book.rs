@@ -79,11 +79,11 @@ pub(crate) fn live_in_all() -> usize {
 
 /// The outcome of ask `number`, if there is one yet.
 pub(crate) fn outcome(number: u64) -> Option<Outcome> {
-    book(|book| book.outcomes.get(&number).copied())
+    book(|book| book.outcomes.get(&number).cloned())
 }
 
 pub(crate) fn finish(number: u64, outcome: Outcome) {
-    let before = book(|book| book.outcomes.insert(number, outcome));
+    let before = book(|book| book.outcomes.insert(number, outcome.clone()));
     if let Some(before) = before {
         note(format!("ask {number} ended twice: {before:?}, then {outcome:?}"));
     }

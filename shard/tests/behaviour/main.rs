@@ -6,6 +6,8 @@ mod asks;
 mod book;
 mod bounds;
 mod faults;
+mod groups;
+mod kept;
 mod keys;
 mod large;
 mod life;

@@ -20,7 +20,13 @@ const POLLS_MAX: usize = 1_000_000;
 
 /// Small bounds, so that tests reach them.
 pub(crate) fn config() -> ShardConfig {
-    ShardConfig { entities_max: 10_000, turns_per_poll: 32, ..ShardConfig::new(HASH) }
+    ShardConfig {
+        entities_max: 10_000,
+        turns_per_poll: 32,
+        // Tests count the messages that are alive.
+        dead_letters_max: 0,
+        ..ShardConfig::new(HASH)
+    }
 }
 
 pub(crate) struct Mesh {

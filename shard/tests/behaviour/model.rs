@@ -127,7 +127,7 @@ impl Run {
         for (number, expected) in &self.asks {
             let outcome = outcome(*number);
             assert!(
-                is_allowed(*number, *expected, outcome),
+                is_allowed(*number, *expected, outcome.clone()),
                 "{context}: ask {number}, {expected:?}, ended with {outcome:?}"
             );
         }

@@ -225,7 +225,7 @@ fn entities_that_come_and_go_during_a_sweep_do_no_harm() {
     }
     mesh.settle();
     let totals = ENDED.take();
-    let counts: Vec<_> = totals.iter().map(|total| total.map(|total| total.0)).collect();
+    let counts: Vec<_> = totals.iter().map(|total| total.as_ref().map(|total| total.0)).collect();
     let [Ok(first), Ok(second), Ok(third)] = counts[..] else { panic!("{counts:?}") };
     assert!((9_000..10_000).contains(&first), "{counts:?}");
     assert!((9_000..10_000).contains(&second), "{counts:?}");

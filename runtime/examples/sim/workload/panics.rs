@@ -101,9 +101,10 @@ impl Clumsy {
         let (asked, promise) = (Asked::by(&self.life, &next), stamp.promise());
         let fails = draw(|random, _| random.one_in(8));
         let then = move |clumsy: &mut Self, answer: Result<u64, AskError>, cx: &mut Cx<Self>| {
+            let answered = answer.is_ok();
             asked.end_in(&clumsy.life, answer);
             cx.reply(reply_to, promise.reply());
-            if fails && answer.is_ok() {
+            if fails && answered {
                 count("panics in continuations", 1);
                 panic!("told to, in a continuation");
             }

@@ -1,0 +1,541 @@
+//! The slow way of a record to its entity: one that is not in memory, or not ready.
+#![expect(unsafe_code, reason = "records are taken out of their queue")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::attached::Attached;
+use crate::condition::Stage;
+use crate::cx::After;
+use crate::dead_letter::Reason;
+use crate::fault::{Current, NO_MESSAGE};
+use crate::index::SlotNumber;
+use crate::key::KeyWords;
+use crate::owned_record::OwnedRecord;
+use crate::pending::Outside;
+use crate::record::{ASK_WORDS, Head, Kind, RECORD_WORDS_MAX, Word, copy_words};
+use crate::reply::{AskError, Token};
+use crate::sabotage::{Bug, planted};
+use crate::schedule::Owner;
+use crate::shard::Shard;
+use crate::stash::Stashed;
+use crate::store::StoreId;
+use crate::supervise::{End, Failure};
+use crate::system::System;
+use crate::table::Table;
+use crate::task::{Hold, TaskId};
+
+/// A record on the stack, while user code runs that may make the queue move. Dropped, it drops its
+/// value.
+struct Carried {
+    words: [Word; RECORD_WORDS_MAX],
+    len: usize,
+    /// Of the shard, which outlives the step.
+    table: *const Table,
+}
+
+impl Carried {
+    /// # Safety
+    /// A record of the table stands at `at`, and is given up.
+    unsafe fn new(at: *const Word, head: Head, table: &Arc<Table>) -> Self {
+        let (mut words, len) = ([Word::uninit(); RECORD_WORDS_MAX], head.words());
+        // SAFETY: the caller's contract; the array takes any record.
+        unsafe { copy_words(at, words.as_mut_ptr(), len) };
+        Self { words, len, table: Arc::as_ptr(table) }
+    }
+
+    /// The record, and the duty to run or drop its value.
+    fn release(mut self) -> ([Word; RECORD_WORDS_MAX], usize) {
+        let len = std::mem::take(&mut self.len);
+        (self.words, len)
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            // SAFETY: the record is ours; the table is the shard's.
+            unsafe { (*self.table).drop_record(self.words.as_mut_ptr()) };
+        }
+    }
+}
+
+impl Shard {
+    /// Deals with a record whose entity a turn did not find ready.
+    ///
+    /// # Safety
+    /// A tell or ask for an entity of the store stands at `at`, and is given up; `head` is its
+    /// head, and `found` where its entity is.
+    #[cold]
+    #[inline(never)]
+    pub(crate) unsafe fn admit(
+        &mut self,
+        outside: &mut dyn Outside,
+        at: *mut Word,
+        head: Head,
+        id: StoreId,
+        found: Option<SlotNumber>,
+    ) {
+        // SAFETY: one step.
+        let store = unsafe { id.get() };
+        let Some(slot) = found else {
+            // SAFETY: the caller's contract.
+            return unsafe { self.admit_new(outside, at, head, id) };
+        };
+        if store.stage(slot) == Stage::Live {
+            if store.touch(slot) {
+                // SAFETY: the caller's contract.
+                return unsafe { self.run_noted(outside, (at, head), id, slot) };
+            }
+            // SAFETY: the caller's contract.
+            return unsafe { self.run_record(at, head.with_status(slot + 1), outside) };
+        }
+        // SAFETY: the caller's contract.
+        let record = unsafe { OwnedRecord::take(words_at(at, head), &self.table) };
+        self.stash(id, slot, record, outside);
+    }
+
+    /// The first message for an entity.
+    ///
+    /// # Safety
+    /// As for [`admit`](Self::admit).
+    unsafe fn admit_new(
+        &mut self,
+        outside: &mut dyn Outside,
+        at: *mut Word,
+        head: Head,
+        id: StoreId,
+    ) {
+        // SAFETY: the caller's contract.
+        let carried = unsafe { Carried::new(at, head, &self.table) };
+        // SAFETY: the key follows the head.
+        let key = unsafe { key_at(at, &self.table, head) };
+        let token = (head.kind() == Kind::Ask).then(|| {
+            let key_words = usize::from(self.table.rows[usize::from(head.message())].key_words);
+            // SAFETY: in an ask the token follows the key.
+            Token::from_bits(unsafe { at.add(1 + key_words).cast::<u64>().read() })
+        });
+        let Some(slot) = self.place(id, key) else {
+            self.core.stats.refused += 1;
+            let (words, len) = carried.release();
+            // SAFETY: the record was carried, and is given up.
+            let record = unsafe { OwnedRecord::take(&words[..len], &self.table) };
+            return self.bury(record, Reason::StoreFull, AskError::NotSent);
+        };
+        let stop = self.activate(id, slot, (token, head.message()), outside);
+        let (mut words, len) = carried.release();
+        // SAFETY: one step, after the user's code.
+        let store = unsafe { id.get() };
+        if store.is_ready(slot) {
+            let generation = store.generation(slot);
+            // SAFETY: the record was carried, and is given up.
+            unsafe { self.run_record(words.as_mut_ptr(), head.with_status(slot + 1), outside) };
+            // SAFETY: one step, after the user's code.
+            if stop && unsafe { id.get() }.is_alive(slot, generation) {
+                self.stop(id, slot, End::Stopped, outside);
+            }
+            return;
+        }
+        // SAFETY: the record was carried, and is given up.
+        let record = unsafe { OwnedRecord::take(&words[..len], &self.table) };
+        self.stash(id, slot, record, outside);
+    }
+
+    /// A slot for an entity that is not in memory, in stage `Activating`.
+    pub(crate) fn place(&mut self, id: StoreId, key: KeyWords) -> Option<SlotNumber> {
+        // SAFETY: one step.
+        unsafe { id.get() }.place(key).ok()
+    }
+
+    /// Makes the state for a slot in stage `Activating`, or begins to. Returns whether the entity
+    /// wants to stop again behind its first message. `token` is told when it fails.
+    pub(crate) fn activate(
+        &mut self,
+        id: StoreId,
+        slot: SlotNumber,
+        (token, message): (Option<Token>, u16),
+        outside: &mut dyn Outside,
+    ) -> bool {
+        // SAFETY: one step.
+        let kind = unsafe { id.get() }.number();
+        let hook = self.table.types[usize::from(kind)].hooks.activate;
+        self.current = Current::activating(id, slot, token, message);
+        // SAFETY: the store is that of the type, and the slot is for a state in the making.
+        let after = unsafe { hook(self, id, slot) };
+        self.current.clear();
+        if after == 0 {
+            return false;
+        }
+        let goes_on = self.after_turn(id, slot, after & !After::STOP, (token, NO_MESSAGE), outside);
+        self.current.clear();
+        goes_on && after & After::STOP != 0
+    }
+
+    /// Keeps a record for an entity that is not ready.
+    fn stash(
+        &mut self,
+        id: StoreId,
+        slot: SlotNumber,
+        record: OwnedRecord,
+        outside: &mut dyn Outside,
+    ) {
+        // SAFETY: one step.
+        let store = unsafe { id.get() };
+        let (kind, stage) = (store.number(), store.stage(slot));
+        let stash_max = self.table.types[usize::from(kind)].life.stash_max as usize;
+        let attached = self.core.attached.entry(kind, slot);
+        let draining = stage == Stage::Draining;
+        if attached.stash.len() >= stash_max && !draining {
+            if planted(Bug::SilentStash) {
+                return;
+            }
+            return self.bury(record, Reason::StashFull, AskError::NotSent);
+        }
+        let token = record.token();
+        if planted(Bug::ReorderedStash) {
+            attached.stash.push_front(Stashed::Record { record, tries: 0 });
+        } else {
+            attached.stash.push_back(Stashed::Record { record, tries: 0 });
+        }
+        self.core.stats.stashed += 1;
+        if draining {
+            // One comes, one goes: the stash does not grow, and the order is kept.
+            return self.drain_one(id, slot, outside);
+        }
+        if let Some(token) = token.filter(|_| stage != Stage::Restarting) {
+            self.probe(token, self.identity(id, slot));
+        }
+    }
+
+    /// Whether a read may have its turn beside those that are under way.
+    pub(crate) fn may_read(&mut self, id: StoreId, slot: SlotNumber) -> bool {
+        // SAFETY: one step.
+        let store = unsafe { id.get() };
+        let waits = self.core.attached.get(store.number(), slot);
+        let first = std::mem::take(&mut self.core.read_is_first);
+        let behind = waits.is_some_and(|waits| !waits.stash.is_empty());
+        store.stage(slot) == Stage::Reading && (first || !behind)
+    }
+
+    /// Whether reads have their turns just now, and what waits first is one more.
+    fn is_read_next(&self, id: StoreId, slot: SlotNumber) -> bool {
+        // SAFETY: one step.
+        let store = unsafe { id.get() };
+        let attached = self.core.attached.get(store.number(), slot);
+        let first = attached.and_then(|attached| attached.stash.front());
+        store.stage(slot) == Stage::Reading
+            && matches!(first, Some(Stashed::Record { record, .. })
+                if self.table.rows[usize::from(record.head().message())].reads)
+    }
+
+    /// Runs the oldest turn that waits for an entity.
+    pub(crate) fn drain_one(&mut self, id: StoreId, slot: SlotNumber, outside: &mut dyn Outside) {
+        // SAFETY: one step.
+        let store = unsafe { id.get() };
+        let (kind, generation) = (store.number(), store.generation(slot));
+        if store.stage(slot) == Stage::Draining {
+            self.serve_waiting(kind, (slot, generation));
+        }
+        // SAFETY: one step, after the user's code.
+        let store = unsafe { id.get() };
+        if store.generation(slot) != generation {
+            return;
+        }
+        match store.stage(slot) {
+            Stage::Draining => store.set_stage(slot, Stage::Live),
+            _ if self.is_read_next(id, slot) => self.core.read_is_first = true,
+            _ => return,
+        }
+        let next = self.core.attached.get_mut(kind, slot);
+        match next.and_then(|attached| attached.stash.pop_front()) {
+            Some(Stashed::Record { record, tries }) => {
+                self.core.trying = tries;
+                self.run_owned(record, outside);
+                self.core.trying = 0;
+                self.core.read_is_first = false;
+            }
+            Some(Stashed::Resume { generation: life, turn }) if life == generation => {
+                turn(self, outside);
+            }
+            Some(Stashed::Resume { turn, .. }) => {
+                self.core.stats.answers_unclaimed += 1;
+                self.drop_guarded(|| drop(turn));
+            }
+            None => return,
+        }
+        // SAFETY: one step, after the user's code.
+        let store = unsafe { id.get() };
+        let live = store.is_alive(slot, generation) && store.stage(slot) == Stage::Live;
+        let waits = |attached: &Attached| !attached.stash.is_empty();
+        if live && self.core.attached.get(kind, slot).is_some_and(waits) {
+            store.set_stage(slot, Stage::Draining);
+        }
+    }
+
+    /// Lets interleaved turns that wait for the state have it, before what is in the stash.
+    fn serve_waiting(&mut self, kind: u16, (slot, generation): (SlotNumber, u32)) {
+        let id = self.stores[usize::from(kind)];
+        // SAFETY: one step, after the user's code.
+        while unsafe { id.get() }.is_alive(slot, generation)
+            && let Some(attached) = self.core.attached.get_mut(kind, slot)
+            && let Some((task, waker)) = attached.waiting.pop_front()
+        {
+            if let Some(waker) = waker {
+                self.current = Current::ANSWERING;
+                waker.wake();
+            }
+            self.poll_task(task);
+        }
+    }
+
+    /// Runs what waits for an entity, one turn at a time with others between: a step of it.
+    pub(crate) fn run_drain(
+        &mut self,
+        kind: u16,
+        (slot, generation): (SlotNumber, u32),
+        outside: &mut dyn Outside,
+    ) {
+        let id = self.stores[usize::from(kind)];
+        // SAFETY: one step.
+        if !unsafe { id.get() }.is_alive(slot, generation) {
+            return;
+        }
+        self.drain_one(id, slot, outside);
+        // SAFETY: one step, after the user's code.
+        let store = unsafe { id.get() };
+        let more = store.stage(slot) == Stage::Draining || self.is_read_next(id, slot);
+        if more && store.is_alive(slot, generation) {
+            self.core.drain_record(kind, slot, generation);
+        }
+    }
+
+    /// An entity whose turn is over is ready for the next one, or for what waits.
+    pub(crate) fn release(&mut self, id: StoreId, slot: SlotNumber) {
+        // SAFETY: one step.
+        let store = unsafe { id.get() };
+        let (kind, generation) = (store.number(), store.generation(slot));
+        let Some(attached) = self.core.attached.get_mut(kind, slot) else {
+            return store.set_stage(slot, Stage::Live);
+        };
+        let (ending, now_ns) = (attached.ending.take(), self.core.now.monotonic_ns);
+        // A message counts until its turn is over.
+        attached.quiet.iter_mut().for_each(|quiet| quiet.last_ns = now_ns);
+        if let Some(end) = ending.filter(|_| attached.said_goodbye) {
+            return self.end(id, slot, end);
+        }
+        let waits = attached.is_awaited();
+        store.set_stage(slot, if waits { Stage::Draining } else { Stage::Live });
+        if let Some(end) = ending {
+            let entity = self.identity(id, slot);
+            self.core.send_system(System::Stop { entity, end });
+        }
+        if waits {
+            self.core.drain_record(kind, slot, generation);
+        }
+    }
+
+    /// Lets an entity say goodbye and ends it; behind an async turn if one is under way.
+    pub(crate) fn stop(
+        &mut self,
+        id: StoreId,
+        slot: SlotNumber,
+        end: End,
+        outside: &mut dyn Outside,
+    ) {
+        // SAFETY: one step.
+        let store = unsafe { id.get() };
+        let (kind, generation, stage) = (store.number(), store.generation(slot), store.stage(slot));
+        match stage {
+            Stage::Free => return,
+            Stage::Busy | Stage::Reading => {
+                self.core.attached.entry(kind, slot).ending.get_or_insert(end);
+                return;
+            }
+            Stage::Activating | Stage::Restarting => return self.end(id, slot, end),
+            Stage::Live | Stage::Draining => {}
+        }
+        let hooks = self.table.types[usize::from(kind)].hooks;
+        let hook = if end == End::Passivated { hooks.on_passivate } else { hooks.on_stop };
+        let token = self.current.token();
+        self.current = Current::new(id, slot, token, NO_MESSAGE);
+        self.core.saying_goodbye = Some((kind, slot));
+        // SAFETY: the store is that of the type, and nobody uses the live entity's state.
+        let after = unsafe { hook(self, id, slot) };
+        let after = after & !After::STOP;
+        if after != 0 && !self.after_turn(id, slot, after, (token, NO_MESSAGE), outside) {
+            return;
+        }
+        self.core.saying_goodbye = None;
+        // SAFETY: one step, after the user's code.
+        let store = unsafe { id.get() };
+        if !store.is_alive(slot, generation) {
+            return;
+        }
+        if store.stage(slot) == Stage::Busy {
+            let attached = self.core.attached.entry(kind, slot);
+            attached.ending = Some(end);
+            attached.said_goodbye = true;
+            return;
+        }
+        self.current = Current::answering(token);
+        if self.core.attached.get(kind, slot).is_none() {
+            // A panic in the state's drop is part of the turn: its asker hears of it.
+            return store.remove(slot);
+        }
+        self.end(id, slot, end);
+    }
+
+    /// Does what a turn asked for beside its answer. Returns whether the asker gets the answer.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn after_turn(
+        &mut self,
+        id: StoreId,
+        slot: SlotNumber,
+        after: u8,
+        (token, message): (Option<Token>, u16),
+        outside: &mut dyn Outside,
+    ) -> bool {
+        // SAFETY: one step.
+        let store = unsafe { id.get() };
+        let (kind, generation) = (store.number(), store.generation(slot));
+        if after & After::FAIL != 0 {
+            self.current = Current::answering(None);
+            self.drop_begun();
+            let reason = self.core.failure.take().unwrap_or_default();
+            let message = (message != NO_MESSAGE).then_some(message);
+            self.fail(id, slot, Failure { token, message, reason, backtrace: None });
+            return false;
+        }
+        if after & After::NOTE != 0 {
+            let quiet = self.core.attached.get(kind, slot).is_some_and(|own| own.quiet.is_some());
+            store.set_noted(slot, quiet);
+        }
+        if after & After::RUN != 0 {
+            self.poll_begun();
+        }
+        self.current = Current::new(id, slot, token, message);
+        // SAFETY: one step, after the user's code.
+        if after & After::STOP != 0 && unsafe { id.get() }.is_alive(slot, generation) {
+            self.stop(id, slot, End::Stopped, outside);
+        }
+        self.current = Current::answering(token);
+        true
+    }
+
+    /// Takes the first step of each async turn that a turn began; the one that holds the state
+    /// first. A panic leaves the rest to be dropped.
+    fn poll_begun(&mut self) {
+        let tasks = &self.core.tasks;
+        let interleaved =
+            |id: &TaskId| tasks.get(*id).is_some_and(|task| task.hold == Hold::Interleaved);
+        self.core.begun.sort_by_key(interleaved);
+        while !self.core.begun.is_empty() {
+            let id = self.core.begun.remove(0);
+            if self.core.tasks.get(id).is_some_and(|task| self.is_over(task.owner)) {
+                // One that was begun beside it failed, and took this one's life with it.
+                let task = self.core.tasks.remove(id);
+                self.drop_guarded(|| drop(task));
+            }
+            self.poll_task(id);
+        }
+    }
+
+    /// Whether the life is over.
+    fn is_over(&self, owner: Owner) -> bool {
+        // SAFETY: one step.
+        unsafe { self.stores[usize::from(owner.kind)].get() }.generation(owner.slot)
+            != owner.generation
+    }
+
+    /// Drops async turns that a failed turn began.
+    pub(crate) fn drop_begun(&mut self) {
+        for task in std::mem::take(&mut self.core.begun) {
+            let task = self.core.tasks.remove(task);
+            self.drop_guarded(|| drop(task));
+        }
+    }
+
+    /// Runs the turn of a message whose time is wanted.
+    ///
+    /// # Safety
+    /// As for [`admit`](Self::admit), of a live entity.
+    unsafe fn run_noted(
+        &mut self,
+        outside: &mut dyn Outside,
+        (at, head): (*mut Word, Head),
+        id: StoreId,
+        slot: SlotNumber,
+    ) {
+        // SAFETY: one step.
+        let store = unsafe { id.get() };
+        let (kind, generation) = (store.number(), store.generation(slot));
+        let now_ns = self.core.now.monotonic_ns;
+        if let Some(attached) = self.core.attached.get_mut(kind, slot) {
+            attached.quiet.iter_mut().for_each(|quiet| quiet.last_ns = now_ns);
+        }
+        // As any other for this one turn.
+        store.set_noted(slot, false);
+        // SAFETY: the caller's contract.
+        unsafe { self.run_record(at, head.with_status(slot + 1), outside) };
+        // SAFETY: one step, after the user's code.
+        let store = unsafe { id.get() };
+        let quiet = self.core.attached.get(kind, slot).is_some_and(|own| own.quiet.is_some());
+        if quiet && store.is_alive(slot, generation) {
+            store.set_noted(slot, true);
+        }
+    }
+
+    /// A message whose deadline has passed is not handled.
+    ///
+    /// # Safety
+    /// As for [`admit`](Self::admit).
+    #[cold]
+    pub(crate) unsafe fn expire(&mut self, at: *mut Word, head: Head) {
+        // SAFETY: the caller's contract.
+        let record = unsafe { OwnedRecord::take(words_at(at, head), &self.table) };
+        self.core.stats.expired += 1;
+        self.bury(record, Reason::Expired, AskError::Expired);
+    }
+
+    /// Runs the turn of a record that stands alone.
+    pub(crate) fn run_owned(&mut self, record: OwnedRecord, outside: &mut dyn Outside) {
+        let head = record.head();
+        let mut words = record.release();
+        // Another turn, though the queue stands where it stood.
+        self.polls += 1;
+        // SAFETY: the record is whole, of this table, and given up.
+        unsafe { self.run_record(words.as_mut_ptr(), head.with_status(0), outside) };
+    }
+
+    /// Drops what is the user's; a panic there leaks what it left, and is counted.
+    pub(crate) fn drop_guarded(&mut self, drop_it: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(drop_it)).is_err() {
+            self.core.stats.faults += 1;
+        }
+    }
+}
+
+/// The words of the record at `at`.
+///
+/// # Safety
+/// A whole record stands there, with this head, for as long as the slice is used.
+unsafe fn words_at<'a>(at: *const Word, head: Head) -> &'a [Word] {
+    // SAFETY: the caller's contract.
+    unsafe { std::slice::from_raw_parts(at, head.words()) }
+}
+
+/// The key of the record at `at`.
+///
+/// # Safety
+/// A tell or ask of the table stands there, with this head.
+pub(crate) unsafe fn key_at(at: *const Word, table: &Table, head: Head) -> KeyWords {
+    let wide = table.rows[usize::from(head.message())].key_words == 2;
+    // SAFETY: the key follows the head.
+    let first = unsafe { at.add(1).cast::<u64>().read() };
+    // SAFETY: as above.
+    let second = if wide { unsafe { at.add(2).cast::<u64>().read() } } else { 0 };
+    [first, second]
+}
+
+const _: () = assert!(ASK_WORDS == 2, "token and deadline");

@@ -1,0 +1,98 @@
+//! Calls: a message that a handler is about to send.
+
+use std::time::Duration;
+
+use crate::core::Full;
+use crate::cx::Cx;
+use crate::entity::{Entity, Handler, Message, Via};
+use crate::pending::{Resume, When};
+use crate::reply::AskError;
+use crate::turn::{Asker, resume};
+
+/// A message that a handler is about to send.
+#[must_use = "nothing is sent before `try_tell` or `ask`"]
+pub struct Call<'c, 'a, S: Entity, E: Entity, M> {
+    cx: &'c mut Cx<'a, S>,
+    key: E::Key,
+    message: M,
+    within: Option<Duration>,
+}
+
+impl<'c, 'a, S: Entity> Via for &'c mut Cx<'a, S> {
+    type Call<E: Handler<M>, M: Message> = Call<'c, 'a, S, E, M>;
+
+    #[inline(always)]
+    fn call<E: Handler<M>, M: Message>(self, key: E::Key, message: M) -> Self::Call<E, M> {
+        Call { cx: self, key, message, within: None }
+    }
+}
+
+impl<S: Entity, E: Handler<M>, M: Message> Call<'_, '_, S, E, M> {
+    /// Ends the wait for the answer after `limit`, or at the deadline of the message that is being
+    /// handled, whichever comes first.
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.within = Some(limit);
+        self
+    }
+
+    /// Sends the message and expects no answer.
+    ///
+    /// # Delivery
+    /// In the order sent, exactly once while the entity lives.
+    ///
+    /// # Errors
+    /// [`Full`] with the message inside when the queue on the way is at its bound.
+    ///
+    /// # Cost
+    /// A few nanoseconds: the message is moved into the run queue or the ring. No allocation
+    /// for messages up to [`INLINE_BYTES_MAX`](crate::INLINE_BYTES_MAX) bytes, one for larger ones.
+    #[inline(always)]
+    pub fn try_tell(self) -> Result<(), Full<M>> {
+        self.cx.core.tell::<E, M>(self.key, self.message)
+    }
+
+    /// Sends the message; the answer comes as a turn of its own, in which `then` runs with this
+    /// entity. If the entity is gone by then, `then` is dropped and does not run.
+    ///
+    /// # Delivery
+    /// `then` gets the reply, or an error that says whether the work may have been done: always
+    /// one of the two, at the latest when the deadline has passed: that of the message that is
+    /// being handled, if somebody waits for its answer, else the node's for asks.
+    ///
+    /// # Errors
+    /// [`NotAsked`] with the message and `then` inside when a bound is reached.
+    ///
+    /// # Cost
+    /// Two records. No allocation while `then` captures at most 24 bytes.
+    #[inline]
+    pub fn ask<F>(self, then: F) -> Result<(), NotAsked<M, F>>
+    where
+        F: FnOnce(&mut S, Result<M::Reply, AskError>, &mut Cx<'_, S>) + 'static,
+    {
+        let Cx { core, slot, generation, deadline_ns: deadline_of_turn, .. } = self.cx;
+        let asker = Asker { slot: *slot, generation: *generation, then };
+        let resume = (resume::<S, M::Reply, F> as Resume, When::InTurn);
+        let deadline_ns = core.deadline_of_ask(*deadline_of_turn, self.within);
+        core.ask::<E, M, _>(self.key, self.message, asker, resume, deadline_ns)
+            .map_err(|(message, asker)| NotAsked { message, then: asker.then })
+    }
+}
+
+/// An ask that was not sent because a bound was reached.
+///
+/// # Examples
+/// To treat it as an answer that never came, call what was to get the answer:
+/// `(refused.then)(self, Err(AskError::NotSent), cx)`.
+#[derive(Clone, Copy)]
+pub struct NotAsked<M, F> {
+    /// The message.
+    pub message: M,
+    /// What was to get the answer.
+    pub then: F,
+}
+
+impl<M, F> std::fmt::Debug for NotAsked<M, F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NotAsked(a queue on the way to the entity is full)")
+    }
+}

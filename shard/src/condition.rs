@@ -1,0 +1,152 @@
+//! The condition of a slot: one word that says everything a turn must know of its entity.
+//!
+//! The stage; whether the entity had a turn since the hand that looks for idle ones passed
+//! ([`USED`]); how often the hand passed since; and whether each turn is to be noted. A turn
+//! compares the word with [`READY`], which most are, in one step; everything else is the slow way.
+#![expect(unsafe_code, reason = "slots lie in reserved memory")]
+
+use crate::index::SlotNumber;
+use crate::store::Store;
+
+/// What a slot is used for just now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    /// Nothing; its first key word links to the next free one.
+    Free = 0,
+    /// The entity may have its turn.
+    Live = 1,
+    /// An async turn holds the state.
+    Busy = 2,
+    /// Async reads share the state.
+    Reading = 3,
+    /// The entity may have its turn; what waits in its stash comes first.
+    Draining = 4,
+    /// The state is being made.
+    Activating = 5,
+    /// The state was dropped after a fault and will be made anew.
+    Restarting = 6,
+}
+
+impl Stage {
+    const MASK: u32 = 0xff;
+
+    #[inline(always)]
+    pub(crate) const fn of(condition: u32) -> Self {
+        match (condition & Self::MASK) as u8 {
+            0 => Self::Free,
+            1 => Self::Live,
+            2 => Self::Busy,
+            3 => Self::Reading,
+            4 => Self::Draining,
+            5 => Self::Activating,
+            _ => Self::Restarting,
+        }
+    }
+
+    /// Whether the slot's state is initialised.
+    pub(crate) const fn has_state(self) -> bool {
+        matches!(self, Self::Live | Self::Busy | Self::Reading | Self::Draining)
+    }
+}
+
+/// The entity had a turn since the hand passed.
+pub(crate) const USED: u32 = 1 << 8;
+/// Each turn of the entity takes the slow way, which keeps the time of its last message.
+const NOTED: u32 = 1 << 9;
+/// How often the hand passed since the last turn, where it stands in the condition.
+const AGE_SHIFT: u32 = 16;
+/// The condition of an entity that a turn finds without looking further.
+pub(crate) const READY: u32 = Stage::Live as u32 | USED;
+
+impl Store {
+    /// Whether the entity may have its turn without further ado.
+    #[inline(always)]
+    pub(crate) fn is_ready(&self, slot: SlotNumber) -> bool {
+        self.condition(slot) == READY
+    }
+
+    #[inline(always)]
+    fn condition(&self, slot: SlotNumber) -> u32 {
+        self.life(slot).1
+    }
+
+    /// Generation and condition of a slot: they follow the key.
+    #[inline(always)]
+    pub(crate) fn life(&self, slot: SlotNumber) -> (u32, u32) {
+        // SAFETY: slots below `used` have an initialised head.
+        unsafe {
+            if self.layout.key_words == 1 {
+                let head = self.head::<1>(slot);
+                ((*head).generation, (*head).condition)
+            } else {
+                let head = self.head::<2>(slot);
+                ((*head).generation, (*head).condition)
+            }
+        }
+    }
+
+    pub(crate) fn set_life(&mut self, slot: SlotNumber, generation: u32, condition: u32) {
+        // SAFETY: slots below `used` have an initialised head, and the store is borrowed mutably.
+        unsafe {
+            if self.layout.key_words == 1 {
+                let head = self.head::<1>(slot);
+                (*head).generation = generation;
+                (*head).condition = condition;
+            } else {
+                let head = self.head::<2>(slot);
+                (*head).generation = generation;
+                (*head).condition = condition;
+            }
+        }
+    }
+
+    /// What the slot is used for.
+    pub(crate) fn stage(&self, slot: SlotNumber) -> Stage {
+        Stage::of(self.condition(slot))
+    }
+
+    /// Puts the slot to another use. The caller vouches that the state is initialised or not, as
+    /// the stage says.
+    pub(crate) fn set_stage(&mut self, slot: SlotNumber, stage: Stage) {
+        let (generation, condition) = self.life(slot);
+        let noted = condition & NOTED;
+        self.set_life(slot, generation, noted | USED | stage as u32);
+    }
+
+    /// Notes that a live entity has a turn. Returns whether the time of its messages is wanted.
+    pub(crate) fn touch(&mut self, slot: SlotNumber) -> bool {
+        let (generation, condition) = self.life(slot);
+        let young = condition & (Stage::MASK | NOTED) | USED;
+        self.set_life(slot, generation, young);
+        condition & NOTED != 0
+    }
+
+    /// Whether each turn of the entity is to take the slow way.
+    pub(crate) fn set_noted(&mut self, slot: SlotNumber, noted: bool) {
+        let (generation, condition) = self.life(slot);
+        let rest = condition & !NOTED;
+        self.set_life(slot, generation, if noted { rest | NOTED } else { rest });
+    }
+
+    /// The hand passes over a live entity: returns how often it did since the last turn.
+    pub(crate) fn grow_older(&mut self, slot: SlotNumber) -> u32 {
+        let (generation, condition) = self.life(slot);
+        let age = if condition & USED == 0 { (condition >> AGE_SHIFT) + 1 } else { 0 };
+        let rest = condition & (Stage::MASK | NOTED);
+        self.set_life(slot, generation, rest | age.min(0xffff) << AGE_SHIFT);
+        age
+    }
+
+    /// The life that the slot is in now, or will be in next.
+    #[inline]
+    pub(crate) fn generation(&self, slot: SlotNumber) -> u32 {
+        self.life(slot).0
+    }
+
+    /// Whether an entity with its state is in the slot, in the life of this generation.
+    #[inline]
+    pub(crate) fn is_alive(&self, slot: SlotNumber, generation: u32) -> bool {
+        slot < self.used && self.generation(slot) == generation && self.stage(slot).has_state()
+    }
+}

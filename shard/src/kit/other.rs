@@ -1,0 +1,123 @@
+//! The part of another entity, played by the test: it is watched or was started by the one under
+//! test, and ends or fails as the test says.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use crate::entity::Entity;
+use crate::identity::{EntityId, Recipient};
+use crate::kit::Kit;
+use crate::supervise::{End, Fault};
+use crate::system::System;
+
+/// An entity that the one under test watches, or started: see [`Kit::other`].
+pub struct Other<'k, E: Entity, T> {
+    kit: &'k mut Kit<E>,
+    entity: EntityId,
+    kind: PhantomData<fn(T)>,
+}
+
+impl<'k, E: Entity, T: Entity> Other<'k, E, T> {
+    pub(crate) fn new(kit: &'k mut Kit<E>, key: T::Key) -> Self {
+        let entity = EntityId::of::<T>(kit.shard.core.directory.entity::<T>(), key);
+        Self { kit, entity, kind: PhantomData }
+    }
+
+    /// Whether the entity under test watches it.
+    pub fn is_watched(&self) -> bool {
+        find(&self.kit.others_ref().watched, self.entity).is_some()
+    }
+
+    /// Whether the entity under test started it, and it has not ended.
+    pub fn is_started(&self) -> bool {
+        find(&self.kit.others_ref().started, self.entity).is_some()
+    }
+
+    /// Whether the entity under test told it to stop; or its own end did, as children end with
+    /// their supervisor.
+    pub fn is_told_to_stop(&self) -> bool {
+        self.kit.others_ref().stopped.contains(&self.entity)
+    }
+
+    /// How often it was restarted because another child failed.
+    pub fn restarts(&self) -> usize {
+        let restarted = &self.kit.others_ref().restarted;
+        restarted.iter().filter(|other| **other == self.entity).count()
+    }
+
+    /// It ends: whoever watches it gets a [`Terminated`](crate::Terminated), and its supervisor has
+    /// it no longer.
+    ///
+    /// # Panics
+    /// When the entity under test neither watches nor started it.
+    #[track_caller]
+    pub fn ends(self, end: End) {
+        let Self { kit, entity, .. } = self;
+        let supervisor = kit.own;
+        let others = kit.others();
+        let watcher = find(&others.watched, entity);
+        let started = find(&others.started, entity);
+        others.watched.retain(|(other, _)| *other != entity);
+        others.started.retain(|(other, _)| *other != entity);
+        assert!(
+            watcher.is_some() || started.is_some(),
+            "{supervisor} neither watches nor started {entity}: nobody hears of its end"
+        );
+        if let Some(watcher) = watcher {
+            kit.shard.core.send_system(System::Ended { watcher, entity, end });
+        }
+        if started.is_some() {
+            kit.shard.core.send_system(System::ChildEnded { supervisor, child: entity });
+        }
+        kit.run();
+    }
+
+    /// It fails: its supervisor gets a [`Fault`], and what the supervisor's type declares for its
+    /// other children happens.
+    ///
+    /// # Panics
+    /// When the entity under test did not start it.
+    #[track_caller]
+    pub fn fails(self, reason: impl fmt::Display) {
+        let Self { kit, entity, .. } = self;
+        let supervisor = started(kit, entity);
+        kit.failed.push(entity);
+        let count = kit.failed.iter().filter(|other| **other == entity).count() as u32;
+        let reason = reason.to_string();
+        let fault = Fault { entity, message: "", reason, backtrace: None, count };
+        kit.shard.core.send_system(System::ChildFailed { supervisor, fault });
+        kit.run();
+    }
+
+    /// It fails and its type escalates faults: the entity under test fails in its place.
+    ///
+    /// # Panics
+    /// When the entity under test did not start it.
+    #[track_caller]
+    pub fn escalates(self) {
+        let Self { kit, entity, .. } = self;
+        let supervisor = started(kit, entity).entity;
+        kit.others().started.retain(|(other, _)| *other != entity);
+        kit.shard.core.send_system(System::Escalated { supervisor, child: entity });
+        kit.shard.core.send_system(System::ChildEnded { supervisor, child: entity });
+        kit.run();
+    }
+}
+
+fn find(list: &[(EntityId, Recipient)], entity: EntityId) -> Option<Recipient> {
+    list.iter().find(|(other, _)| *other == entity).map(|(_, recipient)| *recipient)
+}
+
+#[track_caller]
+fn started<E: Entity>(kit: &Kit<E>, entity: EntityId) -> Recipient {
+    match find(&kit.others_ref().started, entity) {
+        Some(supervisor) => supervisor,
+        None => panic!("{} did not start {entity}: it does not hear of its faults", kit.own),
+    }
+}
+
+impl<E: Entity, T> fmt::Debug for Other<'_, E, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Other").field("entity", &self.entity).finish_non_exhaustive()
+    }
+}

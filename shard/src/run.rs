@@ -1,0 +1,211 @@
+//! The middle of a poll: everything that may run user code.
+//!
+//! System records first, then what is due, then turns from the run queue up to the budget, then
+//! sweeps and the hands that look for idle entities.
+#![expect(unsafe_code, reason = "records are read in place and typed again through the table")]
+
+use crate::admit::key_at;
+use crate::config::LookAhead;
+use crate::fault::Current;
+use crate::look_ahead::{BLOCK, Cursors};
+use crate::pending::{Outcome, Outside, Taken};
+use crate::record::{Head, Kind, Word};
+use crate::reply::{AskError, Token};
+use crate::shard::Shard;
+use crate::store::StoreId;
+use crate::sweep::Sweeping;
+use crate::table::take_error;
+
+impl Shard {
+    /// Everything in a poll that may run user code. Picks up where it was when a panic ended it.
+    pub(crate) fn run_all(&mut self, outside: &mut dyn Outside) {
+        self.running = Head::NONE;
+        self.run_system_lane(outside);
+        self.expire_asks(outside);
+        self.run_alarms(outside);
+        self.run_woken();
+        if self.looks_ahead() {
+            self.run_turns::<true>(outside);
+        } else {
+            self.run_turns::<false>(outside);
+        }
+        self.running = self.sweeps.first().map_or(Head::NONE, Sweeping::head);
+        self.run_sweeps();
+        if !self.hands.is_empty() {
+            self.hands_lag = self.move_hands(outside);
+        }
+        self.running = Head::NONE;
+    }
+
+    /// Whether fetching ahead pays in this poll: there are records to look at, and the entities do
+    /// not fit the near caches anyway.
+    fn looks_ahead(&self) -> bool {
+        const FEW_WORDS: usize = 32;
+        match self.look_ahead {
+            LookAhead::Off => false,
+            LookAhead::On => true,
+            LookAhead::Above { .. } if self.core.queue.len_words() < FEW_WORDS => false,
+            LookAhead::Above { bytes } => {
+                // SAFETY: one step each.
+                let working = |store: &StoreId| unsafe { store.get() }.working_bytes();
+                self.stores.iter().map(working).sum::<usize>() > bytes
+            }
+        }
+    }
+
+    /// Runs records from the front of the queue until it is empty or the budget is used up.
+    ///
+    /// With `AHEAD`, the records of the next block are looked at before each block of turns.
+    fn run_turns<const AHEAD: bool>(&mut self, outside: &mut dyn Outside) {
+        let mut cursors = Cursors::at(self.core.queue.head());
+        while self.turns_left > 0 && !self.core.queue.is_empty() {
+            if AHEAD {
+                self.look_ahead(&mut cursors);
+            }
+            if self.sampler.is_due() {
+                self.run_sampled(outside);
+            }
+            let block = if AHEAD { BLOCK.min(self.turns_left) } else { self.turns_left };
+            let block = self.sampler.take(block);
+            let mut ran = 0;
+            while ran < block {
+                if self.core.has_system() {
+                    self.run_system_lane(outside);
+                }
+                if self.core.queue.is_empty() {
+                    break;
+                }
+                ran += 1;
+                let position = self.core.queue.head();
+                // SAFETY: a record starts at the head of a queue that is not empty.
+                let at = unsafe { self.core.queue.record(position) };
+                // SAFETY: as above.
+                let head = unsafe { self.core.queue.record_head(position) };
+                self.core.queue.advance(head.words());
+                self.turns_left -= 1;
+                // SAFETY: the record was just taken off the queue.
+                unsafe { self.run_record(at, head, outside) };
+            }
+            self.sampler.give_back(block - ran);
+        }
+    }
+
+    /// Runs the oldest record, and takes the time that it took.
+    #[cold]
+    fn run_sampled(&mut self, outside: &mut dyn Outside) {
+        let position = self.core.queue.head();
+        // SAFETY: a record starts at the head of a queue that is not empty.
+        let (at, head) =
+            unsafe { (self.core.queue.record(position), self.core.queue.record_head(position)) };
+        self.core.queue.advance(head.words());
+        self.turns_left -= 1;
+        let random = self.core.random();
+        let weight = self.sampler.restart(random);
+        if !head.is_for_entity() {
+            // SAFETY: the record was just taken off the queue.
+            return unsafe { self.run_record(at, head, outside) };
+        }
+        let kind = self.table.rows[usize::from(head.message())].store;
+        // SAFETY: a record for an entity of this table stands there.
+        let key = unsafe { key_at(at, &self.table, head) };
+        let stopwatch_ns = self.sampler.stopwatch_ns;
+        let began_ns = stopwatch_ns();
+        // SAFETY: as above.
+        unsafe { self.run_record(at, head, outside) };
+        let took_ns = stopwatch_ns().saturating_sub(began_ns);
+        let now_ns = self.core.now.monotonic_ns;
+        self.sampler.record(kind, key, (weight, took_ns), now_ns);
+    }
+
+    /// Runs the record at `at`.
+    ///
+    /// # Safety
+    /// A whole record of this shard's table stands there, with this head, and is given up.
+    #[inline(always)]
+    pub(crate) unsafe fn run_record(
+        &mut self,
+        at: *mut Word,
+        head: Head,
+        outside: &mut dyn Outside,
+    ) {
+        self.running = head;
+        if head.is_for_entity() {
+            debug_assert!(usize::from(head.message()) < self.rows.len());
+            // SAFETY: records are written with numbers of the table, which the rows are a copy of.
+            let row = unsafe { self.rows.get_unchecked(usize::from(head.message())) };
+            let run = if head.kind() == Kind::Tell { row.run_tell } else { row.run_ask };
+            let store = row.store;
+            // SAFETY: the record is of the message that its number names, and is given up.
+            unsafe { run(self, outside, at, head, store) };
+        } else {
+            self.run_system(at, head, outside);
+        }
+    }
+
+    /// Takes a reply to its asker, starts a sweep, or lets what waits for an entity have a turn.
+    fn run_system(&mut self, at: *mut Word, head: Head, outside: &mut dyn Outside) {
+        if head.kind() == Kind::Drain {
+            // SAFETY: slot and generation follow the head.
+            let life = unsafe { at.add(1).cast::<u64>().read() };
+            return self.run_drain(head.message(), (life as u32, (life >> 32) as u32), outside);
+        }
+        // SAFETY: in replies and sweeps the token follows the head.
+        let token = Token::from_bits(unsafe { at.add(1).cast::<u64>().read() });
+        if head.kind() == Kind::Sweep {
+            let row = &self.table.sweeps[usize::from(head.message())];
+            self.current = Current::answering(Some(token));
+            let total = (row.start)();
+            self.current = Current::NONE;
+            // SAFETY: one step.
+            let end = unsafe { self.stores[usize::from(row.store)].get() }.slots_used();
+            let row = head.message();
+            self.sweeps.push(Sweeping { row, total, token, next: 0, end });
+            return;
+        }
+        // SAFETY: the value, if there is one, follows the token.
+        let value = unsafe { at.add(2) };
+        // SAFETY: the record is a reply, and is given up.
+        let error = unsafe { take_error(at, head) };
+        let has_value = error.is_none();
+        self.current = Current::ANSWERING;
+        let taken = match error {
+            None => self.core.pending.take(token, head.message()),
+            Some(_) => self.core.pending.take_failed(token),
+        };
+        match taken {
+            Some(taken) => {
+                let outcome = error.map_or(Outcome::Value(value), Outcome::Error);
+                self.resume(taken, outcome, outside);
+            }
+            None => {
+                self.core.stats.answers_late += 1;
+                if has_value {
+                    // SAFETY: the value is of the message's reply type, and is given up.
+                    unsafe { (self.table.drop_reply(head.message()))(value) };
+                }
+            }
+        }
+        self.current = Current::NONE;
+    }
+
+    #[inline(always)]
+    pub(crate) fn resume(&mut self, mut taken: Taken, outcome: Outcome, outside: &mut dyn Outside) {
+        let inherits = taken.deadline_ns & 1 == 1;
+        self.core.resumed_deadline_ns = if inherits { taken.deadline_ns } else { u64::MAX };
+        // SAFETY: the pending table gives each continuation out once, with what it captured; a
+        // value is of the reply type of the message that was asked.
+        unsafe { (taken.resume)(taken.captured.as_mut_ptr(), outcome, self, outside) };
+    }
+
+    fn expire_asks(&mut self, outside: &mut dyn Outside) {
+        let mut looked = 0;
+        while let Some(taken) =
+            self.core.pending.take_expired(self.core.now.monotonic_ns, &mut looked)
+        {
+            self.core.stats.asks_expired += 1;
+            self.current = Current::ANSWERING;
+            self.resume(taken, Outcome::Error(AskError::MaybeExecuted), outside);
+            self.current = Current::NONE;
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Sampling turns: one of some hundred is timed, and stands for those before it.
+//!
+//! The distance from one to the next is random, so that a pattern in the load does not meet it.
+
+use crate::heat::Heat;
+use crate::key::KeyWords;
+
+/// Which turn is timed next, and what the timed ones say.
+pub(crate) struct Sampler {
+    /// Turns until the next one is timed.
+    left: u32,
+    /// What the next one stands for.
+    weight: u32,
+    pub(crate) stopwatch_ns: fn() -> u64,
+    pub(crate) heat: Heat,
+    next_decay_ns: u64,
+}
+
+/// The least distance; the greatest is three times as long.
+const DISTANCE_MIN: u32 = 128;
+
+/// What happened longer ago counts half.
+const HALF_LIFE_NS: u64 = 10_000_000_000;
+
+impl Sampler {
+    pub(crate) fn new(stopwatch_ns: fn() -> u64) -> Self {
+        Self { left: 0, weight: 1, stopwatch_ns, heat: Heat::new(), next_decay_ns: HALF_LIFE_NS }
+    }
+
+    /// Whether the next turn is to be timed.
+    #[inline(always)]
+    pub(crate) fn is_due(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Up to `turns` turns that are not to be timed.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, turns: u32) -> u32 {
+        let turns = turns.min(self.left);
+        self.left -= turns;
+        turns
+    }
+
+    /// So many of the turns that were [taken](Self::take) were not needed.
+    #[inline(always)]
+    pub(crate) fn give_back(&mut self, turns: u32) {
+        self.left += turns;
+    }
+
+    /// A turn is about to be timed. Returns for how many it stands.
+    pub(crate) fn restart(&mut self, random: u64) -> u32 {
+        let weight = self.weight;
+        self.left = DISTANCE_MIN + (random % u64::from(2 * DISTANCE_MIN)) as u32;
+        self.weight = self.left + 1;
+        weight
+    }
+
+    /// A turn was timed.
+    pub(crate) fn record(
+        &mut self,
+        kind: u16,
+        key: KeyWords,
+        (weight, took_ns): (u32, u64),
+        now_ns: u64,
+    ) {
+        if now_ns >= self.next_decay_ns {
+            self.heat.decay();
+            self.next_decay_ns = now_ns + HALF_LIFE_NS;
+        }
+        self.heat.record(kind, key, weight, took_ns.saturating_mul(u64::from(weight)));
+    }
+}

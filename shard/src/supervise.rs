@@ -1,0 +1,336 @@
+//! Supervision: a fault becomes a message, and what follows it is decided by rule.
+//!
+//! A fault (a panic, or a turn that [failed](crate::Cx::fail)) ends one turn. Here the shard does
+//! what the type's [`Life`] declares, tells the supervisor with a [`Fault`], and, where an entity
+//! ends, tells those that watch it with one [`Terminated`] each. Entities on other shards are
+//! reached by [`System`] records, which user load does not delay.
+#![expect(unsafe_code, reason = "an entity is reached through its store")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::attached::Attached;
+use crate::condition::Stage;
+use crate::dead_letter::Reason;
+use crate::entity::Message;
+use crate::fault::NO_MESSAGE;
+use crate::identity::{EntityId, Recipient};
+use crate::index::SlotNumber;
+use crate::life::{Children, OnFault, Verdict};
+use crate::owned_record::OwnedRecord;
+use crate::pending::Outside;
+use crate::reply::{AskError, Token};
+use crate::sabotage::{Bug, planted};
+use crate::schedule::Alarm;
+use crate::shard::Shard;
+use crate::stash::Stashed;
+use crate::store::StoreId;
+use crate::system::System;
+
+/// What a supervisor gets when one of its entities failed. Handle it as any message; what follows
+/// for the entity is declared by its type's [`Life`](crate::Life) and happens whatever the
+/// supervisor does.
+///
+/// # Delivery
+/// Once per fault, across shards too, before anything that the entity sends in its next life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Who failed.
+    pub entity: EntityId,
+    /// The method of the message in whose turn it failed; empty where there was none (activation,
+    /// an answer).
+    pub message: &'static str,
+    /// What the panic said, or the error.
+    pub reason: String,
+    /// Where it panicked, where backtraces are taken.
+    pub backtrace: Option<String>,
+    /// Faults of this entity so far, this one included, through its restarts.
+    pub count: u32,
+}
+
+impl Message for Fault {
+    type Reply = ();
+}
+
+/// What a watcher gets, exactly once per watch, when the watched entity is no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terminated {
+    /// Who is gone.
+    pub entity: EntityId,
+    /// How it went.
+    pub end: End,
+}
+
+impl Message for Terminated {
+    type Reply = ();
+}
+
+/// How an entity ended. Its address stays valid: a message activates it anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum End {
+    /// In good order: by itself, or by its supervisor.
+    Stopped,
+    /// By a fault.
+    Failed,
+    /// It was put away, idle or over the budget.
+    Passivated,
+    /// It was not in memory when the watch arrived.
+    NotThere,
+}
+
+/// A fault, on its way from the turn that failed to what follows.
+pub(crate) struct Failure {
+    pub(crate) token: Option<Token>,
+    /// The number of the message in whose turn it happened.
+    pub(crate) message: Option<u16>,
+    pub(crate) reason: String,
+    pub(crate) backtrace: Option<String>,
+}
+
+impl Shard {
+    /// Who lives in the slot.
+    pub(crate) fn identity(&self, id: StoreId, slot: SlotNumber) -> EntityId {
+        // SAFETY: one step.
+        let store = unsafe { id.get() };
+        self.core.identity(store.number(), store.key(slot))
+    }
+
+    /// Does what follows the fault of an entity that is in memory, or was about to be.
+    #[cold]
+    pub(crate) fn fail(&mut self, id: StoreId, slot: SlotNumber, failure: Failure) {
+        let entity = self.identity(id, slot);
+        let life = self.table.types[usize::from(entity.kind)].life;
+        let now_ns = self.core.now.monotonic_ns;
+        let random = self.core.random();
+        let attached = self.core.attached.entry(entity.kind, slot);
+        let verdict = attached.faults.add(&life.backoff, now_ns, random);
+        let (count, supervisor) = (attached.faults.count, attached.supervisor);
+        let tried = self.core.take_spare();
+        if let Some(token) = failure.token.filter(|_| tried.is_none()) {
+            self.core.error_record(token, AskError::Failed);
+        }
+        if let Some((record, tries, tries_max)) = tried {
+            self.try_again(entity, slot, (record, tries), tries_max);
+        }
+        let method = failure.message.map(|message| self.table.rows[usize::from(message)].method);
+        let fault = Fault {
+            entity,
+            message: method.unwrap_or_default(),
+            reason: failure.reason,
+            backtrace: failure.backtrace,
+            count,
+        };
+        self.core.report_fault(supervisor, fault);
+        // SAFETY: one step, after the user's code.
+        let has_state = unsafe { id.get() }.stage(slot).has_state();
+        match life.on_fault {
+            _ if self.core.saying_goodbye.take() == Some((entity.kind, slot)) => {
+                self.end(id, slot, End::Failed);
+            }
+            OnFault::Resume if planted(Bug::ResumeForgets) => self.restart_after(id, slot, 0),
+            OnFault::Resume if has_state => self.resume_after_fault(id, slot),
+            OnFault::Restart | OnFault::Resume => match verdict {
+                Verdict::Wait(wait_ns) => self.restart_after(id, slot, wait_ns),
+                Verdict::Enough if life.keep_alive => {
+                    self.restart_after(id, slot, life.backoff.most.as_nanos() as u64);
+                }
+                Verdict::Enough => self.end(id, slot, End::Failed),
+            },
+            OnFault::Stop => self.end(id, slot, End::Failed),
+            OnFault::Escalate => {
+                self.core.escalate(entity, supervisor);
+                self.end(id, slot, End::Failed);
+            }
+        }
+    }
+
+    /// Puts a message that made its entity fail before all others that wait, or aside for good.
+    fn try_again(
+        &mut self,
+        entity: EntityId,
+        slot: SlotNumber,
+        (record, tries): (OwnedRecord, u32),
+        tries_max: u32,
+    ) {
+        if tries >= tries_max {
+            if planted(Bug::PoisonForgotten) {
+                return drop(record);
+            }
+            return self.bury(record, Reason::Poison, AskError::Failed);
+        }
+        let stash = &mut self.core.attached.entry(entity.kind, slot).stash;
+        stash.push_front(Stashed::Record { record, tries });
+    }
+
+    /// Drops the state and all that belongs to this life, and makes the state anew after a while.
+    /// What waits, and who watches, stays.
+    pub(crate) fn restart_after(&mut self, id: StoreId, slot: SlotNumber, wait_ns: u64) {
+        let entity = self.identity(id, slot);
+        let wait_ns = if planted(Bug::NoBackoff) { 0 } else { wait_ns };
+        if planted(Bug::RestartLosesMessage)
+            && let Some(attached) = self.core.attached.get_mut(entity.kind, slot)
+        {
+            attached.stash.pop_front();
+        }
+        self.core.stats.restarts += 1;
+        self.leave_life(id, slot, entity);
+        self.drop_guarded(|| {
+            // SAFETY: one step, after the user's code.
+            unsafe { id.get() }.end_life(slot);
+        });
+        self.restart_in(id, slot, wait_ns);
+    }
+
+    pub(crate) fn restart_in(&mut self, id: StoreId, slot: SlotNumber, wait_ns: u64) {
+        // SAFETY: one step.
+        let store = unsafe { id.get() };
+        let (store, generation) = (store.number(), store.generation(slot));
+        let at_ns = self.core.now.monotonic_ns.saturating_add(wait_ns);
+        self.core.schedule(at_ns, Alarm::Restart { store, slot, generation });
+    }
+
+    /// The state stays as the fault left it.
+    fn resume_after_fault(&mut self, id: StoreId, slot: SlotNumber) {
+        // SAFETY: one step.
+        let store = unsafe { id.get() };
+        let attached = self.core.attached.get(store.number(), slot);
+        store.set_noted(slot, attached.is_some_and(|attached| attached.quiet.is_some()));
+        if !self.is_held(store.number(), slot) {
+            self.release(id, slot);
+        }
+    }
+
+    /// Makes the state for a slot that has none, and lets what waits have its turns.
+    pub(crate) fn restart_now(&mut self, id: StoreId, slot: SlotNumber, outside: &mut dyn Outside) {
+        // SAFETY: one step.
+        unsafe { id.get() }.set_stage(slot, Stage::Activating);
+        let stop = self.activate(id, slot, (None, NO_MESSAGE), outside);
+        // SAFETY: one step, after the user's code.
+        if unsafe { id.get() }.stage(slot) == Stage::Live {
+            self.release(id, slot);
+            if stop {
+                self.stop(id, slot, End::Stopped, outside);
+            }
+        }
+    }
+
+    /// Ends what belongs to one life: timers, watches, async turns, children.
+    fn leave_life(&mut self, id: StoreId, slot: SlotNumber, entity: EntityId) {
+        self.cancel_tasks(id, slot);
+        let Some(attached) = self.core.attached.get_mut(entity.kind, slot) else { return };
+        let children = std::mem::take(&mut attached.children);
+        let watching = std::mem::take(&mut attached.watching);
+        let timers = std::mem::take(&mut attached.timers);
+        let quiet = attached.quiet.take();
+        attached.ending = None;
+        attached.said_goodbye = false;
+        attached.waiting.clear();
+        if !planted(Bug::StaleTimer) {
+            self.forget_timers(timers, quiet);
+        }
+        for child in children.into_iter().filter(|_| !planted(Bug::OrphanGoesOn)) {
+            self.core.send_system(System::Stop { entity: child, end: End::Stopped });
+        }
+        for watched in watching {
+            self.core.send_system(System::Unwatch { entity: watched, watcher: entity });
+        }
+    }
+
+    /// Ends an entity: its state goes, and everybody concerned is told. What waits in its stash
+    /// goes to a new life, or, behind a fault, to the dead letters.
+    pub(crate) fn end(&mut self, id: StoreId, slot: SlotNumber, end: End) {
+        let entity = self.identity(id, slot);
+        if self.core.attached.get_mut(entity.kind, slot).is_none() {
+            return self.drop_guarded(|| {
+                // SAFETY: one step, after the user's code.
+                unsafe { id.get() }.remove(slot);
+            });
+        }
+        self.leave_life(id, slot, entity);
+        let Some(attached) = self.core.attached.remove(entity.kind, slot) else { return };
+        let Attached { watchers, supervisor, stash, kept, .. } = *attached;
+        for watcher in watchers.into_iter().skip(usize::from(planted(Bug::WatcherForgotten))) {
+            self.core.send_system(System::Ended { watcher, entity, end });
+        }
+        if let Some(supervisor) = supervisor {
+            let supervisor = supervisor.entity;
+            self.core.send_system(System::ChildEnded { supervisor, child: entity });
+        }
+        if let Some(ends) = kept.filter(|_| self.core.keeps) {
+            return self.begin_again((id, slot), entity, end, (stash, ends));
+        }
+        if stash.is_empty() || end == End::Failed {
+            self.drop_guarded(|| {
+                // SAFETY: one step, after the user's code.
+                unsafe { id.get() }.remove(slot);
+            });
+            stash.into_iter().for_each(|waiting| self.bury_stashed(waiting, Reason::EntityFailed));
+            return;
+        }
+        // What waits came before anything that is in the queue: the slot stays, for a new life.
+        self.drop_guarded(|| {
+            // SAFETY: one step, after the user's code.
+            unsafe { id.get() }.end_life(slot);
+        });
+        self.core.attached.entry(entity.kind, slot).stash = stash;
+        self.restart_in(id, slot, 0);
+    }
+
+    /// A turn that waited and will not be.
+    pub(crate) fn bury_stashed(&mut self, waiting: Stashed, reason: Reason) {
+        match waiting {
+            Stashed::Record { record, .. } => self.bury(record, reason, AskError::Failed),
+            Stashed::Resume { turn, .. } => {
+                self.core.stats.answers_unclaimed += 1;
+                self.drop_guarded(|| drop(turn));
+            }
+        }
+    }
+
+    /// Gives a message up: its asker is told `error`, and it is kept among the dead letters.
+    #[cold]
+    pub(crate) fn bury(&mut self, record: OwnedRecord, reason: Reason, error: AskError) {
+        if let Some(token) = record.token() {
+            self.core.error_record(token, error);
+        }
+        let kind = self.table.rows[usize::from(record.head().message())].store;
+        let entity = self.core.identity(kind, record.key());
+        let unix_ms = self.core.now.unix_ms;
+        // What the letters push out may have a drop of the user's.
+        let (letters, table) = (&mut self.core.dead_letters, &self.table);
+        let add = || letters.add(record, entity, reason, unix_ms, table);
+        if catch_unwind(AssertUnwindSafe(add)).is_err() {
+            self.core.stats.faults += 1;
+        }
+    }
+
+    /// A child of `supervisor` failed: restarts those that its rule binds together.
+    pub(crate) fn child_failed(&mut self, supervisor: Recipient, fault: Fault) {
+        let Some((_, slot)) = self.locate(supervisor.entity) else {
+            return self.core.keep_fault(fault);
+        };
+        let life = self.table.types[usize::from(supervisor.entity.kind)].life;
+        let children = match self.core.attached.get_mut(supervisor.entity.kind, slot) {
+            Some(attached) => attached.children.clone(),
+            None => Vec::new(),
+        };
+        let failed = children.iter().position(|child| *child == fault.entity);
+        let bound = match (life.children, failed) {
+            (Children::OneForAll, Some(at)) => [&children[..at], &children[at + 1..]].concat(),
+            (Children::RestForOne, Some(at)) => children[at + 1..].to_vec(),
+            _ => Vec::new(),
+        };
+        for entity in bound {
+            self.core.send_system(System::Restart { entity });
+        }
+        self.core.tell_local(supervisor, fault);
+    }
+
+    /// The slot of an entity that is in memory here, or waits for its restart.
+    pub(crate) fn locate(&self, entity: EntityId) -> Option<(StoreId, SlotNumber)> {
+        let id = self.stores[usize::from(entity.kind)];
+        // SAFETY: one step.
+        let slot = unsafe { id.get() }.find_words(entity.key)?;
+        Some((id, slot))
+    }
+}

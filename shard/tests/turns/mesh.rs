@@ -1,0 +1,219 @@
+//! A node's shards in one thread, with a clock that moves when a test says so.
+
+use std::sync::{Arc, Once};
+
+use coreside_shard::{
+    AskError, Entity, Full, Handler, HashKey, Message, Now, Outside, Placement, Progress, Shard,
+    ShardConfig, Stats, Wake, mesh,
+};
+
+use crate::agent::{Agent, Plain, Sort, table};
+use crate::notes::{finish, next_ask, outcome};
+
+pub(crate) const HASH: HashKey = HashKey::new(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
+pub(crate) const MS: u64 = 1_000_000;
+/// The smallest ring there is.
+pub(crate) const RING_WORDS_MIN: usize = 40;
+/// Polls after which shards that still have work are taken to be stuck.
+const POLLS_MAX: usize = 1_000_000;
+
+pub(crate) fn config() -> ShardConfig {
+    ShardConfig { entities_max: 1 << 20, turns_per_poll: 32, ..ShardConfig::new(HASH) }
+}
+
+pub(crate) struct Mesh {
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) now: Now,
+    placement: Placement,
+    random: u64,
+    seed: u64,
+}
+
+impl Mesh {
+    pub(crate) fn new(shards: u16, seed: u64) -> Self {
+        Self::with(shards, 1 << 12, &config(), seed)
+    }
+
+    pub(crate) fn with(shards: u16, ring_words: usize, config: &ShardConfig, seed: u64) -> Self {
+        Self::with_wake(shards, ring_words, config, seed, Arc::new(|_| ()))
+    }
+
+    pub(crate) fn with_wake(
+        shards: u16,
+        ring_words: usize,
+        config: &ShardConfig,
+        seed: u64,
+        wake: Wake,
+    ) -> Self {
+        keep_expected_panics_quiet();
+        let (placement, table) = (Placement::even(shards), table());
+        let start = |end| {
+            let (table, placement) = (Arc::clone(&table), placement.clone());
+            Shard::new(config, table, end, placement, wake.clone()).expect("address space")
+        };
+        Self {
+            shards: mesh(usize::from(shards), ring_words).into_iter().map(start).collect(),
+            now: Now { monotonic_ns: 1000 * MS, unix_ms: 1_700_000_000_000 },
+            placement,
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            seed,
+        }
+    }
+
+    /// The shard on which the agent `key` lives.
+    pub(crate) fn home(&self, key: u64) -> usize {
+        usize::from(self.placement.shard(HASH.hash(key)))
+    }
+
+    /// The `nth` key whose agents live on `shard`.
+    pub(crate) fn on(&self, shard: usize, nth: usize) -> u64 {
+        (0..).filter(|key| self.home(*key) == shard).nth(nth).expect("there are enough")
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        (self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound.max(1)
+    }
+
+    pub(crate) fn poll(&mut self, shard: usize) -> Progress {
+        self.now.monotonic_ns += 1_000;
+        self.shards[shard].poll(self.now, &mut ())
+    }
+
+    fn has_work(&mut self) -> bool {
+        let now_ns = self.now.monotonic_ns;
+        let due = |shard: &Shard| shard.next_deadline_ns().is_some_and(|due| due <= now_ns);
+        self.shards.iter_mut().any(|shard| shard.has_work() || due(shard))
+    }
+
+    /// Polls shards in random order until there is nothing to do any more at this time.
+    pub(crate) fn settle(&mut self) {
+        (0..self.shards.len()).for_each(|shard| {
+            self.poll(shard);
+        });
+        for _ in 0..POLLS_MAX {
+            if !self.has_work() {
+                return;
+            }
+            let shard = self.below(self.shards.len() as u64) as usize;
+            self.poll(shard);
+        }
+        panic!("seed {}: the shards have work after {POLLS_MAX} polls", self.seed);
+    }
+
+    /// Lets time pass in steps of at most a millisecond, and the shards notice it.
+    pub(crate) fn wait_ms(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.now.monotonic_ns += MS;
+            self.settle();
+        }
+    }
+
+    /// Lets time pass at once.
+    pub(crate) fn jump_ms(&mut self, ms: u64) {
+        self.now.monotonic_ns += ms * MS;
+        // A poll looks at a share of the asks only.
+        (0..4).for_each(|_| self.settle());
+    }
+
+    /// Milliseconds of the shards' clock.
+    pub(crate) fn at_ms(&self) -> u64 {
+        self.now.monotonic_ns / MS
+    }
+
+    pub(crate) fn count(&self, of: impl Fn(Stats) -> u64) -> u64 {
+        self.shards.iter().map(|shard| of(shard.stats())).sum()
+    }
+
+    pub(crate) fn async_turns(&self) -> usize {
+        self.shards.iter().map(Shard::async_turns).sum()
+    }
+
+    pub(crate) fn timers(&self) -> usize {
+        self.shards.iter().map(Shard::timers).sum()
+    }
+
+    /// Tells an agent, from its own shard.
+    pub(crate) fn tell<S: Sort, M: Message>(&mut self, key: u64, message: M)
+    where
+        Agent<S>: Handler<M> + Entity<Key = u64>,
+    {
+        let home = self.home(key);
+        assert!(self.shards[home].tell::<Agent<S>, M>(key, message).is_ok(), "room");
+    }
+
+    /// Tells a plain agent.
+    pub(crate) fn tell_plain<M: Message>(&mut self, key: u64, message: M)
+    where
+        Agent<Plain>: Handler<M> + Entity<Key = u64>,
+    {
+        self.tell::<Plain, M>(key, message);
+    }
+
+    /// Asks an agent, from outside, within 1 s.
+    pub(crate) fn ask<S: Sort, M: Message<Reply = u64>>(&mut self, key: u64, message: M) -> u64
+    where
+        Agent<S>: Handler<M> + Entity<Key = u64>,
+    {
+        self.ask_within::<S, M>(key, message, 1000)
+    }
+
+    pub(crate) fn ask_within<S: Sort, M: Message<Reply = u64>>(
+        &mut self,
+        key: u64,
+        message: M,
+        ms: u64,
+    ) -> u64
+    where
+        Agent<S>: Handler<M> + Entity<Key = u64>,
+    {
+        let home = self.home(key);
+        let ask = self.try_ask::<S, M>(home, key, message, ms);
+        ask.unwrap_or_else(|_| panic!("room"))
+    }
+
+    pub(crate) fn try_ask<S: Sort, M: Message<Reply = u64>>(
+        &mut self,
+        from: usize,
+        key: u64,
+        message: M,
+        ms: u64,
+    ) -> Result<u64, Full<M>>
+    where
+        Agent<S>: Handler<M> + Entity<Key = u64>,
+    {
+        let ask = next_ask();
+        let deadline_ns = self.now.monotonic_ns + ms * MS;
+        let then = move |answer: Result<u64, AskError>, _: &mut dyn Outside| finish(ask, answer);
+        self.shards[from].ask::<Agent<S>, M, _>(key, message, deadline_ns, then).map(|()| ask)
+    }
+
+    /// Asks a plain agent, lets the shards settle, and says what came back.
+    pub(crate) fn answer<M: Message<Reply = u64>>(
+        &mut self,
+        key: u64,
+        message: M,
+    ) -> Option<Result<u64, AskError>>
+    where
+        Agent<Plain>: Handler<M> + Entity<Key = u64>,
+    {
+        let ask = self.ask::<Plain, M>(key, message);
+        self.settle();
+        outcome(ask)
+    }
+}
+
+/// What panics because a test says so need not be reported.
+fn keep_expected_panics_quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if panic.payload_as_str().is_none_or(|text| !text.starts_with("told to")) {
+                report(panic);
+            }
+        }));
+    });
+}
