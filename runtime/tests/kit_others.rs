@@ -285,7 +285,6 @@ impl Handler<Leave> for Worker {
 }
 
 #[test]
-#[ignore = "a fault of the async turn under way makes the shard forget the stop"]
 fn entity_that_was_told_to_stop_ends_when_its_async_turn_fails() {
     let mut kit = Kit::<Worker>::new(1);
     kit.tell(Work);
@@ -298,7 +297,6 @@ fn entity_that_was_told_to_stop_ends_when_its_async_turn_fails() {
 }
 
 #[test]
-#[ignore = "the copy for the next try is still there when the last turn panics"]
 fn message_that_was_handled_is_no_dead_letter_when_the_goodbye_fails() {
     let mut kit = Kit::<Worker>::new(1);
     kit.tell(Leave { rude: true });

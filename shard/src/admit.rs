@@ -54,8 +54,11 @@ impl Carried {
 impl Drop for Carried {
     fn drop(&mut self) {
         if self.len > 0 {
+            let at = self.words.as_mut_ptr();
             // SAFETY: the record is ours; the table is the shard's.
-            unsafe { (*self.table).drop_record(self.words.as_mut_ptr()) };
+            let drop_it = || unsafe { (*self.table).drop_record(at) };
+            // A panic on its way already would otherwise end the process.
+            let _ = catch_unwind(AssertUnwindSafe(drop_it));
         }
     }
 }
@@ -122,23 +125,55 @@ impl Shard {
             let record = unsafe { OwnedRecord::take(&words[..len], &self.table) };
             return self.bury(record, Reason::StoreFull, AskError::NotSent);
         };
-        let stop = self.activate(id, slot, (token, head.message()), outside);
+        let after = self.make_state(id, slot, (token, head.message()));
         let (mut words, len) = carried.release();
-        // SAFETY: one step, after the user's code.
-        let store = unsafe { id.get() };
-        if store.is_ready(slot) {
-            let generation = store.generation(slot);
+        if after == 0 {
             // SAFETY: the record was carried, and is given up.
-            unsafe { self.run_record(words.as_mut_ptr(), head.with_status(slot + 1), outside) };
-            // SAFETY: one step, after the user's code.
-            if stop && unsafe { id.get() }.is_alive(slot, generation) {
-                self.stop(id, slot, End::Stopped, outside);
-            }
-            return;
+            return unsafe {
+                self.run_record(words.as_mut_ptr(), head.with_status(slot + 1), outside);
+            };
         }
         // SAFETY: the record was carried, and is given up.
         let record = unsafe { OwnedRecord::take(&words[..len], &self.table) };
-        self.stash(id, slot, record, outside);
+        self.admit_behind(id, slot, record, after, outside);
+    }
+
+    /// The first message for an entity whose activation asked for more.
+    fn admit_behind(
+        &mut self,
+        id: StoreId,
+        slot: SlotNumber,
+        record: OwnedRecord,
+        after: u8,
+        outside: &mut dyn Outside,
+    ) {
+        if after & After::FAIL != 0 {
+            self.bury(record, Reason::ActivationFailed, AskError::Failed);
+            self.after_turn(id, slot, After::FAIL, (None, NO_MESSAGE), outside);
+            return self.current.clear();
+        }
+        // SAFETY: one step.
+        let store = unsafe { id.get() };
+        let (kind, generation) = (store.number(), store.generation(slot));
+        // It waits: whatever comes of the activation, it is not lost.
+        let stash = &mut self.core.attached.entry(kind, slot).stash;
+        stash.push_back(Stashed::Record { record, tries: 0 });
+        self.after_turn(id, slot, after & !After::STOP, (None, NO_MESSAGE), outside);
+        self.current.clear();
+        if store.stage(slot) != Stage::Live || store.generation(slot) != generation {
+            self.core.stats.stashed += 1;
+            return;
+        }
+        store.set_stage(slot, Stage::Draining);
+        self.drain_one(id, slot, outside);
+        // SAFETY: one step, after the user's code.
+        let store = unsafe { id.get() };
+        if after & After::STOP != 0 && store.is_alive(slot, generation) {
+            self.stop(id, slot, End::Stopped, outside);
+        }
+        if store.is_alive(slot, generation) && store.stage(slot) == Stage::Draining {
+            self.core.drain_record(kind, slot, generation);
+        }
     }
 
     /// A slot for an entity that is not in memory, in stage `Activating`.
@@ -147,15 +182,14 @@ impl Shard {
         unsafe { id.get() }.place(key).ok()
     }
 
-    /// Makes the state for a slot in stage `Activating`, or begins to. Returns whether the entity
-    /// wants to stop again behind its first message. `token` is told when it fails.
-    pub(crate) fn activate(
+    /// Makes the state for a slot in stage `Activating`, or begins to. Returns what is to be done
+    /// behind it. `token` is told when it panics.
+    fn make_state(
         &mut self,
         id: StoreId,
         slot: SlotNumber,
         (token, message): (Option<Token>, u16),
-        outside: &mut dyn Outside,
-    ) -> bool {
+    ) -> u8 {
         // SAFETY: one step.
         let kind = unsafe { id.get() }.number();
         let hook = self.table.types[usize::from(kind)].hooks.activate;
@@ -163,10 +197,22 @@ impl Shard {
         // SAFETY: the store is that of the type, and the slot is for a state in the making.
         let after = unsafe { hook(self, id, slot) };
         self.current.clear();
+        after
+    }
+
+    /// Makes the state for a slot in stage `Activating`, or begins to, without a message. Returns
+    /// whether the entity wants to stop again.
+    pub(crate) fn activate(
+        &mut self,
+        id: StoreId,
+        slot: SlotNumber,
+        outside: &mut dyn Outside,
+    ) -> bool {
+        let after = self.make_state(id, slot, (None, NO_MESSAGE));
         if after == 0 {
             return false;
         }
-        let goes_on = self.after_turn(id, slot, after & !After::STOP, (token, NO_MESSAGE), outside);
+        let goes_on = self.after_turn(id, slot, after & !After::STOP, (None, NO_MESSAGE), outside);
         self.current.clear();
         goes_on && after & After::STOP != 0
     }
@@ -192,18 +238,32 @@ impl Shard {
             return self.bury(record, Reason::StashFull, AskError::NotSent);
         }
         let token = record.token();
+        self.stash_always(id, slot, record, outside);
+        if let Some(token) = token.filter(|_| !draining && stage != Stage::Restarting) {
+            self.probe(token, self.identity(id, slot));
+        }
+    }
+
+    /// Keeps a record for an entity that is not ready, however many wait.
+    pub(crate) fn stash_always(
+        &mut self,
+        id: StoreId,
+        slot: SlotNumber,
+        record: OwnedRecord,
+        outside: &mut dyn Outside,
+    ) {
+        // SAFETY: one step.
+        let store = unsafe { id.get() };
+        let attached = self.core.attached.entry(store.number(), slot);
         if planted(Bug::ReorderedStash) {
             attached.stash.push_front(Stashed::Record { record, tries: 0 });
         } else {
             attached.stash.push_back(Stashed::Record { record, tries: 0 });
         }
         self.core.stats.stashed += 1;
-        if draining {
+        if store.stage(slot) == Stage::Draining {
             // One comes, one goes: the stash does not grow, and the order is kept.
-            return self.drain_one(id, slot, outside);
-        }
-        if let Some(token) = token.filter(|_| stage != Stage::Restarting) {
-            self.probe(token, self.identity(id, slot));
+            self.drain_one(id, slot, outside);
         }
     }
 
@@ -375,6 +435,7 @@ impl Shard {
             let attached = self.core.attached.entry(kind, slot);
             attached.ending = Some(end);
             attached.said_goodbye = true;
+            self.core.leaving[usize::from(kind)] += 1;
             return;
         }
         self.current = Current::answering(token);
@@ -404,6 +465,7 @@ impl Shard {
             self.drop_begun();
             let reason = self.core.failure.take().unwrap_or_default();
             let message = (message != NO_MESSAGE).then_some(message);
+            self.core.stats.faults += 1;
             self.fail(id, slot, Failure { token, message, reason, backtrace: None });
             return false;
         }
@@ -413,6 +475,11 @@ impl Shard {
         }
         if after & After::RUN != 0 {
             self.poll_begun();
+        }
+        if after & After::STOP != 0 {
+            // The message was handled: a goodbye that fails does not have it tried again.
+            let spare = self.core.spare.take();
+            self.drop_guarded(|| drop(spare));
         }
         self.current = Current::new(id, slot, token, message);
         // SAFETY: one step, after the user's code.
@@ -451,7 +518,11 @@ impl Shard {
     /// Drops async turns that a failed turn began.
     pub(crate) fn drop_begun(&mut self) {
         for task in std::mem::take(&mut self.core.begun) {
-            let task = self.core.tasks.remove(task);
+            let mut task = self.core.tasks.remove(task);
+            // The copy of the message is the turn's again.
+            if let Some(spare) = task.as_mut().and_then(|task| task.spare.take()) {
+                self.core.spare = Some(spare);
+            }
             self.drop_guarded(|| drop(task));
         }
     }
@@ -495,7 +566,10 @@ impl Shard {
         // SAFETY: the caller's contract.
         let record = unsafe { OwnedRecord::take(words_at(at, head), &self.table) };
         self.core.stats.expired += 1;
-        self.bury(record, Reason::Expired, AskError::Expired);
+        // One that is tried again has had a turn, which failed.
+        let tried = self.core.trying > 0;
+        let error = if tried { AskError::Failed } else { AskError::Expired };
+        self.bury(record, Reason::Expired, error);
     }
 
     /// Runs the turn of a record that stands alone.

@@ -38,12 +38,14 @@ pub type Activating<E> = Pin<Box<dyn Future<Output = E>>>;
 pub struct AsyncCx<E: Entity> {
     key: E::Key,
     owner: Owner,
-    entity: PhantomData<(fn(E), *const ())>,
+    entity: PhantomData<fn(E)>,
+    /// It means nothing on another thread.
+    stays: PhantomData<*const ()>,
 }
 
 impl<E: Entity> AsyncCx<E> {
     pub(crate) fn new(key: E::Key, owner: Owner) -> Self {
-        Self { key, owner, entity: PhantomData }
+        Self { key, owner, entity: PhantomData, stays: PhantomData }
     }
 
     /// The key of the entity.

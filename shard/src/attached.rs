@@ -22,14 +22,14 @@ pub(crate) struct Attached {
     /// What waits for it, in order.
     pub(crate) stash: Stash,
     /// Who is told when it ends.
-    pub(crate) watchers: Vec<Recipient>,
+    pub(crate) watchers: Vec<Holder>,
     /// Who is told when it fails.
-    pub(crate) supervisor: Option<Recipient>,
+    pub(crate) supervisor: Option<Holder>,
     pub(crate) faults: Faults,
-    /// Whom it watches.
-    pub(crate) watching: Vec<EntityId>,
+    /// Whom it watches, until it has been told of the end.
+    pub(crate) watching: Vec<Tie>,
     /// Whom it supervises, in the order in which it started them.
-    pub(crate) children: Vec<EntityId>,
+    pub(crate) children: Vec<Tie>,
     pub(crate) timers: OwnTimers,
     pub(crate) quiet: Option<Quiet>,
     /// Its async turns under way: the one that holds the state, or any number that do not.
@@ -44,7 +44,37 @@ pub(crate) struct Attached {
     pub(crate) kept: Option<Faults>,
 }
 
+/// A watch or a child, as its holder knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Tie {
+    pub(crate) entity: EntityId,
+    /// Tells it from an earlier one between the two, of which word may still be under way.
+    pub(crate) number: u64,
+}
+
+/// The same from the other end: who holds it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Holder {
+    pub(crate) who: Recipient,
+    pub(crate) number: u64,
+}
+
 impl Attached {
+    /// Whether nothing is attached (any more).
+    fn is_nothing(&self) -> bool {
+        self.stash.is_empty()
+            && self.watchers.is_empty()
+            && self.supervisor.is_none()
+            && self.faults.count == 0
+            && self.watching.is_empty()
+            && self.children.is_empty()
+            && self.timers.is_empty()
+            && self.quiet.is_none()
+            && self.tasks.is_empty()
+            && self.waiting.is_empty()
+            && self.ending.is_none()
+    }
+
     /// Has an interleaved turn wait for the state. `waker` is to be woken too, where there is one.
     pub(crate) fn wait(&mut self, task: TaskId, waker: Option<Waker>) {
         let waits = |(other, woken): &(TaskId, Option<Waker>)| {
@@ -113,6 +143,13 @@ impl AttachedMap {
 
     pub(crate) fn remove(&mut self, kind: u16, slot: SlotNumber) -> Option<Box<Attached>> {
         self.entries.remove(&Self::name(kind, slot))
+    }
+
+    /// Forgets the entity in the slot if nothing is attached to it any more.
+    pub(crate) fn tidy(&mut self, kind: u16, slot: SlotNumber) {
+        if self.get(kind, slot).is_some_and(Attached::is_nothing) {
+            self.remove(kind, slot);
+        }
     }
 
     /// Entities that have anything attached.

@@ -7,7 +7,7 @@ use crate::cx::Cx;
 use crate::entity::{Entity, Handler, Message, Via};
 use crate::pending::{Resume, When};
 use crate::reply::AskError;
-use crate::turn::{Asker, resume};
+use crate::turn::{Asker, AskerWithin, resume, resume_within};
 
 /// A message that a handler is about to send.
 #[must_use = "nothing is sent before `try_tell` or `ask`"]
@@ -29,7 +29,8 @@ impl<'c, 'a, S: Entity> Via for &'c mut Cx<'a, S> {
 
 impl<S: Entity, E: Handler<M>, M: Message> Call<'_, '_, S, E, M> {
     /// Ends the wait for the answer after `limit`, or at the deadline of the message that is being
-    /// handled, whichever comes first.
+    /// handled, whichever comes first. What follows the answer has the time that is left until the
+    /// latter.
     pub fn within(mut self, limit: Duration) -> Self {
         self.within = Some(limit);
         self
@@ -63,7 +64,8 @@ impl<S: Entity, E: Handler<M>, M: Message> Call<'_, '_, S, E, M> {
     /// [`NotAsked`] with the message and `then` inside when a bound is reached.
     ///
     /// # Cost
-    /// Two records. No allocation while `then` captures at most 24 bytes.
+    /// Two records. No allocation while `then` captures at most 24 bytes, 16 with
+    /// [`within`](Self::within).
     #[inline]
     pub fn ask<F>(self, then: F) -> Result<(), NotAsked<M, F>>
     where
@@ -71,8 +73,15 @@ impl<S: Entity, E: Handler<M>, M: Message> Call<'_, '_, S, E, M> {
     {
         let Cx { core, slot, generation, deadline_ns: deadline_of_turn, .. } = self.cx;
         let asker = Asker { slot: *slot, generation: *generation, then };
-        let resume = (resume::<S, M::Reply, F> as Resume, When::InTurn);
         let deadline_ns = core.deadline_of_ask(*deadline_of_turn, self.within);
+        if self.within.is_some() {
+            let asker = AskerWithin { asker, deadline_ns: *deadline_of_turn };
+            let resume = (resume_within::<S, M::Reply, F> as Resume, When::InTurn);
+            return core
+                .ask::<E, M, _>(self.key, self.message, asker, resume, deadline_ns)
+                .map_err(|(message, asker)| NotAsked { message, then: asker.asker.then });
+        }
+        let resume = (resume::<S, M::Reply, F> as Resume, When::InTurn);
         core.ask::<E, M, _>(self.key, self.message, asker, resume, deadline_ns)
             .map_err(|(message, asker)| NotAsked { message, then: asker.then })
     }

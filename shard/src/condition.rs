@@ -54,6 +54,8 @@ impl Stage {
 pub(crate) const USED: u32 = 1 << 8;
 /// Each turn of the entity takes the slow way, which keeps the time of its last message.
 const NOTED: u32 = 1 << 9;
+/// The hand that makes room has marked the entity, which had no turn since.
+const MARKED: u32 = 1 << 10;
 /// How often the hand passed since the last turn, where it stands in the condition.
 const AGE_SHIFT: u32 = 16;
 /// The condition of an entity that a turn finds without looking further.
@@ -133,9 +135,16 @@ impl Store {
     pub(crate) fn grow_older(&mut self, slot: SlotNumber) -> u32 {
         let (generation, condition) = self.life(slot);
         let age = if condition & USED == 0 { (condition >> AGE_SHIFT) + 1 } else { 0 };
-        let rest = condition & (Stage::MASK | NOTED);
+        let rest = condition & (Stage::MASK | NOTED | MARKED);
         self.set_life(slot, generation, rest | age.min(0xffff) << AGE_SHIFT);
         age
+    }
+
+    /// Marks a live entity until its next turn. Returns whether it was marked before.
+    pub(crate) fn mark(&mut self, slot: SlotNumber) -> bool {
+        let (generation, condition) = self.life(slot);
+        self.set_life(slot, generation, condition | MARKED);
+        condition & MARKED != 0
     }
 
     /// The life that the slot is in now, or will be in next.

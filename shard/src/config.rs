@@ -128,7 +128,7 @@ pub struct Stats {
     pub turns: u64,
     /// Entities brought into memory.
     pub activations: u64,
-    /// Turns that panicked, or otherwise code of the service's.
+    /// Turns that failed, and panics in other code of the service's.
     pub faults: u64,
     /// Faults of entities that have no supervisor.
     pub faults_unsupervised: u64,

@@ -9,18 +9,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::attached::AttachedMap;
+use crate::attached::{AttachedMap, Holder};
 use crate::config::{MeshEnd, Now, Placement, ShardConfig, Stats};
 use crate::dead_letter::DeadLetters;
 use crate::doorbell::Doorbell;
 use crate::entity::{Handler, Message};
 use crate::future_slab::FutureSlab;
 use crate::group::Pools;
-use crate::identity::{EntityId, Recipient};
+use crate::identity::EntityId;
 use crate::index::SlotNumber;
 use crate::key::{HashKey, Key, KeyWords};
 use crate::owned_record::OwnedRecord;
-use crate::peer::Peer;
+use crate::peer::{IN_ORDER, Peer, SYSTEM_WORDS, write_system};
 use crate::pending::{Pending, Resume, Waiting, When};
 use crate::queue::RunQueue;
 use crate::record::{ASK_WORDS, Head, Kind, Payload, Word};
@@ -77,6 +77,10 @@ pub(crate) struct Core {
     pub(crate) resumed_deadline_ns: u64,
     /// Who is having its last turn.
     pub(crate) saying_goodbye: Option<(u16, SlotNumber)>,
+    /// By entity type: how many had their last turn and wait for the async part of it.
+    pub(crate) leaving: Box<[u32]>,
+    /// Watches and children that were numbered so far.
+    ties: u64,
     /// Faults of entities without a supervisor, the last ones.
     pub(crate) faults: VecDeque<Fault>,
     /// Whose fault nobody is left to decide about.
@@ -149,6 +153,8 @@ impl Core {
             read_is_first: false,
             resumed_deadline_ns: u64::MAX,
             saying_goodbye: None,
+            leaving: vec![0; table.types.len()].into(),
+            ties: 0,
             faults: VecDeque::new(),
             escalation: None,
             backtrace: config.backtrace,
@@ -311,21 +317,19 @@ impl Core {
         }
     }
 
-    /// Sends a message of the runtime to an entity of this shard, beyond the queue's bound: its
-    /// number is bounded by what it tells of.
-    pub(crate) fn tell_local<M: Message>(&mut self, to: Recipient, message: M) {
-        let key_words = if to.entity.wide { 2 } else { 1 };
-        let words = 1 + key_words + Payload::<M>::WORDS;
-        let at = self.queue.reserve_unbounded(words);
-        // SAFETY: as many words were reserved: head, key and value.
-        unsafe {
-            at.cast::<u64>().write(Head::new(Kind::Tell, words, to.message).bits());
-            at.add(1).cast::<u64>().write(to.entity.key[0]);
-            if key_words == 2 {
-                at.add(2).cast::<u64>().write(to.entity.key[1]);
-            }
-            Payload::<M>::write(at.add(1 + key_words), message);
-        }
+    /// Sends what is to be told in a turn, behind all that was sent there before; beyond the bounds
+    /// of the queues, as the number of these is bounded by what they tell of.
+    pub(crate) fn send_in_order(&mut self, record: System) {
+        let shard = self.shard_of(&record).map_or(self.shard, |shard| shard as u16);
+        let at = self.reserve_answer(shard, SYSTEM_WORDS);
+        // SAFETY: as many words were reserved.
+        unsafe { write_system(at, Box::new(record), IN_ORDER) };
+    }
+
+    /// The number of a new watch or child.
+    pub(crate) fn next_tie(&mut self) -> u64 {
+        self.ties += 1;
+        self.ties
     }
 
     /// Who has this key.
@@ -387,12 +391,17 @@ impl Core {
     }
 
     /// Tells the supervisor of a fault, or keeps it for the node where there is none.
-    pub(crate) fn report_fault(&mut self, supervisor: Option<Recipient>, fault: Fault) {
+    pub(crate) fn report_fault(&mut self, supervisor: Option<Holder>, fault: Fault) {
         if planted(Bug::FaultNotTold) {
             return;
         }
         match supervisor {
-            Some(supervisor) => self.send_system(System::ChildFailed { supervisor, fault }),
+            Some(Holder { who: supervisor, number }) => {
+                let child = fault.entity;
+                self.send_in_order(System::TellFault { supervisor, fault });
+                let supervisor = supervisor.entity;
+                self.send_system(System::ChildFailed { supervisor, child, number });
+            }
             None => self.keep_fault(fault),
         }
     }
@@ -407,11 +416,11 @@ impl Core {
     }
 
     /// Has the supervisor fail in place of its child; without one the node is to stop.
-    pub(crate) fn escalate(&mut self, child: EntityId, supervisor: Option<Recipient>) {
+    pub(crate) fn escalate(&mut self, child: EntityId, supervisor: Option<Holder>) {
         match supervisor {
-            Some(supervisor) => {
-                let supervisor = supervisor.entity;
-                self.send_system(System::Escalated { supervisor, child });
+            Some(Holder { who, number }) => {
+                let supervisor = who.entity;
+                self.send_system(System::Escalated { supervisor, child, number });
             }
             None => {
                 self.escalation.get_or_insert(child);

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::async_cx::AsyncCx;
+use crate::attached::{Attached, Holder, Tie};
 use crate::core::{Core, Full};
 use crate::entered::{Lent, entered};
 use crate::entity::{Address, Entity, Handler, Later, Message};
@@ -137,12 +138,15 @@ impl<E: Entity> Cx<'_, E> {
         E: Handler<Fault>,
     {
         let entity = EntityId::of::<T>(self.core.directory.entity::<T>(), key);
-        let supervisor = self.recipient::<Fault>();
+        let (who, number) = (self.recipient::<Fault>(), self.core.next_tie());
+        let supervisor = Holder { who, number };
         self.core.try_send_system(System::Start { entity, supervisor })?;
         let owner = self.owner();
         let children = &mut self.core.attached.entry(owner.kind, owner.slot).children;
-        if !children.contains(&entity) {
-            children.push(entity);
+        // One that was started before keeps its place.
+        match children.iter_mut().find(|child| child.entity == entity) {
+            Some(child) => child.number = number,
+            None => children.push(Tie { entity, number }),
         }
         Ok(())
     }
@@ -158,7 +162,10 @@ impl<E: Entity> Cx<'_, E> {
     }
 
     /// Has this entity told by exactly one [`Terminated`] when the entity `key` of type `T` is no
-    /// more, also when it is gone already.
+    /// more, also when it is gone already. To watch what is watched already changes nothing.
+    ///
+    /// # Delivery
+    /// Behind what the entity sent to this one before its end.
     ///
     /// # Errors
     /// [`Full`] when too much waits on the way.
@@ -166,29 +173,45 @@ impl<E: Entity> Cx<'_, E> {
     where
         E: Handler<Terminated>,
     {
-        let entity = EntityId::of::<T>(self.core.directory.entity::<T>(), key);
-        let watcher = self.recipient::<Terminated>();
-        self.core.try_send_system(System::Watch { entity, watcher })?;
+        self.watch_entity(EntityId::of::<T>(self.core.directory.entity::<T>(), key))
+    }
+
+    /// [`watch`](Self::watch), of an entity of any type.
+    pub(crate) fn watch_entity(&mut self, entity: EntityId) -> Result<(), Full<()>>
+    where
+        E: Handler<Terminated>,
+    {
         let owner = self.owner();
-        let watching = &mut self.core.attached.entry(owner.kind, owner.slot).watching;
-        if !watching.contains(&entity) {
-            watching.push(entity);
+        let watches = |own: &Attached| own.watching.iter().any(|other| other.entity == entity);
+        if self.core.attached.get(owner.kind, owner.slot).is_some_and(watches) {
+            return Ok(());
         }
+        let (who, number) = (self.recipient::<Terminated>(), self.core.next_tie());
+        let watcher = Holder { who, number };
+        self.core.try_send_system(System::Watch { entity, watcher })?;
+        let attached = self.core.attached.entry(owner.kind, owner.slot);
+        attached.watching.push(Tie { entity, number });
         Ok(())
     }
 
     /// Takes a [`watch`](Self::watch) back: from now on there is no [`Terminated`], not even one
     /// that is under way.
     pub fn unwatch<T: Entity>(&mut self, key: T::Key) {
-        let entity = EntityId::of::<T>(self.core.directory.entity::<T>(), key);
+        self.unwatch_entity(EntityId::of::<T>(self.core.directory.entity::<T>(), key));
+    }
+
+    /// [`unwatch`](Self::unwatch), of an entity of any type.
+    pub(crate) fn unwatch_entity(&mut self, entity: EntityId) {
         let (owner, watcher) = (self.owner(), self.identity());
         let Some(attached) = self.core.attached.get_mut(owner.kind, owner.slot) else { return };
-        let Some(at) = attached.watching.iter().position(|other| *other == entity) else { return };
+        let is_it = |other: &Tie| other.entity == entity;
+        let Some(at) = attached.watching.iter().position(is_it) else { return };
         if planted(Bug::UnwatchIgnored) {
             return;
         }
-        attached.watching.swap_remove(at);
-        self.core.send_system(System::Unwatch { entity, watcher });
+        let number = attached.watching.swap_remove(at).number;
+        self.core.attached.tidy(owner.kind, owner.slot);
+        self.core.send_system(System::Unwatch { entity, watcher, number });
     }
 
     pub(crate) fn recipient<M: Message>(&self) -> Recipient

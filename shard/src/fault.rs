@@ -171,6 +171,9 @@ impl Shard {
             }
         }
         self.core.trying = 0;
+        // Nobody's, where it was not the fault of an entity's turn.
+        let spare = self.core.spare.take();
+        self.drop_guarded(|| drop(spare));
     }
 }
 

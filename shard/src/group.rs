@@ -2,11 +2,11 @@
 //!
 //! | what | to whom a message goes | begun by |
 //! |---|---|---|
-//! | [`Topic`] | everybody who has subscribed, of any type | [`Registry::topic`](crate::Registry::topic) |
-//! | [`Group`], [`Cx::broadcast`](crate::Cx::broadcast) | a set of keys of one type | nothing |
-//! | singleton | the one instance of its type | [`Registry::singleton`](crate::Registry::singleton) |
-//! | pool | an instance on the caller's own shard, in turn | [`Registry::pool`](crate::Registry::pool) |
-//! | workers | instances 0 to n, always running | [`Registry::workers`](crate::Registry::workers) |
+//! | [`Topic`] | everybody who has subscribed, of any type | [`Registry::topic`] |
+//! | [`Group`], [`Cx::broadcast`] | a set of keys of one type | nothing |
+//! | singleton | the one instance of its type | [`Registry::singleton`] |
+//! | pool | an instance on the caller's own shard, in turn | [`Registry::pool`] |
+//! | workers | instances 0 to n, always running | [`Registry::workers`] |
 //!
 //! There is no router by consistent hash: a key is one. Entities of one type with keys that are
 //! made of whatever is to be spread (a customer, a symbol, `hash % n`) are spread over all shards,
@@ -14,6 +14,12 @@
 //!
 //! # Cost
 //! Who uses none of this pays nothing for it: no turn and no record looks at a group.
+//!
+//! [`Cx::broadcast`]: crate::Cx::broadcast
+//! [`Registry::topic`]: crate::Registry::topic
+//! [`Registry::singleton`]: crate::Registry::singleton
+//! [`Registry::pool`]: crate::Registry::pool
+//! [`Registry::workers`]: crate::Registry::workers
 
 mod broadcast;
 mod hub;

@@ -43,6 +43,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
+use crate::attached::Holder;
 use crate::condition::Stage;
 use crate::config::Now;
 use crate::dead_letter::DeadLetter;
@@ -193,7 +194,8 @@ impl<E: Entity> Kit<E> {
     #[track_caller]
     pub fn watch(&mut self) {
         let kit = EntityId { kind: u16::MAX, wide: false, name: "kit", key: [0, 0] };
-        let watcher = Recipient { entity: kit, message: 0 };
+        let who = Recipient { entity: kit, message: 0 };
+        let watcher = Holder { who, number: self.shard.core.next_tie() };
         self.shard.core.send_system(System::Watch { entity: self.own, watcher });
         self.run();
     }

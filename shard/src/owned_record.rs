@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::entity::{Handler, Message};
+use crate::identity::Recipient;
 use crate::key::{Key, KeyWords};
 use crate::record::{ASK_WORDS, Head, Kind, Payload, RECORD_WORDS_MAX, Word};
 use crate::reply::Token;
@@ -45,6 +46,20 @@ impl OwnedRecord {
             write_key::<E::Key>(at.add(1), key);
             Payload::<M>::write(at.add(1 + E::Key::WORDS), message);
         }
+        Self { words: record, table: Arc::clone(table) }
+    }
+
+    /// A new tell to somebody whose type is not known here.
+    pub(crate) fn tell_to<M: Message>(table: &Arc<Table>, to: Recipient, message: M) -> Self {
+        let key_words = usize::from(table.rows[usize::from(to.message)].key_words);
+        let words = 1 + key_words + Payload::<M>::WORDS;
+        let mut record = vec![Word::uninit(); words].into_boxed_slice();
+        record[0] = Word::new(Head::new(Kind::Tell, words, to.message).bits());
+        for (at, word) in to.entity.key[..key_words].iter().enumerate() {
+            record[1 + at] = Word::new(*word);
+        }
+        // SAFETY: as many words as the value takes were added for it.
+        unsafe { Payload::<M>::write(record.as_mut_ptr().add(1 + key_words), message) };
         Self { words: record, table: Arc::clone(table) }
     }
 

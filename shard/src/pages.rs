@@ -19,7 +19,7 @@ pub(crate) struct Region {
 }
 
 /// The size of a large page on x86-64 and most of arm64.
-const LARGE_PAGE: usize = 2 << 20;
+const LARGE_PAGE: usize = if cfg!(miri) { 4096 } else { 2 << 20 };
 
 /// Small stores stay on small pages; only what lies behind this is asked to be large.
 const SMALL_BYTES: usize = 2 << 20;
@@ -37,31 +37,7 @@ impl Region {
     /// The kernel's error when there is no such stretch of free addresses.
     pub(crate) fn reserve(bytes: usize) -> io::Result<Self> {
         let reserved = bytes.max(1).next_multiple_of(LARGE_PAGE);
-        // One page more, to start at a large page's boundary.
-        let asked = reserved + LARGE_PAGE;
-        // SAFETY: a new private mapping without access; no existing memory is touched.
-        let mapped = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                asked,
-                libc::PROT_NONE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        if mapped == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let mapped = mapped.cast::<u8>();
-        let lead = mapped.align_offset(LARGE_PAGE);
-        unmap(mapped, lead);
-        // SAFETY: lead < LARGE_PAGE, so the start lies within what was mapped.
-        let start = unsafe { mapped.add(lead) };
-        // SAFETY: as above; the rest behind the reserved part is LARGE_PAGE - lead bytes.
-        let behind = unsafe { start.add(reserved) };
-        unmap(behind, LARGE_PAGE - lead);
-        let start = NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?;
+        let start = kernel::map(reserved)?;
         Ok(Self { start, reserved, usable: 0 })
     }
 
@@ -91,16 +67,8 @@ impl Region {
         // SAFETY: usable <= target <= reserved, so the stretch lies inside our own mapping.
         let from = unsafe { self.start().add(self.usable) };
         let length = target - self.usable;
-        // SAFETY: changes access of our own pages only, which nobody else knows of.
-        let outcome =
-            unsafe { libc::mprotect(from.cast(), length, libc::PROT_READ | libc::PROT_WRITE) };
-        if outcome != 0 {
+        if !kernel::make_usable(from, length, target > SMALL_BYTES) {
             return false;
-        }
-        if target > SMALL_BYTES {
-            // Advice: where the kernel does not follow it, things are slower, not wrong.
-            // SAFETY: our own mapping; the advice does not change contents.
-            unsafe { libc::madvise(from.cast(), length, libc::MADV_HUGEPAGE) };
         }
         self.usable = target;
         true
@@ -109,14 +77,91 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        unmap(self.start(), self.reserved);
+        kernel::unmap(self.start(), self.reserved);
     }
 }
 
-fn unmap(at: *mut u8, bytes: usize) {
-    if bytes > 0 {
-        // SAFETY: called for stretches of a mapping that this module made and gives up.
-        unsafe { libc::munmap(at.cast(), bytes) };
+/// The kernel's part.
+#[cfg(not(miri))]
+mod kernel {
+    use super::{LARGE_PAGE, NonNull, io};
+
+    /// Addresses for `reserved` bytes, a multiple of large pages, at a large page's boundary.
+    pub(super) fn map(reserved: usize) -> io::Result<NonNull<u8>> {
+        // One page more, to start at a large page's boundary.
+        let asked = reserved + LARGE_PAGE;
+        // SAFETY: a new private mapping without access; no existing memory is touched.
+        let mapped = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                asked,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let mapped = mapped.cast::<u8>();
+        let lead = mapped.align_offset(LARGE_PAGE);
+        unmap(mapped, lead);
+        // SAFETY: lead < LARGE_PAGE, so the start lies within what was mapped.
+        let start = unsafe { mapped.add(lead) };
+        // SAFETY: as above; the rest behind the reserved part is LARGE_PAGE - lead bytes.
+        let behind = unsafe { start.add(reserved) };
+        unmap(behind, LARGE_PAGE - lead);
+        Ok(NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?)
+    }
+
+    /// Makes a stretch of a region usable. Returns whether there was memory for it.
+    pub(super) fn make_usable(from: *mut u8, length: usize, large: bool) -> bool {
+        // SAFETY: changes access of our own pages only, which nobody else knows of.
+        let outcome =
+            unsafe { libc::mprotect(from.cast(), length, libc::PROT_READ | libc::PROT_WRITE) };
+        if outcome != 0 {
+            return false;
+        }
+        if large {
+            // Advice: where the kernel does not follow it, things are slower, not wrong.
+            // SAFETY: our own mapping; the advice does not change contents.
+            unsafe { libc::madvise(from.cast(), length, libc::MADV_HUGEPAGE) };
+        }
+        true
+    }
+
+    pub(super) fn unmap(at: *mut u8, bytes: usize) {
+        if bytes > 0 {
+            // SAFETY: called for stretches of a mapping that this module made and gives up.
+            unsafe { libc::munmap(at.cast(), bytes) };
+        }
+    }
+}
+
+/// Miri's kernel maps nothing that cannot be used: all of a region is there from the start.
+#[cfg(miri)]
+mod kernel {
+    use super::{LARGE_PAGE, NonNull, io};
+    use std::alloc::{Layout, alloc_zeroed, dealloc};
+
+    fn layout(reserved: usize) -> Layout {
+        Layout::from_size_align(reserved, LARGE_PAGE).unwrap_or(Layout::new::<u8>())
+    }
+
+    pub(super) fn map(reserved: usize) -> io::Result<NonNull<u8>> {
+        // SAFETY: a region has at least a page.
+        let start = unsafe { alloc_zeroed(layout(reserved)) };
+        Ok(NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?)
+    }
+
+    pub(super) fn make_usable(_from: *mut u8, _length: usize, _large: bool) -> bool {
+        true
+    }
+
+    pub(super) fn unmap(at: *mut u8, bytes: usize) {
+        // SAFETY: allocated with this layout, and given up.
+        unsafe { dealloc(at, layout(bytes)) };
     }
 }
 

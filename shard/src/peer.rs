@@ -23,7 +23,12 @@ pub(crate) struct Peer {
 }
 
 /// A head and a pointer.
-const SYSTEM_WORDS: usize = 2;
+pub(crate) const SYSTEM_WORDS: usize = 2;
+
+/// In place of a message number: the record passes everything that waits in the run queue.
+pub(crate) const IN_LANE: u16 = 0;
+/// Or it has its turn there.
+pub(crate) const IN_ORDER: u16 = 1;
 
 /// Takes the system record out of its ring record.
 ///
@@ -32,6 +37,18 @@ const SYSTEM_WORDS: usize = 2;
 pub(crate) unsafe fn take_system(record: *const Word) -> Box<System> {
     // SAFETY: the pointer of a live box follows the head, taken back once.
     unsafe { Box::from_raw(record.add(1).cast::<*mut System>().read()) }
+}
+
+/// Writes a system record, marked [`IN_LANE`] or [`IN_ORDER`].
+///
+/// # Safety
+/// There is room for [`SYSTEM_WORDS`] words.
+pub(crate) unsafe fn write_system(at: *mut Word, record: Box<System>, mark: u16) {
+    // SAFETY: the caller's contract: the head and the pointer.
+    unsafe {
+        at.cast::<u64>().write(Head::new(Kind::System, SYSTEM_WORDS, mark).bits());
+        at.add(1).cast::<*mut System>().write(Box::into_raw(record));
+    }
 }
 
 impl Peer {
@@ -84,11 +101,8 @@ impl Peer {
             let Some(at) = self.ring.reserve(SYSTEM_WORDS) else {
                 return self.lane.push_front(record);
             };
-            // SAFETY: as many words were reserved: the head and the pointer.
-            unsafe {
-                at.cast::<u64>().write(Head::new(Kind::System, SYSTEM_WORDS, 0).bits());
-                at.add(1).cast::<*mut System>().write(Box::into_raw(record));
-            }
+            // SAFETY: as many words were reserved.
+            unsafe { write_system(at, record, IN_LANE) };
         }
     }
 

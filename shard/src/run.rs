@@ -8,6 +8,7 @@ use crate::admit::key_at;
 use crate::config::LookAhead;
 use crate::fault::Current;
 use crate::look_ahead::{BLOCK, Cursors};
+use crate::peer::take_system;
 use crate::pending::{Outcome, Outside, Taken};
 use crate::record::{Head, Kind, Word};
 use crate::reply::{AskError, Token};
@@ -78,9 +79,9 @@ impl Shard {
                 ran += 1;
                 let position = self.core.queue.head();
                 // SAFETY: a record starts at the head of a queue that is not empty.
-                let at = unsafe { self.core.queue.record(position) };
-                // SAFETY: as above.
                 let head = unsafe { self.core.queue.record_head(position) };
+                // SAFETY: as above.
+                let at = unsafe { self.core.queue.record(position) };
                 self.core.queue.advance(head.words());
                 self.turns_left -= 1;
                 // SAFETY: the record was just taken off the queue.
@@ -93,10 +94,16 @@ impl Shard {
     /// Runs the oldest record, and takes the time that it took.
     #[cold]
     fn run_sampled(&mut self, outside: &mut dyn Outside) {
+        if self.core.has_system() {
+            self.run_system_lane(outside);
+        }
+        if self.core.queue.is_empty() {
+            return;
+        }
         let position = self.core.queue.head();
         // SAFETY: a record starts at the head of a queue that is not empty.
-        let (at, head) =
-            unsafe { (self.core.queue.record(position), self.core.queue.record_head(position)) };
+        let (head, at) =
+            unsafe { (self.core.queue.record_head(position), self.core.queue.record(position)) };
         self.core.queue.advance(head.words());
         self.turns_left -= 1;
         let random = self.core.random();
@@ -144,14 +151,22 @@ impl Shard {
 
     /// Takes a reply to its asker, starts a sweep, or lets what waits for an entity have a turn.
     fn run_system(&mut self, at: *mut Word, head: Head, outside: &mut dyn Outside) {
-        if head.kind() == Kind::Drain {
-            // SAFETY: slot and generation follow the head.
-            let life = unsafe { at.add(1).cast::<u64>().read() };
-            return self.run_drain(head.message(), (life as u32, (life >> 32) as u32), outside);
-        }
-        // SAFETY: in replies and sweeps the token follows the head.
+        // SAFETY: in replies and sweeps the token follows the head; every record has two words.
         let token = Token::from_bits(unsafe { at.add(1).cast::<u64>().read() });
-        if head.kind() == Kind::Sweep {
+        if head.kind() != Kind::Reply {
+            if head.kind() == Kind::Drain {
+                // SAFETY: slot and generation follow the head.
+                let life = unsafe { at.add(1).cast::<u64>().read() };
+                return self.run_drain(head.message(), (life as u32, (life >> 32) as u32), outside);
+            }
+            if head.kind() == Kind::System {
+                // SAFETY: a system record, which is given up.
+                let record = unsafe { take_system(at) };
+                if let Some(record) = self.divert(*record) {
+                    self.do_system(record, outside);
+                }
+                return;
+            }
             let row = &self.table.sweeps[usize::from(head.message())];
             self.current = Current::answering(Some(token));
             let total = (row.start)();

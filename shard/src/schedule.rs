@@ -419,6 +419,7 @@ impl Shard {
         let store = unsafe { id.get() };
         let life = if planted(Bug::StaleTimer) { store.generation(slot) } else { generation };
         if !store.is_alive(slot, life) {
+            // It may have captured values of the user's.
             return self.drop_guarded(|| drop(turn));
         }
         let (kind, stage) = (store.number(), store.stage(slot));

@@ -25,8 +25,8 @@ use crate::entity::Entity;
 use crate::fault::Current;
 use crate::key::HashKey;
 use crate::kit::Others;
-use crate::passivate::Hand;
-use crate::peer::take_system;
+use crate::passivate::{Hand, Press};
+use crate::peer::{IN_LANE, take_system};
 use crate::pending::{Outcome, Outside, When};
 use crate::queue::RunQueue;
 use crate::record::{Head, Kind, Payload, RECORD_WORDS_MAX, Word, copy_words};
@@ -67,6 +67,7 @@ pub struct Shard {
     pub(crate) woken: VecDeque<TaskId>,
     /// One for each type whose entities are put away.
     pub(crate) hands: Vec<Hand>,
+    pub(crate) press: Press,
     pub(crate) hands_lag: bool,
     pub(crate) sampler: Sampler,
     pub(crate) resident_bytes_max: usize,
@@ -132,6 +133,7 @@ impl Shard {
             alarms_left: 0,
             woken: VecDeque::new(),
             hands: hands.map(|(kind, _)| Hand::new(kind)).collect(),
+            press: Press::default(),
             hands_lag: false,
             sampler: Sampler::new(config.stopwatch_ns),
             resident_bytes_max: config.resident_bytes_max,
@@ -304,7 +306,7 @@ impl Shard {
                 received += 1;
                 // SAFETY: the first word of a record is its head, which is always written.
                 let head = Head::from_bits(unsafe { record[0].assume_init() });
-                if head.kind() == Kind::System {
+                if head.kind() == Kind::System && head.message() == IN_LANE {
                     // SAFETY: a system record, which leaves the ring.
                     self.core.receive_system(*unsafe { take_system(record.as_ptr()) });
                     continue;

@@ -8,12 +8,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::attached::Attached;
+use crate::attached::{Attached, Holder, Tie};
 use crate::condition::Stage;
 use crate::dead_letter::Reason;
 use crate::entity::Message;
-use crate::fault::NO_MESSAGE;
-use crate::identity::{EntityId, Recipient};
+use crate::identity::EntityId;
 use crate::index::SlotNumber;
 use crate::life::{Children, OnFault, Verdict};
 use crate::owned_record::OwnedRecord;
@@ -105,6 +104,7 @@ impl Shard {
         let attached = self.core.attached.entry(entity.kind, slot);
         let verdict = attached.faults.add(&life.backoff, now_ns, random);
         let (count, supervisor) = (attached.faults.count, attached.supervisor);
+        let (said_goodbye, ends) = (attached.said_goodbye, attached.ending.is_some());
         let tried = self.core.take_spare();
         if let Some(token) = failure.token.filter(|_| tried.is_none()) {
             self.core.error_record(token, AskError::Failed);
@@ -123,12 +123,13 @@ impl Shard {
         self.core.report_fault(supervisor, fault);
         // SAFETY: one step, after the user's code.
         let has_state = unsafe { id.get() }.stage(slot).has_state();
+        let leaves = self.core.saying_goodbye.take() == Some((entity.kind, slot)) || said_goodbye;
         match life.on_fault {
-            _ if self.core.saying_goodbye.take() == Some((entity.kind, slot)) => {
-                self.end(id, slot, End::Failed);
-            }
+            // It is on its way out, and what waits is for its next life.
+            _ if leaves => self.end_for_next(id, slot, End::Failed),
             OnFault::Resume if planted(Bug::ResumeForgets) => self.restart_after(id, slot, 0),
             OnFault::Resume if has_state => self.resume_after_fault(id, slot),
+            _ if ends => self.end_for_next(id, slot, End::Failed),
             OnFault::Restart | OnFault::Resume => match verdict {
                 Verdict::Wait(wait_ns) => self.restart_after(id, slot, wait_ns),
                 Verdict::Enough if life.keep_alive => {
@@ -173,7 +174,7 @@ impl Shard {
             attached.stash.pop_front();
         }
         self.core.stats.restarts += 1;
-        self.leave_life(id, slot, entity);
+        self.leave_life(id, slot, entity, &AskError::Failed);
         self.drop_guarded(|| {
             // SAFETY: one step, after the user's code.
             unsafe { id.get() }.end_life(slot);
@@ -204,7 +205,7 @@ impl Shard {
     pub(crate) fn restart_now(&mut self, id: StoreId, slot: SlotNumber, outside: &mut dyn Outside) {
         // SAFETY: one step.
         unsafe { id.get() }.set_stage(slot, Stage::Activating);
-        let stop = self.activate(id, slot, (None, NO_MESSAGE), outside);
+        let stop = self.activate(id, slot, outside);
         // SAFETY: one step, after the user's code.
         if unsafe { id.get() }.stage(slot) == Stage::Live {
             self.release(id, slot);
@@ -214,31 +215,56 @@ impl Shard {
         }
     }
 
-    /// Ends what belongs to one life: timers, watches, async turns, children.
-    fn leave_life(&mut self, id: StoreId, slot: SlotNumber, entity: EntityId) {
-        self.cancel_tasks(id, slot);
+    /// Ends what belongs to one life: timers, watches, async turns, children. Who waits for an
+    /// answer of those turns is told `error`.
+    fn leave_life(&mut self, id: StoreId, slot: SlotNumber, entity: EntityId, error: &AskError) {
+        self.cancel_tasks(id, slot, error);
         let Some(attached) = self.core.attached.get_mut(entity.kind, slot) else { return };
         let children = std::mem::take(&mut attached.children);
         let watching = std::mem::take(&mut attached.watching);
         let timers = std::mem::take(&mut attached.timers);
         let quiet = attached.quiet.take();
-        attached.ending = None;
-        attached.said_goodbye = false;
         attached.waiting.clear();
+        attached.ending = None;
+        if std::mem::take(&mut attached.said_goodbye) {
+            self.core.leaving[usize::from(entity.kind)] -= 1;
+        }
         if !planted(Bug::StaleTimer) {
             self.forget_timers(timers, quiet);
         }
-        for child in children.into_iter().filter(|_| !planted(Bug::OrphanGoesOn)) {
-            self.core.send_system(System::Stop { entity: child, end: End::Stopped });
+        for Tie { entity: child, number } in children {
+            if planted(Bug::OrphanGoesOn) {
+                break;
+            }
+            let supervisor = entity;
+            self.core.send_system(System::StopChild { entity: child, supervisor, number });
         }
-        for watched in watching {
-            self.core.send_system(System::Unwatch { entity: watched, watcher: entity });
+        for Tie { entity: watched, number } in watching {
+            let watcher = entity;
+            self.core.send_system(System::Unwatch { entity: watched, watcher, number });
         }
     }
 
     /// Ends an entity: its state goes, and everybody concerned is told. What waits in its stash
     /// goes to a new life, or, behind a fault, to the dead letters.
     pub(crate) fn end(&mut self, id: StoreId, slot: SlotNumber, end: End) {
+        if end == End::Failed
+            && let Some(attached) = {
+                // SAFETY: one step, after the user's code.
+                let kind = unsafe { id.get() }.number();
+                self.core.attached.get_mut(kind, slot)
+            }
+        {
+            let stash = std::mem::take(&mut attached.stash);
+            self.end_for_next(id, slot, end);
+            stash.into_iter().for_each(|waiting| self.bury_stashed(waiting));
+            return;
+        }
+        self.end_for_next(id, slot, end);
+    }
+
+    /// Ends an entity. What waits in its stash goes to a new life.
+    fn end_for_next(&mut self, id: StoreId, slot: SlotNumber, end: End) {
         let entity = self.identity(id, slot);
         if self.core.attached.get_mut(entity.kind, slot).is_none() {
             return self.drop_guarded(|| {
@@ -246,26 +272,26 @@ impl Shard {
                 unsafe { id.get() }.remove(slot);
             });
         }
-        self.leave_life(id, slot, entity);
+        let failed = end == End::Failed;
+        let error = if failed { AskError::Failed } else { AskError::MaybeExecuted };
+        self.leave_life(id, slot, entity, &error);
         let Some(attached) = self.core.attached.remove(entity.kind, slot) else { return };
         let Attached { watchers, supervisor, stash, kept, .. } = *attached;
         for watcher in watchers.into_iter().skip(usize::from(planted(Bug::WatcherForgotten))) {
-            self.core.send_system(System::Ended { watcher, entity, end });
+            self.core.send_in_order(System::TellEnded { watcher, entity, end });
         }
-        if let Some(supervisor) = supervisor {
-            let supervisor = supervisor.entity;
-            self.core.send_system(System::ChildEnded { supervisor, child: entity });
+        if let Some(Holder { who, number }) = supervisor {
+            let supervisor = who.entity;
+            self.core.send_system(System::ChildEnded { supervisor, child: entity, number });
         }
         if let Some(ends) = kept.filter(|_| self.core.keeps) {
             return self.begin_again((id, slot), entity, end, (stash, ends));
         }
-        if stash.is_empty() || end == End::Failed {
-            self.drop_guarded(|| {
+        if stash.is_empty() {
+            return self.drop_guarded(|| {
                 // SAFETY: one step, after the user's code.
                 unsafe { id.get() }.remove(slot);
             });
-            stash.into_iter().for_each(|waiting| self.bury_stashed(waiting, Reason::EntityFailed));
-            return;
         }
         // What waits came before anything that is in the queue: the slot stays, for a new life.
         self.drop_guarded(|| {
@@ -277,9 +303,11 @@ impl Shard {
     }
 
     /// A turn that waited and will not be.
-    pub(crate) fn bury_stashed(&mut self, waiting: Stashed, reason: Reason) {
+    pub(crate) fn bury_stashed(&mut self, waiting: Stashed) {
         match waiting {
-            Stashed::Record { record, .. } => self.bury(record, reason, AskError::Failed),
+            Stashed::Record { record, .. } => {
+                self.bury(record, Reason::EntityFailed, AskError::Failed);
+            }
             Stashed::Resume { turn, .. } => {
                 self.core.stats.answers_unclaimed += 1;
                 self.drop_guarded(|| drop(turn));
@@ -305,25 +333,35 @@ impl Shard {
     }
 
     /// A child of `supervisor` failed: restarts those that its rule binds together.
-    pub(crate) fn child_failed(&mut self, supervisor: Recipient, fault: Fault) {
-        let Some((_, slot)) = self.locate(supervisor.entity) else {
-            return self.core.keep_fault(fault);
-        };
-        let life = self.table.types[usize::from(supervisor.entity.kind)].life;
-        let children = match self.core.attached.get_mut(supervisor.entity.kind, slot) {
-            Some(attached) => attached.children.clone(),
-            None => Vec::new(),
-        };
-        let failed = children.iter().position(|child| *child == fault.entity);
-        let bound = match (life.children, failed) {
+    pub(crate) fn child_failed(&mut self, supervisor: EntityId, failed: Tie) {
+        let Some((_, slot)) = self.locate(supervisor) else { return };
+        let rule = self.table.types[usize::from(supervisor.kind)].life.children;
+        let on_fault = self.table.types[usize::from(failed.entity.kind)].life.on_fault;
+        let Some(attached) = self.core.attached.get(supervisor.kind, slot) else { return };
+        let children = &attached.children;
+        let at = children.iter().position(|child| *child == failed);
+        let bound = match (rule, at) {
+            // A fault that is resumed from costs nobody a state.
+            _ if on_fault == OnFault::Resume => Vec::new(),
             (Children::OneForAll, Some(at)) => [&children[..at], &children[at + 1..]].concat(),
             (Children::RestForOne, Some(at)) => children[at + 1..].to_vec(),
             _ => Vec::new(),
         };
-        for entity in bound {
-            self.core.send_system(System::Restart { entity });
+        for Tie { entity, number } in bound {
+            self.core.send_system(System::Restart { entity, supervisor, number });
         }
-        self.core.tell_local(supervisor, fault);
+    }
+
+    /// Makes the state of an entity anew because one that it is bound to failed. One that waits
+    /// for its restart, or is on its way out, is left to that.
+    pub(crate) fn restart_bound(&mut self, id: StoreId, slot: SlotNumber) {
+        // SAFETY: one step.
+        let store = unsafe { id.get() };
+        let attached = self.core.attached.get(store.number(), slot);
+        let ends = attached.is_some_and(|attached| attached.ending.is_some());
+        if !ends && store.stage(slot) != Stage::Restarting {
+            self.restart_after(id, slot, 0);
+        }
     }
 
     /// The slot of an entity that is in memory here, or waits for its restart.

@@ -21,6 +21,7 @@ use crate::request::answer_at_once_of;
 use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::slot::Slot;
+use crate::supervise::End;
 
 /// A pass over entities, which is the total that it makes: starts at `Default`, visits each entity
 /// of a shard once, and is merged with the totals of the other shards.
@@ -160,12 +161,16 @@ impl Shard {
 
     /// Lets the oldest sweep go on for a bounded number of slots.
     pub(crate) fn run_sweeps(&mut self) {
-        let Some(sweeping) = self.sweeps.first_mut() else { return };
+        let Some(sweeping) = self.sweeps.first() else { return };
         let row = &self.table.sweeps[usize::from(sweeping.row)];
-        let id = self.stores[usize::from(row.store)];
+        let (id, visit) = (self.stores[usize::from(row.store)], row.visit);
         let until = sweeping.end.min(sweeping.next + SLOTS_PER_POLL);
-        while sweeping.next < until {
+        loop {
+            let sweeping = &mut self.sweeps[0];
             let slot = sweeping.next;
+            if slot >= until {
+                break;
+            }
             sweeping.next += 1;
             // SAFETY: one step.
             let store = unsafe { id.get() };
@@ -180,14 +185,13 @@ impl Shard {
             }
             self.current = Current::new(id, slot, None, NO_MESSAGE);
             // SAFETY: the total is this sweep's, and the slot is live in the row's store.
-            let visit = unsafe { (row.visit)(sweeping.total, store.at(slot)) };
-            if visit == Visit::Stop {
-                // SAFETY: one step, after the user's code.
-                unsafe { id.get() }.remove(slot);
+            let visited = unsafe { visit(sweeping.total, store.at(slot)) };
+            if visited == Visit::Stop {
+                self.end(id, slot, End::Stopped);
             }
         }
         self.current = Current::NONE;
-        if sweeping.next == sweeping.end {
+        if self.sweeps[0].next == self.sweeps[0].end {
             let sweeping = self.sweeps.remove(0);
             let finish = self.table.sweeps[usize::from(sweeping.row)].finish;
             let message = (self.table.rows.len() + usize::from(sweeping.row)) as u16;

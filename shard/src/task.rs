@@ -26,7 +26,7 @@ use crate::future_slab::Placed;
 use crate::index::SlotNumber;
 use crate::owned_record::OwnedRecord;
 use crate::record::{Head, Kind};
-use crate::reply::Token;
+use crate::reply::{AskError, Token};
 use crate::sabotage::{Bug, planted};
 use crate::schedule::{Alarm, Owner};
 use crate::shard::Shard;
@@ -76,7 +76,7 @@ pub(crate) struct Task {
     /// Polled before, and entered with its entity.
     entered: bool,
     /// A copy of its message, if that may be tried again, and how often it may.
-    spare: Option<(OwnedRecord, u32)>,
+    pub(crate) spare: Option<(OwnedRecord, u32)>,
     /// How often the message was tried before.
     trying: u32,
 }
@@ -135,11 +135,11 @@ impl Tasks {
     }
 
     /// Keeps an async turn; gives it back where there are too many.
-    pub(crate) fn add(&mut self, task: Task) -> Result<TaskId, Task> {
+    pub(crate) fn add(&mut self, task: Task) -> Result<TaskId, Box<Task>> {
         let place = match self.free.pop() {
             Some(place) => place,
             None if self.places.len() < self.tasks_max as usize => self.add_place(),
-            None => return Err(task),
+            None => return Err(Box::new(task)),
         };
         let entry = &mut self.places[place as usize];
         entry.generation = entry.generation.wrapping_add(1);
@@ -297,7 +297,7 @@ impl Core {
             Err(task) => {
                 self.stats.refused += 1;
                 if let Some(token) = task.token {
-                    self.error_record(token, crate::reply::AskError::NotSent);
+                    self.error_record(token, AskError::NotSent);
                 }
                 false
             }
@@ -342,6 +342,7 @@ impl Shard {
         let poll = entered.during(|| future.poll(&mut Context::from_waker(&waker)));
         let effects = entered.into_effects();
         let pending = poll.is_pending();
+        let trying = std::mem::take(&mut self.core.trying);
         if pending && effects.failure.is_none() {
             self.core.polling = None;
             let spare = self.core.spare.take();
@@ -357,6 +358,7 @@ impl Shard {
             self.current.clear();
             return self.after_step(store, owner, effects);
         }
+        self.core.trying = trying;
         if effects.failure.is_none() {
             self.core.spare = None;
         }
@@ -365,6 +367,7 @@ impl Shard {
         self.core.polling = None;
         self.current.clear();
         self.finish_task(id, effects);
+        self.core.trying = 0;
     }
 
     /// A task that has to wait takes hold of its entity.
@@ -403,6 +406,7 @@ impl Shard {
         let Task { owner, hold, token, message, .. } = task;
         let store = self.stores[usize::from(owner.kind)];
         if let Some(reason) = effects.failure {
+            self.core.stats.faults += 1;
             return self.fail(
                 store,
                 owner.slot,
@@ -462,14 +466,17 @@ impl Shard {
         self.release_after(store, owner, hold);
     }
 
-    /// Ends all async turns of an entity where they wait.
-    pub(crate) fn cancel_tasks(&mut self, id: StoreId, slot: SlotNumber) {
+    /// Ends all async turns of an entity where they wait; their askers are told `error`.
+    pub(crate) fn cancel_tasks(&mut self, id: StoreId, slot: SlotNumber, error: &AskError) {
         // SAFETY: one step.
         let kind = unsafe { id.get() }.number();
         let Some(attached) = self.core.attached.get_mut(kind, slot) else { return };
         for task in std::mem::take(&mut attached.tasks) {
             let Some(task) = self.forget_task(task) else { continue };
             self.core.stats.turns_cancelled += 1;
+            if let Some(token) = task.token {
+                self.core.error_record(token, error.clone());
+            }
             self.drop_guarded(|| drop(task));
         }
     }

@@ -40,6 +40,13 @@ pub(crate) struct Asker<F> {
     pub(crate) then: F,
 }
 
+/// Who asked for a shorter time than there was.
+pub(crate) struct AskerWithin<F> {
+    pub(crate) asker: Asker<F>,
+    /// What follows the answer has this deadline.
+    pub(crate) deadline_ns: u64,
+}
+
 /// Runs the turn of one tell or ask.
 ///
 /// # Safety
@@ -155,7 +162,7 @@ fn keep_spare<E: Handler<M>, M: Message>(
     number: u16,
     message: &M,
 ) {
-    shard.current = Current::ANSWERING;
+    shard.current = Current::answering(token);
     let Some(copy) = message.duplicate() else { return };
     let record = OwnedRecord::tell::<E, M>(&shard.table, number, E::Key::from_words(key), copy);
     let record = match token {
@@ -272,7 +279,42 @@ pub(crate) unsafe fn resume<S: Entity, R: 'static, F>(
     F: FnOnce(&mut S, Result<R, AskError>, &mut Cx<'_, S>) + 'static,
 {
     // SAFETY: the caller's contract.
-    let Asker { slot, generation, then } = unsafe { Captured::<Asker<F>>::read(captured) };
+    let asker = unsafe { Captured::<Asker<F>>::read(captured) };
+    // SAFETY: the caller's contract.
+    unsafe { resume_asker::<S, R, F>(asker, outcome, shard, outside) };
+}
+
+/// Like [`resume`], for an ask that had less time than its turn.
+///
+/// # Safety
+/// As for [`resume`], with an [`AskerWithin`].
+pub(crate) unsafe fn resume_within<S: Entity, R: 'static, F>(
+    captured: *mut Word,
+    outcome: Outcome,
+    shard: &mut Shard,
+    outside: &mut dyn Outside,
+) where
+    F: FnOnce(&mut S, Result<R, AskError>, &mut Cx<'_, S>) + 'static,
+{
+    // SAFETY: the caller's contract.
+    let within = unsafe { Captured::<AskerWithin<F>>::read(captured) };
+    shard.core.resumed_deadline_ns = within.deadline_ns;
+    // SAFETY: the caller's contract.
+    unsafe { resume_asker::<S, R, F>(within.asker, outcome, shard, outside) };
+}
+
+/// # Safety
+/// A value in `outcome` is an `R`, which is given up.
+#[inline(always)]
+unsafe fn resume_asker<S: Entity, R: 'static, F>(
+    asker: Asker<F>,
+    outcome: Outcome,
+    shard: &mut Shard,
+    outside: &mut dyn Outside,
+) where
+    F: FnOnce(&mut S, Result<R, AskError>, &mut Cx<'_, S>) + 'static,
+{
+    let Asker { slot, generation, then } = asker;
     let answer = match outcome {
         // SAFETY: the caller's contract.
         Outcome::Value(at) => Ok(unsafe { Payload::<R>::read(at) }),

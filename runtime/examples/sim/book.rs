@@ -4,11 +4,15 @@
 //! A handler must not assert, because the shard would contain the panic. It notes what is wrong
 //! here under the name of an oracle, which finds it after the step.
 
+mod coins;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use coreside::AskError;
 use coreside::sim::Random;
+
+pub(crate) use coins::Coins;
 
 use crate::suite::scenario::Scenario;
 
@@ -472,40 +476,5 @@ impl Drop for Life {
             Some(lives) if *lives > 0 => *lives -= 1,
             _ => book.note(LIVES, format!("the state of entity {entity} was dropped twice")),
         });
-    }
-}
-
-/// Money on its way, or in an account: it is somewhere, once, or was destroyed with its holder.
-#[derive(Debug, Default)]
-pub(crate) struct Coins(u64);
-
-impl Coins {
-    pub(crate) fn mint(amount: u64) -> Self {
-        book(|book| book.minted += amount);
-        Self(amount)
-    }
-
-    pub(crate) fn amount(&self) -> u64 {
-        self.0
-    }
-
-    /// Takes up to `amount` out.
-    pub(crate) fn take(&mut self, amount: u64) -> Self {
-        let amount = amount.min(self.0);
-        self.0 -= amount;
-        Self(amount)
-    }
-
-    pub(crate) fn put(&mut self, mut other: Self) {
-        self.0 += std::mem::take(&mut other.0);
-    }
-}
-
-impl Drop for Coins {
-    fn drop(&mut self) {
-        let amount = self.0;
-        if amount > 0 {
-            book(|book| book.destroyed += amount);
-        }
     }
 }

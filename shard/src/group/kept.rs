@@ -6,7 +6,6 @@
 #![expect(unsafe_code, reason = "an entity is reached through its store")]
 
 use crate::config::Now;
-use crate::dead_letter::Reason;
 use crate::entity::Entity;
 use crate::identity::EntityId;
 use crate::index::SlotNumber;
@@ -107,6 +106,6 @@ impl Shard {
         attached.stash = stash;
         attached.kept = Some(ends);
         self.restart_in(id, slot, wait_ns);
-        lost.into_iter().for_each(|waiting| self.bury_stashed(waiting, Reason::EntityFailed));
+        lost.into_iter().for_each(|waiting| self.bury_stashed(waiting));
     }
 }

@@ -13,7 +13,6 @@ use crate::key::Name;
 use crate::life::Life;
 use crate::registry::Registration;
 use crate::supervise::Terminated;
-use crate::system::System;
 
 /// The subscribers of a topic on one shard, at most [`Hub::SUBSCRIBERS_MAX`].
 pub(crate) struct Relay<M> {
@@ -126,10 +125,11 @@ impl<M: Published> Handler<Add<M>> for Relay<M> {
         if self.find(entity).is_some() {
             return self.report_gone(cx);
         }
+        if cx.watch_entity(entity).is_err() {
+            // Nobody could say when it ends.
+            return self.report_gone(cx);
+        }
         self.subscribers.push(subscriber);
-        let (watcher, owner) = (cx.recipient::<Terminated>(), cx.owner());
-        cx.core.attached.entry(owner.kind, owner.slot).watching.push(entity);
-        cx.core.send_system(System::Watch { entity, watcher });
     }
 }
 
@@ -139,11 +139,7 @@ impl<M: Published> Handler<Remove<M>> for Relay<M> {
     fn handle(&mut self, Remove { subscriber }: Remove<M>, cx: &mut Cx<'_, Self>) {
         let entity = subscriber.entity();
         if let Some(at) = self.find(entity) {
-            let (watcher, owner) = (cx.recipient::<Terminated>().entity, cx.owner());
-            if let Some(attached) = cx.core.attached.get_mut(owner.kind, owner.slot) {
-                attached.watching.retain(|other| *other != entity);
-            }
-            cx.core.send_system(System::Unwatch { entity, watcher });
+            cx.unwatch_entity(entity);
             self.remove(at, cx);
         }
         self.stop_if_empty(cx);

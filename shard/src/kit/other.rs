@@ -4,8 +4,9 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use crate::attached::Holder;
 use crate::entity::Entity;
-use crate::identity::{EntityId, Recipient};
+use crate::identity::EntityId;
 use crate::kit::Kit;
 use crate::supervise::{End, Fault};
 use crate::system::System;
@@ -64,10 +65,11 @@ impl<'k, E: Entity, T: Entity> Other<'k, E, T> {
             "{supervisor} neither watches nor started {entity}: nobody hears of its end"
         );
         if let Some(watcher) = watcher {
-            kit.shard.core.send_system(System::Ended { watcher, entity, end });
+            kit.shard.core.send_in_order(System::TellEnded { watcher, entity, end });
         }
-        if started.is_some() {
-            kit.shard.core.send_system(System::ChildEnded { supervisor, child: entity });
+        if let Some(Holder { number, .. }) = started {
+            let child = entity;
+            kit.shard.core.send_system(System::ChildEnded { supervisor, child, number });
         }
         kit.run();
     }
@@ -80,12 +82,14 @@ impl<'k, E: Entity, T: Entity> Other<'k, E, T> {
     #[track_caller]
     pub fn fails(self, reason: impl fmt::Display) {
         let Self { kit, entity, .. } = self;
-        let supervisor = started(kit, entity);
+        let Holder { who: supervisor, number } = started(kit, entity);
         kit.failed.push(entity);
         let count = kit.failed.iter().filter(|other| **other == entity).count() as u32;
         let reason = reason.to_string();
         let fault = Fault { entity, message: "", reason, backtrace: None, count };
-        kit.shard.core.send_system(System::ChildFailed { supervisor, fault });
+        kit.shard.core.send_in_order(System::TellFault { supervisor, fault });
+        let (supervisor, child) = (supervisor.entity, entity);
+        kit.shard.core.send_system(System::ChildFailed { supervisor, child, number });
         kit.run();
     }
 
@@ -96,20 +100,21 @@ impl<'k, E: Entity, T: Entity> Other<'k, E, T> {
     #[track_caller]
     pub fn escalates(self) {
         let Self { kit, entity, .. } = self;
-        let supervisor = started(kit, entity).entity;
+        let Holder { who, number } = started(kit, entity);
+        let (supervisor, child) = (who.entity, entity);
         kit.others().started.retain(|(other, _)| *other != entity);
-        kit.shard.core.send_system(System::Escalated { supervisor, child: entity });
-        kit.shard.core.send_system(System::ChildEnded { supervisor, child: entity });
+        kit.shard.core.send_system(System::Escalated { supervisor, child, number });
+        kit.shard.core.send_system(System::ChildEnded { supervisor, child, number });
         kit.run();
     }
 }
 
-fn find(list: &[(EntityId, Recipient)], entity: EntityId) -> Option<Recipient> {
-    list.iter().find(|(other, _)| *other == entity).map(|(_, recipient)| *recipient)
+fn find(list: &[(EntityId, Holder)], entity: EntityId) -> Option<Holder> {
+    list.iter().find(|(other, _)| *other == entity).map(|(_, holder)| *holder)
 }
 
 #[track_caller]
-fn started<E: Entity>(kit: &Kit<E>, entity: EntityId) -> Recipient {
+fn started<E: Entity>(kit: &Kit<E>, entity: EntityId) -> Holder {
     match find(&kit.others_ref().started, entity) {
         Some(supervisor) => supervisor,
         None => panic!("{} did not start {entity}: it does not hear of its faults", kit.own),

@@ -2,14 +2,15 @@
 //!
 //! The shard is the production one. Only its copy of the message table differs: each message leads
 //! to [`intercept`], which runs the turn that the table names if the record is for the entity under
-//! test, and keeps the record otherwise. System records are diverted where their lane is emptied.
+//! test, and keeps the record otherwise. System records are diverted where they are done.
 #![expect(unsafe_code, reason = "records are taken out of their queue, and typed again")]
 
 use std::collections::VecDeque;
 use std::slice;
 
+use crate::attached::Holder;
 use crate::entity::{Handler, Message};
-use crate::identity::{EntityId, Recipient};
+use crate::identity::EntityId;
 use crate::key::KeyWords;
 use crate::owned_record::OwnedRecord;
 use crate::pending::Outside;
@@ -25,9 +26,9 @@ pub(crate) struct Others {
     /// Tells and asks that the kit has not looked at, in order.
     pub(crate) arrived: Vec<OwnedRecord>,
     /// Whom it watches, and who is told.
-    pub(crate) watched: Vec<(EntityId, Recipient)>,
+    pub(crate) watched: Vec<(EntityId, Holder)>,
     /// Whom it started, and who is told of their faults.
-    pub(crate) started: Vec<(EntityId, Recipient)>,
+    pub(crate) started: Vec<(EntityId, Holder)>,
     /// Who was told to stop since it was last started.
     pub(crate) stopped: Vec<EntityId>,
     /// Who was restarted because one that it is bound to failed.
@@ -60,13 +61,16 @@ impl Others {
                 self.stopped.retain(|other| *other != entity);
                 put(&mut self.started, entity, supervisor);
             }
-            System::Stop { entity, .. } => self.stopped.push(entity),
-            System::Restart { entity } => self.restarted.push(entity),
+            System::Stop { entity, .. } | System::StopChild { entity, .. } => {
+                self.stopped.push(entity);
+            }
+            System::Restart { entity, .. } => self.restarted.push(entity),
             System::Watch { entity, watcher } => put(&mut self.watched, entity, watcher),
             System::Unwatch { entity, .. } => self.watched.retain(|(other, _)| *other != entity),
-            System::Ended { end, .. } => self.ends.push_back(end),
+            System::TellEnded { end, .. } => self.ends.push_back(end),
             System::ChildEnded { .. }
             | System::ChildFailed { .. }
+            | System::TellFault { .. }
             | System::Escalated { .. }
             | System::Probe(_) => {}
         }
@@ -74,10 +78,10 @@ impl Others {
 }
 
 /// An entity has one entry: the newest.
-fn put(list: &mut Vec<(EntityId, Recipient)>, entity: EntityId, recipient: Recipient) {
+fn put(list: &mut Vec<(EntityId, Holder)>, entity: EntityId, holder: Holder) {
     match list.iter_mut().find(|(other, _)| *other == entity) {
-        Some((_, known)) => *known = recipient,
-        None => list.push((entity, recipient)),
+        Some((_, known)) => *known = holder,
+        None => list.push((entity, holder)),
     }
 }
 

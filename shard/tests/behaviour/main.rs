@@ -11,6 +11,7 @@ mod kept;
 mod keys;
 mod large;
 mod life;
+mod listener;
 mod look_ahead;
 mod mesh;
 mod model;

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Once};
 
 use coreside_shard::{
-    AskError, Entity, Full, Handler, HashKey, Message, Now, Outside, Placement, Progress, Shard,
-    ShardConfig, Stats, Wake, mesh,
+    AskError, Doorbell, Entity, Full, Handler, HashKey, MeshEnd, Message, Now, Outside, Placement,
+    Progress, Shard, ShardConfig, Stats, Wake, mesh,
 };
 
 use crate::agent::{Agent, Plain, Sort, table};
@@ -18,12 +18,14 @@ pub(crate) const RING_WORDS_MIN: usize = 40;
 const POLLS_MAX: usize = 1_000_000;
 
 pub(crate) fn config() -> ShardConfig {
-    ShardConfig { entities_max: 1 << 20, turns_per_poll: 32, ..ShardConfig::new(HASH) }
+    let entities_max = if cfg!(miri) { 256 } else { 1 << 20 };
+    ShardConfig { entities_max, turns_per_poll: 32, ..ShardConfig::new(HASH) }
 }
 
 pub(crate) struct Mesh {
     pub(crate) shards: Vec<Shard>,
     pub(crate) now: Now,
+    pub(crate) bells: Vec<Arc<Doorbell>>,
     placement: Placement,
     random: u64,
     seed: u64,
@@ -47,12 +49,16 @@ impl Mesh {
     ) -> Self {
         keep_expected_panics_quiet();
         let (placement, table) = (Placement::even(shards), table());
+        let ends = mesh(usize::from(shards), ring_words);
+        let bell = |end: &MeshEnd| end.doorbell(end.shard()).cloned();
+        let bells = ends.iter().filter_map(bell).collect();
         let start = |end| {
             let (table, placement) = (Arc::clone(&table), placement.clone());
             Shard::new(config, table, end, placement, wake.clone()).expect("address space")
         };
         Self {
-            shards: mesh(usize::from(shards), ring_words).into_iter().map(start).collect(),
+            shards: ends.into_iter().map(start).collect(),
+            bells,
             now: Now { monotonic_ns: 1000 * MS, unix_ms: 1_700_000_000_000 },
             placement,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
