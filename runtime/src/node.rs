@@ -13,6 +13,7 @@ use coreside_shard::{
 };
 
 use crate::driver::{Drive, Running, Seat};
+use crate::faults::{self, FaultSink};
 use crate::group::Pools;
 use crate::handle::{Counts, Handle, Shared};
 use crate::ingress::Ingress;
@@ -63,6 +64,7 @@ pub struct NodeBuilder {
     ingress_jobs_max: usize,
     drain: Duration,
     catch_signals: bool,
+    pub(crate) fault_sink: FaultSink,
     stalls: StallConfig,
     stall_sink: Sink,
 }
@@ -129,6 +131,7 @@ impl Default for NodeBuilder {
             ingress_jobs_max: 4096,
             drain: Duration::from_secs(10),
             catch_signals: false,
+            fault_sink: FaultSink::default(),
             stalls: StallConfig::default(),
             stall_sink: Sink::default(),
         }
@@ -292,6 +295,9 @@ impl NodeBuilder {
         let shared = self.shared(&mesh, Arc::clone(&table), placement.clone(), reporter.as_ref());
         let shared = shared.map_err(NodeError::System)?;
         let stopping = Arc::new(Stopping::new(count, self.drain));
+        faults::keep_panics();
+        self.shard.backtrace = faults::take_last;
+        self.shard.stopwatch_ns = crate::clock::stopwatch_ns;
         let start = Instant::now();
         let (ready, started) = mpsc::channel();
         let mut running = Vec::with_capacity(count);
@@ -308,6 +314,7 @@ impl NodeBuilder {
                 start,
                 shared: Arc::clone(&shared),
                 stopping: Arc::clone(&stopping),
+                fault_sink: self.fault_sink.clone(),
             };
             match drive.start(seat, ready.clone()) {
                 Ok(shard) => running.push(shard),

@@ -152,6 +152,11 @@ impl AttachedMap {
         }
     }
 
+    /// Whether `what` holds for any of them.
+    pub(crate) fn any(&self, what: impl Fn(&Attached) -> bool) -> bool {
+        self.entries.values().any(|attached| what(attached))
+    }
+
     /// Entities that have anything attached.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
