@@ -111,6 +111,8 @@ unsafe fn run_keyed<const KEY_WORDS: usize, const ASK: bool, E: Handler<M>, M: M
     if M::TRIES > 1 {
         keep_spare::<E, M>(shard, widen(key), (token, deadline_ns), head.message(), &message);
     }
+    // SAFETY: one step; where a read was looked into, the one above is over.
+    let store = if E::READ { unsafe { id.get() } } else { store };
     let place = store.slot::<KEY_WORDS, E>(slot);
     shard.current = Current::new(id, slot, token, head.message());
     shard.core.reading = E::READ;
