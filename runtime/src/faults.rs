@@ -1,8 +1,8 @@
 //! Faults that no supervisor hears of: the node tells somebody, and stops where it must.
 //!
 //! A panic on a shard's thread is a fault, which is reported once, with what is known of it: by a
-//! message to the supervisor, or here. So the process's panic hook is silent about it and only keeps
-//! where it was.
+//! message to the supervisor, or here. So the process's panic hook is silent about it, and only
+//! keeps where it was.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};

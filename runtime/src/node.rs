@@ -4,7 +4,7 @@ use std::mem::take;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use coreside_net::{NetConfig, NetError, listen};
@@ -322,13 +322,8 @@ impl NodeBuilder {
             }
         }
         drop(ready);
-        for _ in 0..count {
-            let outcome = started.recv().unwrap_or_else(|_| {
-                Err(NodeError::Executor("its thread ended before it was ready".to_owned()))
-            });
-            if let Err(error) = outcome {
-                return Err(abandon(running, &stopping, &shared, error));
-            }
+        if let Err(error) = all_started(&started, count) {
+            return Err(abandon(running, &stopping, &shared, error));
         }
         let handle = Handle { shared };
         Ok(Node { handle, running, stopping, local_addr, notes, signals, _reporter: reporter })
@@ -362,6 +357,15 @@ impl NodeBuilder {
             sightings: reporter.map(|reporter| Arc::clone(reporter.sightings())),
         }))
     }
+}
+
+/// Waits until `count` shards have said how their start went.
+fn all_started(started: &Receiver<Result<(), NodeError>>, count: usize) -> Result<(), NodeError> {
+    (0..count).try_for_each(|_| {
+        started.recv().unwrap_or_else(|_| {
+            Err(NodeError::Executor("its thread ended before it was ready".to_owned()))
+        })
+    })
 }
 
 /// Ends the shards that run already, because the start of the node failed.

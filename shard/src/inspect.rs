@@ -69,8 +69,8 @@ impl Shard {
         !self.core.faults.is_empty() || self.core.escalation.is_some()
     }
 
-    /// Whether something waits that no queue shows: messages in a stash, or an async turn that holds
-    /// its entity's state. A stop waits for it.
+    /// Whether something waits that no queue shows: messages in a stash, or an async turn that
+    /// holds its entity's state. A stop waits for it.
     pub fn has_unfinished_turns(&self) -> bool {
         self.core.tasks.any_holds() || self.core.attached.any(|attached| !attached.stash.is_empty())
     }
