@@ -1,7 +1,8 @@
 //! The entity that the benchmarks send to: 48 bytes of state, so that a slot is one cache line.
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use coreside_shard::{
     Address, Cx, Entity, Handler, HashKey, LookAhead, Message, Registration, Registry, Shard,
@@ -140,7 +141,14 @@ pub(crate) fn table() -> Arc<Table> {
 pub(crate) fn config() -> ShardConfig {
     let mut config = ShardConfig::new(HashKey::new(0x5eed));
     config.look_ahead = LookAhead::Above { bytes: 512 << 10 };
+    config.stopwatch_ns = stopwatch_ns;
     config
+}
+
+/// As a node has it.
+fn stopwatch_ns() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
 /// A shard with `entities` accounts in memory.

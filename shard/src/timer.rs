@@ -783,7 +783,7 @@ mod tests {
                     11..14 => model.poll(),
                     _ => model.advance(),
                 }
-                assert_eq!(model.wheel.len(), model.timers.len());
+                assert_eq!(model.wheel.len as usize, model.timers.len());
                 most = most.max(model.timers.len());
                 assert_eq!(model.wheel.entries.len(), most, "entries are used again");
                 if step % 16 == 0 {
