@@ -57,7 +57,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use builder::{SimBuildError, SimBuilder};
-pub use coreside_shard::{Outside, Progress, Shard, Stats};
+pub use coreside_shard::{Outside, Progress, Reason, Shard, Stats};
 pub use limits::{Disturbances, QUEUE_WORDS_MIN, RING_WORDS_MIN, SimLimits};
 pub use oracle::{Bounds, Oracle, SimError, Violation};
 pub use outside::{SimCall, SimHandle, SimReply};
@@ -212,6 +212,7 @@ impl Sim {
     pub fn stop(&mut self, steps_max: u64) -> Result<u64, SimError> {
         self.gate.refuse();
         self.stopping.begin();
+        self.seats.iter_mut().for_each(|seat| seat.shard.release_kept());
         self.woken.iter().for_each(|woken| woken.store(true, Ordering::Relaxed));
         self.run_until_idle(steps_max)
     }
@@ -301,7 +302,7 @@ impl Sim {
     fn step_shard(&mut self, number: usize) {
         self.stats.steps += 1;
         self.last_shard = number;
-        let now = self.clock.read(number);
+        let now = self.clock.read();
         let phase = self.stopping.phase();
         let jobs_max = self.limits.jobs_per_pass;
         let is_woken = self.is_woken(number);
@@ -313,7 +314,7 @@ impl Sim {
                 if is_woken { Event::Wake } else { Event::Nap }
             }
             (State::Tired, Phase::Running) => seat.prepare_sleep(),
-            (State::Drowsy, _) => seat.look_again(&self.gate, phase, self.clock.now_ns()),
+            (State::Drowsy, _) => seat.look_again(&self.gate, phase, (now, self.clock.now_ns())),
             (State::Worked { .. }, _) => seat.report(&self.stopping, self.clock.now_ns()),
             (_, Phase::Stopped) => {
                 self.gate.close();

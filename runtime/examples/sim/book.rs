@@ -4,11 +4,15 @@
 //! A handler must not assert, because the shard would contain the panic. It notes what is wrong
 //! here under the name of an oracle, which finds it after the step.
 
+mod coins;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use coreside::AskError;
 use coreside::sim::Random;
+
+pub(crate) use coins::Coins;
 
 use crate::suite::scenario::Scenario;
 
@@ -41,6 +45,8 @@ pub(crate) struct Book {
     /// Open asks whose answer was given, or that have failed: they end without waiting.
     pub(crate) owed: u64,
     next_life: u64,
+    /// The deadline of the turn, which its asks inherit.
+    turn_deadline_ns: u64,
     /// Continuations that were dropped and did not run.
     pub(crate) unclaimed: u64,
     /// Messages that were dropped before their turn.
@@ -68,11 +74,17 @@ struct Sent {
     ask: Option<usize>,
     /// The answer to its ask is on the way.
     owed: bool,
+    /// When its ask ends at the latest.
+    deadline_ns: u64,
+    /// Its asker was told that it never will have its turn.
+    condemned: bool,
 }
 
 impl Sent {
     fn new(way: Way) -> Self {
-        Self { way, fate: Fate::UnderWay, panicked: false, ask: None, owed: false }
+        let fate = Fate::UnderWay;
+        let deadline_ns = u64::MAX;
+        Self { way, fate, panicked: false, ask: None, owed: false, deadline_ns, condemned: false }
     }
 }
 
@@ -86,7 +98,7 @@ enum Fate {
 
 struct Ask {
     message: usize,
-    asked_ns: u64,
+    deadline_ns: u64,
     outcome: Option<Outcome>,
 }
 
@@ -102,6 +114,7 @@ impl Book {
             asks_open: 0,
             owed: 0,
             next_life: 0,
+            turn_deadline_ns: u64::MAX,
             unclaimed: 0,
             dropped: 0,
             cursed: 0,
@@ -143,21 +156,25 @@ impl Book {
     /// Why `outcome` cannot be that of this ask; `None` when it can.
     fn objection(&self, ask: &Ask, number: usize, outcome: &Outcome) -> Option<String> {
         let message = &self.messages[ask.message];
-        let waited_ns = self.now_ns.saturating_sub(ask.asked_ns);
-        match outcome {
-            Ok(reply) if *reply == reply_to(ask.message) => None,
-            Ok(reply) => Some(format!("ask {number} got the wrong reply {reply}")),
-            Err(AskError::Failed) if message.panicked => None,
-            Err(AskError::Failed) if message.fate == Fate::Dropped && self.cursed > 0 => None,
-            Err(AskError::NotSent) if matches!(message.fate, Fate::Returned | Fate::Dropped) => {
-                None
-            }
-            Err(AskError::MaybeExecuted) if waited_ns >= self.ask_timeout_ns => None,
-            Err(error) => Some(format!(
-                "ask {number} ended with {error:?} after {waited_ns} ns, but its message {:?}",
-                message.fate
-            )),
-        }
+        let is_late = self.now_ns >= ask.deadline_ns;
+        // It lies among the dead letters, or is gone.
+        let is_dead = message.fate != Fate::Arrived;
+        let is_right = match outcome {
+            Ok(reply) => *reply == reply_to(ask.message),
+            Err(AskError::Failed) => message.panicked || (is_dead && self.cursed > 0),
+            Err(AskError::NotSent) => is_dead,
+            Err(AskError::Expired) => is_dead && is_late,
+            Err(AskError::MaybeExecuted) => is_late,
+            Err(_) => false,
+        };
+        let (now_ns, fate) = (self.now_ns, message.fate);
+        (!is_right).then(|| {
+            let deadline_ns = ask.deadline_ns;
+            format!(
+                "ask {number} ended with {outcome:?} at {now_ns} ns, its deadline {deadline_ns} \
+                 ns, its message {fate:?}"
+            )
+        })
     }
 }
 
@@ -265,6 +282,11 @@ impl Stamp {
         let number = self.number;
         book(|book| {
             let way = book.messages[number].way;
+            book.turn_deadline_ns = book.messages[number].deadline_ns;
+            if book.messages[number].condemned {
+                let what = format!("message {number} came after its asker was told the opposite");
+                book.note(DELIVERY, what);
+            }
             if way.1 != entity {
                 let what = format!("message {number} for {} came to {entity}", way.1);
                 return book.note(DELIVERY, what);
@@ -337,21 +359,31 @@ pub(crate) struct Asked {
 impl Asked {
     /// The ask of the message with this stamp, from outside of entities.
     pub(crate) fn new(stamp: &Stamp) -> Self {
-        let message = stamp.number;
-        let number = book(|book| {
-            book.asks.push(Ask { message, asked_ns: book.now_ns, outcome: None });
-            book.asks_open += 1;
-            book.messages[message].ask = Some(book.asks.len() - 1);
-            book.asks.len() - 1
-        });
-        Self { number, ended: false, life: None }
+        let deadline_ns = book(|book| book.now_ns + book.ask_timeout_ns);
+        Self::until(deadline_ns, stamp, None)
     }
 
-    /// The ask of an entity, during this life of it.
+    /// The ask of an entity, in a turn during this life of it.
     pub(crate) fn by(life: &Life, stamp: &Stamp) -> Self {
-        let mut asked = Self::new(stamp);
-        asked.life = Some(life.number);
-        asked
+        let deadline_ns = book(|book| match book.turn_deadline_ns {
+            u64::MAX => book.now_ns + book.ask_timeout_ns,
+            inherited_ns => inherited_ns,
+        });
+        // The lowest bit of an inherited deadline is used otherwise.
+        Self::until(deadline_ns - 1, stamp, Some(life.number))
+    }
+
+    fn until(deadline_ns: u64, stamp: &Stamp, life: Option<u64>) -> Self {
+        let message = stamp.number;
+        let number = book(|book| {
+            book.asks.push(Ask { message, deadline_ns, outcome: None });
+            book.asks_open += 1;
+            let number = book.asks.len() - 1;
+            book.messages[message].ask = Some(number);
+            book.messages[message].deadline_ns = deadline_ns;
+            number
+        });
+        Self { number, ended: false, life }
     }
 
     /// The answer is there, for an entity in this life of it.
@@ -384,6 +416,9 @@ fn end(number: usize, outcome: Outcome) {
         if let Some(what) = book.objection(ask, number, &outcome) {
             book.note(ASKS, what);
         }
+        let is_refusal = matches!(outcome, Err(AskError::NotSent | AskError::Expired));
+        let message = book.asks[number].message;
+        book.messages[message].condemned = is_refusal;
         book.asks[number].outcome = Some(outcome.clone());
         book.close_ask(number);
     });
@@ -441,40 +476,5 @@ impl Drop for Life {
             Some(lives) if *lives > 0 => *lives -= 1,
             _ => book.note(LIVES, format!("the state of entity {entity} was dropped twice")),
         });
-    }
-}
-
-/// Money on its way, or in an account: it is somewhere, once, or was destroyed with its holder.
-#[derive(Debug, Default)]
-pub(crate) struct Coins(u64);
-
-impl Coins {
-    pub(crate) fn mint(amount: u64) -> Self {
-        book(|book| book.minted += amount);
-        Self(amount)
-    }
-
-    pub(crate) fn amount(&self) -> u64 {
-        self.0
-    }
-
-    /// Takes up to `amount` out.
-    pub(crate) fn take(&mut self, amount: u64) -> Self {
-        let amount = amount.min(self.0);
-        self.0 -= amount;
-        Self(amount)
-    }
-
-    pub(crate) fn put(&mut self, mut other: Self) {
-        self.0 += std::mem::take(&mut other.0);
-    }
-}
-
-impl Drop for Coins {
-    fn drop(&mut self) {
-        let amount = self.0;
-        if amount > 0 {
-            book(|book| book.destroyed += amount);
-        }
     }
 }

@@ -146,15 +146,17 @@ impl SimBuilder {
                 .map(|shard| Seat::new(shard, bell))
         };
         let seats = mesh(usize::from(count), limits.ring_words).into_iter().map(seat);
-        let seats = seats.collect::<io::Result<Vec<_>>>().map_err(SimBuildError::System)?;
+        let mut seats = seats.collect::<io::Result<Vec<_>>>().map_err(SimBuildError::System)?;
         let bells = seats.iter().map(|seat| Arc::clone(&seat.bell)).collect();
         let home = (placement, hash_key);
         let gate = Gate::new(bells, &woken, limits.jobs_max, home, table, config.ask_timeout_ns);
+        let clock = Clock::new(seed, &disturbances);
+        seats.iter_mut().for_each(|seat| seat.shard.start_kept(clock.read()));
         Ok(Sim {
             seats,
             woken,
             gate,
-            clock: Clock::new(seed, count, &disturbances),
+            clock,
             schedule: Schedule::new(seed, count, disturbances.starving),
             faults: Random::stream(seed, "faults"),
             slow_per_mille: disturbances.slow_per_mille,

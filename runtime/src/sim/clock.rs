@@ -5,12 +5,13 @@ use coreside_shard::Now;
 use super::limits::Disturbances;
 use super::random::Random;
 
-/// One clock that never goes back, an offset per shard, and a wall clock that may.
+/// One clock that never goes back, and a wall clock that may. All shards of a node read the same,
+/// as deadlines travel between them.
 pub(crate) struct Clock {
     random: Random,
     now_ns: u64,
-    /// By shard: each counts from its own start.
-    offsets_ns: Vec<u64>,
+    /// What the shards' clock shows when the simulation begins.
+    start_ns: u64,
     wall_offset_ms: i64,
     jumps: bool,
     wall_steps: bool,
@@ -25,15 +26,13 @@ const MILLISECOND_NS: u64 = 1_000_000;
 const MINUTE_NS: u64 = 60_000_000_000;
 
 impl Clock {
-    pub(crate) fn new(seed: u64, shards: u16, disturbances: &Disturbances) -> Self {
+    pub(crate) fn new(seed: u64, disturbances: &Disturbances) -> Self {
         let mut random = Random::stream(seed, "clock");
-        // The least that a shard may see is not 0, so that "never" and "at the start" differ.
-        let offset = |_| 1 + if disturbances.skew { random.below(1 << 40) } else { 0 };
-        let offsets_ns = (0..shards).map(offset).collect();
+        let start_ns = if disturbances.late_start { random.below(1 << 50) } else { 0 };
         Self {
             random,
             now_ns: 0,
-            offsets_ns,
+            start_ns,
             wall_offset_ms: 0,
             jumps: disturbances.jumps,
             wall_steps: disturbances.wall_steps,
@@ -47,11 +46,11 @@ impl Clock {
         self.now_ns
     }
 
-    /// What shard `shard` reads.
-    pub(crate) fn read(&self, shard: usize) -> Now {
+    /// What a shard reads.
+    pub(crate) fn read(&self) -> Now {
         let unix_ms = UNIX_MS_AT_START + (self.now_ns / MILLISECOND_NS) as i64;
         Now {
-            monotonic_ns: self.now_ns + self.offsets_ns[shard],
+            monotonic_ns: self.start_ns + self.now_ns,
             unix_ms: (unix_ms + self.wall_offset_ms).max(0) as u64,
         }
     }
@@ -96,15 +95,13 @@ mod tests {
 
     #[test]
     fn shards_never_see_time_go_back() {
-        let mut clock = Clock::new(3, 2, &Disturbances::ALL);
-        let mut last = [clock.read(0), clock.read(1)];
+        let mut clock = Clock::new(3, &Disturbances::ALL);
+        let mut last = clock.read();
         for _ in 0..50_000 {
             clock.pass();
-            for (shard, last) in last.iter_mut().enumerate() {
-                let now = clock.read(shard);
-                assert!(now.monotonic_ns >= last.monotonic_ns);
-                *last = now;
-            }
+            let now = clock.read();
+            assert!(now.monotonic_ns >= last.monotonic_ns);
+            last = now;
         }
         assert!(clock.jumped > 0 && clock.stepped > 0);
     }

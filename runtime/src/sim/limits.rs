@@ -79,8 +79,8 @@ pub struct Disturbances {
     pub jumps: bool,
     /// The wall clock is set, forwards and back.
     pub wall_steps: bool,
-    /// The shards' clocks count from different starts.
-    pub skew: bool,
+    /// The shards' clock has been running for days when the simulation begins.
+    pub late_start: bool,
     /// Of a thousand passes, how many take a millisecond to a second.
     pub slow_per_mille: u32,
     /// Partitions lie unevenly on the shards.
@@ -93,7 +93,7 @@ impl Disturbances {
         starving: false,
         jumps: false,
         wall_steps: false,
-        skew: false,
+        late_start: false,
         slow_per_mille: 0,
         uneven: false,
     };
@@ -103,7 +103,7 @@ impl Disturbances {
         starving: true,
         jumps: true,
         wall_steps: true,
-        skew: true,
+        late_start: true,
         slow_per_mille: 2,
         uneven: true,
     };
@@ -114,7 +114,7 @@ impl Disturbances {
             starving: random.one_in(2),
             jumps: random.one_in(3),
             wall_steps: random.one_in(3),
-            skew: random.one_in(2),
+            late_start: random.one_in(2),
             slow_per_mille: if random.one_in(2) { random.below(5) as u32 } else { 0 },
             uneven: random.one_in(2),
         }

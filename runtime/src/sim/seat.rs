@@ -113,14 +113,22 @@ impl Seat {
     }
 
     /// Looks once more, and sleeps if there is nothing.
-    pub(crate) fn look_again(&mut self, gate: &Gate, phase: Phase, now_ns: u64) -> Event {
+    pub(crate) fn look_again(
+        &mut self,
+        gate: &Gate,
+        phase: Phase,
+        (now, now_ns): (Now, u64),
+    ) -> Event {
         let number = usize::from(self.shard.number());
         if self.shard.has_work() || !gate.is_empty(number) || phase != Phase::Running {
             self.bell.awake();
             self.state = State::Awake;
             return Event::Stay;
         }
-        let until_ns = (self.shard.asks_waiting() > 0).then_some(now_ns + NAP_NS);
+        let asks = (self.shard.asks_waiting() > 0).then_some(NAP_NS);
+        let due = |at_ns: u64| at_ns.saturating_sub(now.monotonic_ns);
+        let timers = self.shard.next_deadline_ns().map(due);
+        let until_ns = [timers, asks].into_iter().flatten().min().map(|nap_ns| now_ns + nap_ns);
         self.state = State::Asleep { until_ns };
         Event::Sleep
     }

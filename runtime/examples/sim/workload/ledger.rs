@@ -1,7 +1,7 @@
 //! A ledger: money moves between accounts on all shards by asks, while turns panic before and
 //! after it moved. What a fault destroys is in the book; all the rest must be in the accounts.
 
-use coreside::sim::{Sim, SimBuilder, SimError};
+use coreside::sim::{Shard, Sim, SimBuilder, SimError};
 use coreside::{AskError, Cx, Later, entity, handlers};
 
 use crate::suite::book::{Asked, Coins, Life, MONEY, Stamp, book, draw, note};
@@ -36,6 +36,12 @@ impl Workload for Ledger {
     }
 
     fn end(&mut self, sim: &mut Sim) -> Result<(), SimError> {
+        settle(sim)?;
+        // Dead letters hold what was sent in them.
+        for shard in 0..sim.shards() as u16 {
+            let burn = |shard: &mut Shard| while shard.take_dead_letter(0).is_some() {};
+            sim.handle().by_way_of(shard).with_shard(burn);
+        }
         settle(sim)?;
         let total = sim.sweep::<Account, AccountAudit>();
         settle(sim)?;
