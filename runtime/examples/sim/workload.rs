@@ -8,8 +8,11 @@ mod ledger;
 mod many;
 mod panics;
 mod ping;
+mod poison;
 mod stop;
 mod sweeps;
+mod vault;
+mod watches;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -59,6 +62,9 @@ pub(crate) const KINDS: &[Kind] = &[
     sweeps::KIND,
     churn::KIND,
     stop::KIND,
+    watches::KIND,
+    vault::KIND,
+    poison::KIND,
 ];
 
 impl Kind {
