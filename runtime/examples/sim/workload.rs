@@ -2,6 +2,7 @@
 //! in [`KINDS`].
 
 mod churn;
+mod deadlines;
 mod full;
 mod later;
 mod ledger;
@@ -11,6 +12,7 @@ mod ping;
 mod poison;
 mod stop;
 mod sweeps;
+mod timers;
 mod vault;
 mod watches;
 
@@ -65,6 +67,8 @@ pub(crate) const KINDS: &[Kind] = &[
     watches::KIND,
     vault::KIND,
     poison::KIND,
+    timers::KIND,
+    deadlines::KIND,
 ];
 
 impl Kind {
