@@ -13,6 +13,7 @@ mod poison;
 mod stop;
 mod sweeps;
 mod timers;
+mod trees;
 mod vault;
 mod watches;
 
@@ -69,6 +70,7 @@ pub(crate) const KINDS: &[Kind] = &[
     poison::KIND,
     timers::KIND,
     deadlines::KIND,
+    trees::KIND,
 ];
 
 impl Kind {

@@ -77,9 +77,7 @@ impl Workload for Watches {
 
 /// Watches.
 #[entity(
-    activate = Hunter::begin,
-    idle = "40ms",
-    backoff = "1ms..4ms",
+    activate = Hunter::begin, backoff = "1ms..4ms",
     faults = "1000000 in 1m"
 )]
 struct Hunter {
