@@ -14,6 +14,7 @@ mod stop;
 mod sweeps;
 mod timers;
 mod trees;
+mod turns;
 mod vault;
 mod watches;
 
@@ -71,6 +72,7 @@ pub(crate) const KINDS: &[Kind] = &[
     timers::KIND,
     deadlines::KIND,
     trees::KIND,
+    turns::KIND,
 ];
 
 impl Kind {
