@@ -49,6 +49,9 @@ pub(crate) struct Book {
     turn_deadline_ns: u64,
     /// Continuations that were dropped and did not run.
     pub(crate) unclaimed: u64,
+    /// Turns that shards count among the answers that nobody heard, beside answers: those of timers
+    /// and of words of ends.
+    pub(crate) has_own_turns: bool,
     /// Messages that were dropped before their turn.
     pub(crate) dropped: u64,
     /// Activations that panicked.
@@ -116,6 +119,7 @@ impl Book {
             next_life: 0,
             turn_deadline_ns: u64::MAX,
             unclaimed: 0,
+            has_own_turns: false,
             dropped: 0,
             cursed: 0,
             lives: BTreeMap::new(),
@@ -161,7 +165,10 @@ impl Book {
         let is_dead = message.fate != Fate::Arrived;
         let is_right = match outcome {
             Ok(reply) => *reply == reply_to(ask.message),
-            Err(AskError::Failed) => message.panicked || (is_dead && self.cursed > 0),
+            Err(AskError::Failed) => {
+                // Its entity was ended by faults of others.
+                message.panicked || (is_dead && (self.cursed > 0 || self.scenario.panics > 0))
+            }
             Err(AskError::NotSent) => is_dead,
             Err(AskError::Expired) => is_dead && is_late,
             Err(AskError::MaybeExecuted) => is_late,
@@ -466,6 +473,13 @@ impl Life {
             book.next_life
         });
         Self { entity, number }
+    }
+}
+
+impl Life {
+    /// Tells it from all others.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 }
 

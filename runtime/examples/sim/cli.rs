@@ -23,7 +23,7 @@ use crate::table::{Totals, grouped};
 #[command(version, max_term_width = 100)]
 struct Options {
     /// How many seeds to run.
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 2_000, default_value_if("sabotage", "true", "400"))]
     seeds: u64,
     /// The first of them.
     #[arg(long, default_value_t = 1)]
@@ -49,6 +49,13 @@ struct Options {
     /// Lists workloads and the numbers of a scenario.
     #[arg(long)]
     list: bool,
+    /// Plants bugs in the runtime, one at a time, and counts the seeds until each is found;
+    /// --seeds bounds them (default: 400).
+    #[arg(long)]
+    sabotage: bool,
+    /// Only this bug.
+    #[arg(long)]
+    bug: Option<String>,
     /// Runs what it is told on its standard input.
     #[arg(long, hide = true)]
     worker: bool,
@@ -63,7 +70,7 @@ const LESSENED_MAX: usize = 3;
 pub(crate) fn main() -> ExitCode {
     let options = Options::parse();
     if options.worker {
-        return work();
+        return work(&options);
     }
     if options.list {
         list();
@@ -74,6 +81,9 @@ pub(crate) fn main() -> ExitCode {
         Some((_, Some(kind))) => Some(kind),
         Some((name, None)) => return refuse(&format!("there is no workload '{name}'; see --list")),
     };
+    if options.sabotage {
+        return sabotage(&options, kind);
+    }
     match options.replay {
         Some(seed) => replay(&options, kind.unwrap_or_else(|| Kind::of(seed)), seed),
         None => hunt(&options, kind),
@@ -96,8 +106,31 @@ fn list() {
     }
 }
 
+#[cfg(sabotage)]
+use crate::sabotage::plant_named as plant;
+
+#[cfg(not(sabotage))]
+fn plant(_bug: &str) -> bool {
+    false
+}
+
+#[cfg(sabotage)]
+fn sabotage(options: &Options, kind: Option<&'static Kind>) -> ExitCode {
+    crate::sabotage::hunt(options.from, options.seeds, kind, options.bug.as_deref())
+}
+
+#[cfg(not(sabotage))]
+fn sabotage(_options: &Options, _kind: Option<&'static Kind>) -> ExitCode {
+    refuse("bugs are planted in a build with --cfg sabotage: scripts/sim --sabotage makes it")
+}
+
 /// Runs tasks, one per line, each answered with a line.
-fn work() -> ExitCode {
+fn work(options: &Options) -> ExitCode {
+    if let Some(bug) = &options.bug
+        && !plant(bug)
+    {
+        return refuse(&format!("there is no bug '{bug}' in this build"));
+    }
     for line in stdin().lock().lines() {
         let Some(task) = line.ok().and_then(|line| Task::read(&line)) else { break };
         let verdict = task.run();
@@ -191,6 +224,11 @@ fn replay(options: &Options, kind: &'static Kind, seed: u64) -> ExitCode {
         }
     }
     println!("workload {}, seed {seed}: {}", kind.name, scenario.differences(&Scenario::default()));
+    if let Some(bug) = &options.bug
+        && !plant(bug)
+    {
+        return refuse(&format!("there is no bug '{bug}' in this build"));
+    }
     let mut workload = (kind.make)();
     let report = if options.trace {
         run(&mut Traced(workload), &scenario, Sabotage::default())

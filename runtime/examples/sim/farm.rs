@@ -160,6 +160,8 @@ impl Verdict {
 /// A process that makes runs, and another one when that has died.
 pub(crate) struct Worker {
     process: Option<Process>,
+    /// The bug that is planted in it.
+    bug: Option<String>,
 }
 
 struct Process {
@@ -170,12 +172,18 @@ struct Process {
 
 impl Worker {
     pub(crate) fn new() -> Self {
-        Self { process: None }
+        Self { process: None, bug: None }
+    }
+
+    /// One with a bug planted (see `scripts/sim --sabotage`).
+    #[cfg(sabotage)]
+    pub(crate) fn with_bug(bug: Option<&str>) -> Self {
+        Self { process: None, bug: bug.map(str::to_owned) }
     }
 
     pub(crate) fn run(&mut self, task: &Task) -> Verdict {
         if self.process.is_none() {
-            match Process::start() {
+            match Process::start(self.bug.as_deref()) {
                 Ok(process) => self.process = Some(process),
                 Err(error) => return Verdict::failed("set-up", error.to_string()),
             }
@@ -193,9 +201,10 @@ impl Worker {
 }
 
 impl Process {
-    fn start() -> std::io::Result<Self> {
+    fn start(bug: Option<&str>) -> std::io::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("--worker")
+            .args(bug.map(|bug| format!("--bug={bug}")))
             // Ctrl-C is for us; it ends when its input does.
             .process_group(0)
             .stdin(Stdio::piped())

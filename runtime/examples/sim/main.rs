@@ -4,6 +4,8 @@
 mod cli;
 mod farm;
 mod lesser;
+#[cfg(sabotage)]
+mod sabotage;
 mod table;
 // Named by its path, so that its own parts are found beside it, as the test finds them.
 #[path = "suite.rs"]

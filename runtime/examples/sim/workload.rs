@@ -2,14 +2,21 @@
 //! in [`KINDS`].
 
 mod churn;
+mod deadlines;
 mod full;
 mod later;
 mod ledger;
 mod many;
 mod panics;
 mod ping;
+mod poison;
 mod stop;
 mod sweeps;
+mod timers;
+mod trees;
+mod turns;
+mod vault;
+mod watches;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -59,6 +66,13 @@ pub(crate) const KINDS: &[Kind] = &[
     sweeps::KIND,
     churn::KIND,
     stop::KIND,
+    watches::KIND,
+    vault::KIND,
+    poison::KIND,
+    timers::KIND,
+    deadlines::KIND,
+    trees::KIND,
+    turns::KIND,
 ];
 
 impl Kind {

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "records are read in place")]
 
 use super::Core;
+use crate::record::Kind;
 use crate::shard::Shard;
 
 /// How many records a fingerprint looks at, counted from the front: where two runs part, they do
@@ -23,9 +24,12 @@ impl Core {
             hash = fold(hash, head.bits());
             // SAFETY: as above.
             let record = unsafe { self.queue.record(position) };
-            // The key of a tell or ask, the token of a reply or sweep.
-            // SAFETY: every record has this word, which belongs to the routing and is written.
-            hash = fold(hash, unsafe { record.add(1).cast::<u64>().read() });
+            // The key of a tell or ask, the token of a reply or sweep; in a system record, an
+            // address.
+            if head.kind() != Kind::System {
+                // SAFETY: every record has this word, which belongs to the routing and is written.
+                hash = fold(hash, unsafe { record.add(1).cast::<u64>().read() });
+            }
             position += head.words();
         }
         fold(hash, self.pending.len() as u64)
