@@ -363,6 +363,9 @@ impl Driver {
         counts.entities.store(self.shard.entities_in_all() as u64, Relaxed);
         counts.turns.store(stats.turns, Relaxed);
         counts.faults.store(stats.faults, Relaxed);
+        counts.restarts.store(stats.restarts, Relaxed);
+        counts.passivations.store(stats.passivations, Relaxed);
+        counts.dead_letters.store(self.shard.dead_letters_in_all(), Relaxed);
         counts.connections.store(self.net.connection_count() as u64, Relaxed);
         let now_ns = self.clock.monotonic_ns();
         if now_ns >= self.next_facts_ns {

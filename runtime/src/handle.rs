@@ -43,6 +43,9 @@ pub(crate) struct Counts {
     pub(crate) entities: AtomicU64,
     pub(crate) turns: AtomicU64,
     pub(crate) faults: AtomicU64,
+    pub(crate) restarts: AtomicU64,
+    pub(crate) passivations: AtomicU64,
+    pub(crate) dead_letters: AtomicU64,
     pub(crate) connections: AtomicU64,
     pub(crate) parks: AtomicU64,
 }
@@ -56,6 +59,12 @@ pub struct NodeStats {
     pub turns: u64,
     /// Turns that panicked.
     pub faults: u64,
+    /// States made anew after a fault.
+    pub restarts: u64,
+    /// Entities put away.
+    pub passivations: u64,
+    /// Messages that were accepted and not handled.
+    pub dead_letters: u64,
     /// Client connections that are open.
     pub connections: u64,
     /// Times that a shard went to sleep.
@@ -109,6 +118,9 @@ impl Handle {
             entities: sum(|counts| &counts.entities),
             turns: sum(|counts| &counts.turns),
             faults: sum(|counts| &counts.faults),
+            restarts: sum(|counts| &counts.restarts),
+            passivations: sum(|counts| &counts.passivations),
+            dead_letters: sum(|counts| &counts.dead_letters),
             connections: sum(|counts| &counts.connections),
             parks: sum(|counts| &counts.parks),
             stalls: self.shared.sightings.as_ref().map_or(0, |sightings| sightings.stalls()),

@@ -135,6 +135,11 @@ impl DeadLetters {
         self.counts[reason as usize]
     }
 
+    /// How many there were.
+    pub(crate) fn count_in_all(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
     /// Counts a message whose value is gone.
     pub(crate) fn count_only(&mut self, reason: Reason) {
         self.counts[reason as usize] += 1;

@@ -22,6 +22,11 @@ impl Shard {
         self.core.dead_letters.count(reason)
     }
 
+    /// Messages that were accepted and not handled, for whatever reason.
+    pub fn dead_letters_in_all(&self) -> u64 {
+        self.core.dead_letters.count_in_all()
+    }
+
     /// The last messages that were not handled, the oldest first.
     pub fn dead_letters(&self) -> impl Iterator<Item = &DeadLetter> {
         self.core.dead_letters.iter()
