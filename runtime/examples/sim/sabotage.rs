@@ -1,4 +1,5 @@
-//! Plants bugs in the runtime, one after the other, and counts the seeds that it takes to find each.
+//! Plants bugs in the runtime, one after the other, and counts the seeds that it takes to find
+//! each.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -43,10 +44,10 @@ pub(crate) fn hunt(
 ) -> ExitCode {
     println!("# What the simulator finds\n");
     println!(
-        "Bugs planted in the runtime, one at a time (`scripts/sim --sabotage`): which workload and\n\
-         oracle found each, and after how many seeds, the median of {RANGES} ranges of at most\n\
-         {seeds} seeds, in which each seed has the next of {} workloads. `-` is a bug that was not\n\
-         found in the median range.\n",
+        "Bugs planted in the runtime, one at a time (`scripts/sim --sabotage`): which workload\n\
+         and oracle found each, and after how many seeds, the median of {RANGES} ranges of at\n\
+         most {seeds} seeds, in which each seed has the next of {} workloads. `-` is a bug that\n\
+         was not found in the median range.\n",
         KINDS.len()
     );
     println!("| bug | what it is | found by | median seeds | ranges |");
