@@ -1,10 +1,11 @@
 //! The entity that the benchmarks send to: 48 bytes of state, so that a slot is one cache line.
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use coreside_shard::{
-    Address, Cx, Entity, Handler, HashKey, LookAhead, Message, Registration, Registry, Shard,
+    Address, Cx, Entity, Handler, HashKey, LookAhead, Message, Now, Registration, Registry, Shard,
     ShardConfig, Table, Via,
 };
 
@@ -126,10 +127,10 @@ impl Handler<Touch> for Account {
     }
 }
 
-/// The message table.
-pub(crate) fn table() -> Arc<Table> {
+/// The message table of one type.
+fn table_of<E: Entity>() -> Arc<Table> {
     let mut registry = Registry::new();
-    registry.entity::<Account>();
+    registry.entity::<E>();
     match registry.build() {
         Ok(table) => table,
         Err(error) => panic!("the benchmark's own types: {error}"),
@@ -140,7 +141,14 @@ pub(crate) fn table() -> Arc<Table> {
 pub(crate) fn config() -> ShardConfig {
     let mut config = ShardConfig::new(HashKey::new(0x5eed));
     config.look_ahead = LookAhead::Above { bytes: 512 << 10 };
+    config.stopwatch_ns = stopwatch_ns;
     config
+}
+
+/// As a node has it.
+fn stopwatch_ns() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
 /// A shard with `entities` accounts in memory.
@@ -161,8 +169,19 @@ pub(crate) fn shard_of(entities: u64) -> Shard {
 
 /// A shard without others and without entities.
 pub(crate) fn alone() -> Shard {
-    match Shard::alone(&config(), table()) {
+    alone_with::<Account>()
+}
+
+/// The same for entities of another type.
+pub(crate) fn alone_with<E: Entity>() -> Shard {
+    match Shard::alone(&config(), table_of::<E>()) {
         Ok(shard) => shard,
         Err(error) => panic!("no address space for the benchmark: {error}"),
     }
+}
+
+/// Polls at this time until nothing is left to do.
+pub(crate) fn settle(shard: &mut Shard, monotonic_ns: u64) {
+    let now = Now { monotonic_ns, unix_ms: monotonic_ns / 1_000_000 };
+    while !shard.poll(now, &mut ()).is_idle() {}
 }

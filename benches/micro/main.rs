@@ -11,13 +11,17 @@
 
 mod activate;
 mod ask;
+mod async_turn;
 mod bench_entity;
 mod cross;
 mod limits;
 mod machine;
 mod measure;
+mod restart;
 mod ring;
 mod tell;
+mod timer;
+mod watch;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -58,6 +62,13 @@ const BENCHES: &[Bench] = &[
     ("ring/24B/array-queue", ring::run_array_queue),
     ("cross/tell", cross::tell),
     ("cross/ask", cross::ask),
+    ("async/ready", async_turn::ready),
+    ("async/ask", async_turn::ask),
+    ("async/sleep", async_turn::sleep),
+    ("restart", restart::run),
+    ("watch", watch::run),
+    ("timer", timer::run),
+    ("timer/bytes", timer::footprint),
     ("footprint/10m", activate::footprint),
     ("activate/10m", activate::rate),
 ];

@@ -87,6 +87,11 @@ pub(crate) fn millions_per_second(work: impl FnOnce() -> u64) -> f64 {
     count as f64 / start.elapsed().as_secs_f64() / 1e6
 }
 
+/// Nanoseconds for each of what `work` does, which returns how many it did.
+pub(crate) fn nanoseconds_each(work: impl FnOnce() -> u64) -> f64 {
+    1e3 / millions_per_second(work)
+}
+
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

@@ -1,8 +1,15 @@
 //! The clocks that a driver reads for its shard.
 
+use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use coreside_shard::Now;
+
+/// Nanoseconds since the process first asked, for what is timed on one thread.
+pub(crate) fn stopwatch_ns() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
 
 /// Two clocks for the price of one: the wall clock is read now and then, and carried on by the
 /// monotonic one in between.

@@ -23,6 +23,7 @@ use coreside_shard::{AskError, MeshEnd, Placement, Progress, Shard, ShardConfig,
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder};
 
 use crate::clock::Clock;
+use crate::faults::{self, FaultSink};
 use crate::handle::{Counts, Shared};
 use crate::ingress::{Ingress, Job, Ran};
 use crate::node::{Idle, NodeError};
@@ -50,6 +51,7 @@ pub(crate) struct Drive {
     pub(crate) start: Instant,
     pub(crate) shared: Arc<Shared>,
     pub(crate) stopping: Arc<Stopping>,
+    pub(crate) fault_sink: FaultSink,
 }
 
 /// A shard's thread.
@@ -132,6 +134,7 @@ impl Drive {
             spin,
             shared: self.shared,
             stopping: self.stopping,
+            fault_sink: self.fault_sink,
             held: None,
             passes: 0,
             port: port.map_or(0, |address| address.port()),
@@ -152,6 +155,7 @@ struct Driver {
     spin: Option<Duration>,
     shared: Arc<Shared>,
     stopping: Arc<Stopping>,
+    fault_sink: FaultSink,
     /// A job that found no room on the shard: the next to run.
     held: Option<Job>,
     passes: u32,
@@ -203,8 +207,14 @@ impl Driver {
         let now = self.clock.now();
         self.shard.tick(now);
         let received = self.net.receive(&mut self.shard);
-        let jobs = self.take_jobs();
-        let progress: Progress = self.shard.poll(now, self.net.outside());
+        let (jobs, progress) = faults::contained(|| {
+            let jobs = self.take_jobs();
+            let progress: Progress = self.shard.poll(now, self.net.outside());
+            (jobs, progress)
+        });
+        if self.shard.has_faults() {
+            self.tell_faults();
+        }
         let sent = match self.net.flush() {
             Ok(sent) => sent,
             Err(error) => {
@@ -219,6 +229,23 @@ impl Driver {
             self.report();
         }
         received + jobs + sent > 0 || !progress.is_idle()
+    }
+
+    /// Tells of faults that no supervisor hears of, and stops the node where nobody decides.
+    #[cold]
+    fn tell_faults(&mut self) {
+        for fault in self.shard.take_faults() {
+            self.fault_sink.tell(self.number, fault);
+        }
+        if let Some(entity) = self.shard.take_escalation() {
+            eprintln!(
+                "coreside: shard {}: {entity} failed and escalated its fault, but has no \
+                 supervisor; stopping the node",
+                self.number
+            );
+            self.stopping.begin();
+            self.shared.ingresses.iter().for_each(Ingress::wake);
+        }
     }
 
     fn ingress(&self) -> &Ingress {
@@ -296,6 +323,7 @@ impl Driver {
             let idle = !busy
                 && !self.shard.has_work()
                 && self.shard.asks_waiting() == 0
+                && !self.shard.has_unfinished_turns()
                 && self.held.is_none()
                 && self.ingress().is_empty()
                 && !self.net.has_unfinished_work();

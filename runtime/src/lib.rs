@@ -36,9 +36,11 @@ extern crate self as coreside;
 
 mod clock;
 mod driver;
+mod faults;
 mod group;
 mod handle;
 mod ingress;
+mod inspect;
 mod node;
 #[cfg(feature = "cli")]
 mod options;
@@ -58,12 +60,14 @@ pub use coreside_shard::sabotage;
 pub use coreside_shard::{
     Activating, Address, Answer, Args, ArgumentError, AskError, Asking, AsyncCall, AsyncCx,
     Backoff, Broadcast, Call, Children, Command, Cx, Cycle, DeadLetter, Each, End, Entity,
-    EntityId, Fallible, Fault, FromArguments, Full, Group, Handler, HashKey, Hub, INLINE_BYTES_MAX,
-    Key, KeyWords, Later, Life, LookAhead, Message, Name, NotAsked, OnFault, Publish, Published,
-    Reason, Registration, RegistryError, ReplyTo, Single, Sleep, Span, Subscribe, Sweep,
-    Terminated, Timer, ToValue, Topic, Unsubscribe, ValueWriter, Via, Visit, parse_integer,
+    EntityId, Fallible, Fault, FromArguments, Full, Group, Handler, HashKey, Heat, Hot, Hub,
+    INLINE_BYTES_MAX, Key, KeyWords, Later, Life, LookAhead, Message, Name, NotAsked, OnFault,
+    Publish, Published, Reason, Registration, RegistryError, ReplyTo, Single, Sleep, Span,
+    Subscribe, Sweep, Terminated, Timer, ToValue, Topic, Unsubscribe, ValueWriter, Via, Visit,
+    parse_integer,
 };
 pub use handle::{Handle, NodeStats, Request};
+pub use inspect::LetterNote;
 pub use node::{Idle, Node, NodeBuilder, NodeError};
 #[cfg(feature = "cli")]
 pub use options::NodeOptions;

@@ -4,7 +4,7 @@ use std::mem::take;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use coreside_net::{NetConfig, NetError, listen};
@@ -13,6 +13,7 @@ use coreside_shard::{
 };
 
 use crate::driver::{Drive, Running, Seat};
+use crate::faults::{self, FaultSink};
 use crate::group::Pools;
 use crate::handle::{Counts, Handle, Shared};
 use crate::ingress::Ingress;
@@ -63,6 +64,7 @@ pub struct NodeBuilder {
     ingress_jobs_max: usize,
     drain: Duration,
     catch_signals: bool,
+    pub(crate) fault_sink: FaultSink,
     stalls: StallConfig,
     stall_sink: Sink,
 }
@@ -129,6 +131,7 @@ impl Default for NodeBuilder {
             ingress_jobs_max: 4096,
             drain: Duration::from_secs(10),
             catch_signals: false,
+            fault_sink: FaultSink::default(),
             stalls: StallConfig::default(),
             stall_sink: Sink::default(),
         }
@@ -292,6 +295,9 @@ impl NodeBuilder {
         let shared = self.shared(&mesh, Arc::clone(&table), placement.clone(), reporter.as_ref());
         let shared = shared.map_err(NodeError::System)?;
         let stopping = Arc::new(Stopping::new(count, self.drain));
+        faults::keep_panics();
+        self.shard.backtrace = faults::take_last;
+        self.shard.stopwatch_ns = crate::clock::stopwatch_ns;
         let start = Instant::now();
         let (ready, started) = mpsc::channel();
         let mut running = Vec::with_capacity(count);
@@ -308,6 +314,7 @@ impl NodeBuilder {
                 start,
                 shared: Arc::clone(&shared),
                 stopping: Arc::clone(&stopping),
+                fault_sink: self.fault_sink.clone(),
             };
             match drive.start(seat, ready.clone()) {
                 Ok(shard) => running.push(shard),
@@ -315,13 +322,8 @@ impl NodeBuilder {
             }
         }
         drop(ready);
-        for _ in 0..count {
-            let outcome = started.recv().unwrap_or_else(|_| {
-                Err(NodeError::Executor("its thread ended before it was ready".to_owned()))
-            });
-            if let Err(error) = outcome {
-                return Err(abandon(running, &stopping, &shared, error));
-            }
+        if let Err(error) = all_started(&started, count) {
+            return Err(abandon(running, &stopping, &shared, error));
         }
         let handle = Handle { shared };
         Ok(Node { handle, running, stopping, local_addr, notes, signals, _reporter: reporter })
@@ -355,6 +357,15 @@ impl NodeBuilder {
             sightings: reporter.map(|reporter| Arc::clone(reporter.sightings())),
         }))
     }
+}
+
+/// Waits until `count` shards have said how their start went.
+fn all_started(started: &Receiver<Result<(), NodeError>>, count: usize) -> Result<(), NodeError> {
+    (0..count).try_for_each(|_| {
+        started.recv().unwrap_or_else(|_| {
+            Err(NodeError::Executor("its thread ended before it was ready".to_owned()))
+        })
+    })
 }
 
 /// Ends the shards that run already, because the start of the node failed.

@@ -7,13 +7,13 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::task::Waker;
 
-use crate::identity::{EntityId, Recipient};
 use crate::index::SlotNumber;
 use crate::life::Faults;
 use crate::schedule::{OwnTimers, Quiet};
 use crate::stash::Stash;
 use crate::supervise::End;
 use crate::task::TaskId;
+use crate::ties::{Holder, Holders, Ties};
 
 /// All that is attached to one entity. It goes with the entity; a restart keeps what belongs to
 /// the address (who watches, what waits, the count of faults) and drops what belongs to the life.
@@ -22,14 +22,14 @@ pub(crate) struct Attached {
     /// What waits for it, in order.
     pub(crate) stash: Stash,
     /// Who is told when it ends.
-    pub(crate) watchers: Vec<Holder>,
+    pub(crate) watchers: Holders,
     /// Who is told when it fails.
     pub(crate) supervisor: Option<Holder>,
     pub(crate) faults: Faults,
     /// Whom it watches, until it has been told of the end.
-    pub(crate) watching: Vec<Tie>,
+    pub(crate) watching: Ties,
     /// Whom it supervises, in the order in which it started them.
-    pub(crate) children: Vec<Tie>,
+    pub(crate) children: Ties,
     pub(crate) timers: OwnTimers,
     pub(crate) quiet: Option<Quiet>,
     /// Its async turns under way: the one that holds the state, or any number that do not.
@@ -42,21 +42,6 @@ pub(crate) struct Attached {
     pub(crate) said_goodbye: bool,
     /// It is always running; how often it had to be made anew after an end.
     pub(crate) kept: Option<Faults>,
-}
-
-/// A watch or a child, as its holder knows it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Tie {
-    pub(crate) entity: EntityId,
-    /// Tells it from an earlier one between the two, of which word may still be under way.
-    pub(crate) number: u64,
-}
-
-/// The same from the other end: who holds it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Holder {
-    pub(crate) who: Recipient,
-    pub(crate) number: u64,
 }
 
 impl Attached {
@@ -150,6 +135,11 @@ impl AttachedMap {
         if self.get(kind, slot).is_some_and(Attached::is_nothing) {
             self.remove(kind, slot);
         }
+    }
+
+    /// Whether `what` holds for any of them.
+    pub(crate) fn any(&self, what: impl Fn(&Attached) -> bool) -> bool {
+        self.entries.values().any(|attached| what(attached))
     }
 
     /// Entities that have anything attached.

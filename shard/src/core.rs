@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::attached::{AttachedMap, Holder};
+use crate::attached::AttachedMap;
 use crate::config::{MeshEnd, Now, Placement, ShardConfig, Stats};
 use crate::dead_letter::DeadLetters;
 use crate::doorbell::Doorbell;
@@ -31,6 +31,7 @@ use crate::supervise::Fault;
 use crate::system::{Place, System};
 use crate::table::{Directory, Table};
 use crate::task::{TaskId, Tasks, Wakes};
+use crate::ties::Holder;
 use crate::timer::Wheel;
 use crate::turn::write_key;
 

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::async_cx::AsyncCx;
-use crate::attached::{Attached, Holder, Tie};
+use crate::attached::Attached;
 use crate::core::{Core, Full};
 use crate::entered::{Lent, entered};
 use crate::entity::{Address, Entity, Handler, Later, Message};
@@ -19,6 +19,7 @@ use crate::schedule::{Owner, Timer};
 use crate::supervise::{End, Fault, Terminated};
 use crate::system::System;
 use crate::task::{Hold, Task};
+use crate::ties::{Holder, Tie};
 
 /// What a handler knows and may do during its turn.
 pub struct Cx<'a, E: Entity> {
@@ -144,10 +145,7 @@ impl<E: Entity> Cx<'_, E> {
         let owner = self.owner();
         let children = &mut self.core.attached.entry(owner.kind, owner.slot).children;
         // One that was started before keeps its place.
-        match children.iter_mut().find(|child| child.entity == entity) {
-            Some(child) => child.number = number,
-            None => children.push(Tie { entity, number }),
-        }
+        children.put(Tie { entity, number });
         Ok(())
     }
 
@@ -182,7 +180,7 @@ impl<E: Entity> Cx<'_, E> {
         E: Handler<Terminated>,
     {
         let owner = self.owner();
-        let watches = |own: &Attached| own.watching.iter().any(|other| other.entity == entity);
+        let watches = |own: &Attached| own.watching.has_entity(&entity);
         if self.core.attached.get(owner.kind, owner.slot).is_some_and(watches) {
             return Ok(());
         }
@@ -190,7 +188,7 @@ impl<E: Entity> Cx<'_, E> {
         let watcher = Holder { who, number };
         self.core.try_send_system(System::Watch { entity, watcher })?;
         let attached = self.core.attached.entry(owner.kind, owner.slot);
-        attached.watching.push(Tie { entity, number });
+        attached.watching.put(Tie { entity, number });
         Ok(())
     }
 
@@ -204,12 +202,10 @@ impl<E: Entity> Cx<'_, E> {
     pub(crate) fn unwatch_entity(&mut self, entity: EntityId) {
         let (owner, watcher) = (self.owner(), self.identity());
         let Some(attached) = self.core.attached.get_mut(owner.kind, owner.slot) else { return };
-        let is_it = |other: &Tie| other.entity == entity;
-        let Some(at) = attached.watching.iter().position(is_it) else { return };
         if planted(Bug::UnwatchIgnored) {
             return;
         }
-        let number = attached.watching.swap_remove(at).number;
+        let Some(number) = attached.watching.remove_entity(&entity) else { return };
         self.core.attached.tidy(owner.kind, owner.slot);
         self.core.send_system(System::Unwatch { entity, watcher, number });
     }

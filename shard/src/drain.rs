@@ -107,9 +107,10 @@ impl Shard {
             return;
         }
         self.drain_one(id, slot, outside);
+        let reads = self.is_read_next(id, slot);
         // SAFETY: one step, after the user's code.
         let store = unsafe { id.get() };
-        let more = store.stage(slot) == Stage::Draining || self.is_read_next(id, slot);
+        let more = reads || store.stage(slot) == Stage::Draining;
         if more && store.is_alive(slot, generation) {
             self.core.drain_record(kind, slot, generation);
         }

@@ -72,7 +72,7 @@ impl Entered {
         }
     }
 
-    /// Polls with this at hand. The core that it was made of is not touched by the caller meanwhile.
+    /// Polls with this at hand. The caller does not touch the core that it was made of meanwhile.
     pub(crate) fn during<R>(&self, poll: impl FnOnce() -> R) -> R {
         let _restore = Restore(ENTERED.replace(Some(NonNull::from(self))));
         poll()

@@ -1,4 +1,4 @@
-//! The slab of a shard's futures: blocks of a few sizes, taken and given back without the allocator.
+//! The slab of a shard's futures: blocks of a few sizes, used again without the allocator.
 //!
 //! An async turn that comes and goes costs a block off a list. Futures above the largest size get a
 //! heap block of their own. What the slab has grown to it keeps, for the async turns to come; their

@@ -59,6 +59,22 @@ impl Shard {
         top.into_iter().map(|hot| (self.core.identity(hot.kind, hot.key), hot)).collect()
     }
 
+    /// The same, which is no longer kept then.
+    pub fn take_escalation(&mut self) -> Option<EntityId> {
+        self.core.escalation.take()
+    }
+
+    /// Whether faults without a supervisor wait to be taken, or an escalation.
+    pub fn has_faults(&self) -> bool {
+        !self.core.faults.is_empty() || self.core.escalation.is_some()
+    }
+
+    /// Whether something waits that no queue shows: messages in a stash, or an async turn that
+    /// holds its entity's state. A stop waits for it.
+    pub fn has_unfinished_turns(&self) -> bool {
+        self.core.tasks.any_holds() || self.core.attached.any(|attached| !attached.stash.is_empty())
+    }
+
     /// Async turns under way.
     pub fn async_turns(&self) -> usize {
         self.core.tasks.len()

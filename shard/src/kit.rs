@@ -43,7 +43,6 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use crate::attached::Holder;
 use crate::condition::Stage;
 use crate::config::Now;
 use crate::dead_letter::DeadLetter;
@@ -55,6 +54,7 @@ use crate::shard::Shard;
 use crate::supervise::{End, Fault};
 use crate::system::System;
 use crate::table::NOT_REGISTERED;
+use crate::ties::Holder;
 
 pub use builder::Builder;
 pub use call::{Asked, KitCall};

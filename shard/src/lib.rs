@@ -121,6 +121,8 @@ mod table;
 #[cfg(not(loom))]
 mod task;
 #[cfg(not(loom))]
+mod ties;
+#[cfg(not(loom))]
 mod timer;
 #[cfg(not(loom))]
 mod turn;

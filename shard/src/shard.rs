@@ -340,8 +340,14 @@ impl Drop for Shard {
         for task in self.core.tasks.take_all() {
             self.drop_guarded(|| drop(task));
         }
-        for attached in self.core.attached.drain().collect::<Vec<_>>() {
+        for mut attached in self.core.attached.drain().collect::<Vec<_>>() {
+            for waiting in std::mem::take(&mut attached.stash) {
+                self.drop_guarded(|| drop(waiting));
+            }
             self.drop_guarded(|| drop(attached));
+        }
+        while let Some(letter) = self.core.dead_letters.take(0) {
+            self.drop_guarded(|| drop(letter));
         }
         let mut alarms = Vec::new();
         self.core.wheel.clear_with(|alarm| alarms.push(alarm));

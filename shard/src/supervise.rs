@@ -8,7 +8,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::attached::{Attached, Holder, Tie};
+use crate::attached::Attached;
 use crate::condition::Stage;
 use crate::dead_letter::Reason;
 use crate::entity::Message;
@@ -24,6 +24,7 @@ use crate::shard::Shard;
 use crate::stash::Stashed;
 use crate::store::StoreId;
 use crate::system::System;
+use crate::ties::{Holder, Tie};
 
 /// What a supervisor gets when one of its entities failed. Handle it as any message; what follows
 /// for the entity is declared by its type's [`Life`](crate::Life) and happens whatever the
@@ -232,14 +233,14 @@ impl Shard {
         if !planted(Bug::StaleTimer) {
             self.forget_timers(timers, quiet);
         }
-        for Tie { entity: child, number } in children {
+        for Tie { entity: child, number } in children.iter() {
             if planted(Bug::OrphanGoesOn) {
                 break;
             }
             let supervisor = entity;
             self.core.send_system(System::StopChild { entity: child, supervisor, number });
         }
-        for Tie { entity: watched, number } in watching {
+        for Tie { entity: watched, number } in watching.iter() {
             let watcher = entity;
             self.core.send_system(System::Unwatch { entity: watched, watcher, number });
         }
@@ -277,7 +278,7 @@ impl Shard {
         self.leave_life(id, slot, entity, &error);
         let Some(attached) = self.core.attached.remove(entity.kind, slot) else { return };
         let Attached { watchers, supervisor, stash, kept, .. } = *attached;
-        for watcher in watchers.into_iter().skip(usize::from(planted(Bug::WatcherForgotten))) {
+        for watcher in watchers.into_values().skip(usize::from(planted(Bug::WatcherForgotten))) {
             self.core.send_in_order(System::TellEnded { watcher, entity, end });
         }
         if let Some(Holder { who, number }) = supervisor {
@@ -339,13 +340,12 @@ impl Shard {
         let on_fault = self.table.types[usize::from(failed.entity.kind)].life.on_fault;
         let Some(attached) = self.core.attached.get(supervisor.kind, slot) else { return };
         let children = &attached.children;
-        let at = children.iter().position(|child| *child == failed);
-        let bound = match (rule, at) {
+        let bound: Vec<Tie> = match rule {
             // A fault that is resumed from costs nobody a state.
-            _ if on_fault == OnFault::Resume => Vec::new(),
-            (Children::OneForAll, Some(at)) => [&children[..at], &children[at + 1..]].concat(),
-            (Children::RestForOne, Some(at)) => children[at + 1..].to_vec(),
-            _ => Vec::new(),
+            _ if on_fault == OnFault::Resume || !children.has(&failed) => Vec::new(),
+            Children::OneForOne => Vec::new(),
+            Children::OneForAll => children.iter().filter(|child| *child != failed).collect(),
+            Children::RestForOne => children.behind(&failed).collect(),
         };
         for Tie { entity, number } in bound {
             self.core.send_system(System::Restart { entity, supervisor, number });

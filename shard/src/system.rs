@@ -5,7 +5,6 @@
 //! supervisor reaches its entities whatever the load.
 #![expect(unsafe_code, reason = "an entity is reached through its store")]
 
-use crate::attached::{Holder, Tie};
 use crate::condition::Stage;
 use crate::cycle::Probe;
 use crate::identity::{EntityId, Recipient};
@@ -16,6 +15,7 @@ use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::store::StoreId;
 use crate::supervise::{End, Failure, Fault, Terminated};
+use crate::ties::{Holder, Tie};
 
 /// What is to be done about an entity, on the shard where it lives.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ impl Shard {
                 let Some((_, slot)) = self.locate(supervisor) else { return };
                 if let Some(attached) = self.core.attached.get_mut(supervisor.kind, slot) {
                     let ended = Tie { entity: child, number };
-                    attached.children.retain(|other| *other != ended);
+                    attached.children.remove(&ended);
                     self.core.attached.tidy(supervisor.kind, slot);
                 }
             }
@@ -169,7 +169,7 @@ impl Shard {
     fn escalated(&mut self, supervisor: EntityId, child: Tie) {
         let Some((id, slot)) = self.locate(supervisor) else { return };
         let attached = self.core.attached.get(supervisor.kind, slot);
-        if attached.is_some_and(|attached| attached.children.contains(&child)) {
+        if attached.is_some_and(|attached| attached.children.has(&child)) {
             let reason = format!("{} failed and its fault was escalated", child.entity);
             let failure = Failure { token: None, message: None, reason, backtrace: None };
             self.fail(id, slot, failure);
@@ -179,7 +179,7 @@ impl Shard {
     fn watch(&mut self, entity: EntityId, watcher: Holder) {
         match self.locate(entity) {
             Some((_, slot)) => {
-                self.core.attached.entry(entity.kind, slot).watchers.push(watcher);
+                self.core.attached.entry(entity.kind, slot).watchers.add(watcher);
             }
             None => {
                 let end = End::NotThere;
@@ -191,8 +191,7 @@ impl Shard {
     fn unwatch(&mut self, entity: EntityId, watcher: EntityId, number: u64) {
         let Some((_, slot)) = self.locate(entity) else { return };
         if let Some(attached) = self.core.attached.get_mut(entity.kind, slot) {
-            let is_it = |other: &Holder| other.who.entity == watcher && other.number == number;
-            attached.watchers.retain(|other| !is_it(other));
+            attached.watchers.remove(&watcher, number);
             self.core.attached.tidy(entity.kind, slot);
         }
     }
@@ -207,8 +206,9 @@ impl Shard {
         self.turn_or_stash(id, slot, generation, outside, move |shard, outside| {
             let kind = watcher.who.entity.kind;
             let Some(attached) = shard.core.attached.get_mut(kind, slot) else { return };
-            let Some(at) = attached.watching.iter().position(|other| *other == tie) else { return };
-            attached.watching.swap_remove(at);
+            if !attached.watching.remove(&tie) {
+                return;
+            }
             if planted(Bug::TerminatedTwice) {
                 let again = OwnedRecord::tell_to(&shard.table, watcher.who, terminated);
                 shard.run_owned(again, outside);

@@ -134,6 +134,12 @@ impl Tasks {
         self.places.len() - self.free.len()
     }
 
+    /// Whether any of them holds its entity's state.
+    pub(crate) fn any_holds(&self) -> bool {
+        let tasks = self.places.iter().filter_map(|place| place.task.as_ref());
+        tasks.into_iter().any(|task| task.hold != Hold::Interleaved)
+    }
+
     /// Keeps an async turn; gives it back where there are too many.
     pub(crate) fn add(&mut self, task: Task) -> Result<TaskId, Box<Task>> {
         let place = match self.free.pop() {

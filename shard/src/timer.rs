@@ -125,12 +125,6 @@ impl<T> Wheel<T> {
         }
     }
 
-    /// Timers that are set.
-    #[allow(dead_code, reason = "for tests and the benchmark beside rivals")]
-    pub(crate) fn len(&self) -> usize {
-        self.len as usize
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -468,7 +462,7 @@ mod tests {
             }
             assert_eq!(bucket.last, previous);
         }
-        assert_eq!(linked, wheel.len());
+        assert_eq!(linked, wheel.len as usize);
         let mut free = 0;
         let mut index = wheel.free;
         while let Some(Entry::Free { next, .. }) = wheel.entries.get(index as usize) {
@@ -589,7 +583,7 @@ mod tests {
         set(&mut wheel, (TICK_MAX - 1) << TICK_BITS, "in 584 years");
         assert_eq!(pop_all(&mut wheel, u64::MAX), ["in 584 years"]);
         assert_eq!(wheel.next_deadline_ns(), Some(u64::MAX));
-        assert_eq!(wheel.len(), 1);
+        assert_eq!(wheel.len, 1);
     }
 
     #[test]
@@ -601,7 +595,7 @@ mod tests {
         wheel.cancel(ids[500]);
         assert_eq!(pop_all(&mut wheel, 0).len(), 1);
         assert!(wheel.pop_due(HOUR_NS, &mut 400).is_some(), "some wait, some are half way");
-        let left = wheel.len();
+        let left = wheel.len as usize;
         let mut values = 0;
         wheel.clear_with(|_| values += 1);
         assert_eq!(values, left);
@@ -789,7 +783,7 @@ mod tests {
                     11..14 => model.poll(),
                     _ => model.advance(),
                 }
-                assert_eq!(model.wheel.len(), model.timers.len());
+                assert_eq!(model.wheel.len as usize, model.timers.len());
                 most = most.max(model.timers.len());
                 assert_eq!(model.wheel.entries.len(), most, "entries are used again");
                 if step % 16 == 0 {

@@ -81,18 +81,12 @@ unsafe fn run_keyed<const KEY_WORDS: usize, const ASK: bool, E: Handler<M>, M: M
 ) {
     // SAFETY: the key follows the head.
     let key = unsafe { at.add(1).cast::<[u64; KEY_WORDS]>().read() };
-    let (token, deadline_ns) = if ASK {
-        // SAFETY: in an ask the token follows the key, and the deadline the token.
-        let [token, deadline_ns] =
-            unsafe { at.add(1 + KEY_WORDS).cast::<[u64; ASK_WORDS]>().read() };
-        if deadline_ns <= shard.core.now.monotonic_ns && !planted(Bug::DoneTooLate) {
-            // SAFETY: the caller's contract.
-            return unsafe { shard.expire(at, head) };
-        }
-        (Some(Token::from_bits(token)), deadline_ns)
-    } else {
-        (None, u64::MAX)
-    };
+    // SAFETY: the caller's contract.
+    let (token, deadline_ns) = unsafe { asked::<KEY_WORDS, ASK>(at) };
+    if ASK && deadline_ns <= shard.core.now.monotonic_ns && !planted(Bug::DoneTooLate) {
+        // SAFETY: the caller's contract.
+        return unsafe { shard.expire(at, head) };
+    }
     // SAFETY: one step; no other reference to a store is alive.
     let store = unsafe { id.get() };
     let slot = match store.ready_by_hint(head.upper(), key) {
@@ -111,9 +105,13 @@ unsafe fn run_keyed<const KEY_WORDS: usize, const ASK: bool, E: Handler<M>, M: M
     if M::TRIES > 1 {
         keep_spare::<E, M>(shard, widen(key), (token, deadline_ns), head.message(), &message);
     }
+    // SAFETY: one step; where a read was looked into, the one above is over.
+    let store = if E::READ { unsafe { id.get() } } else { store };
     let place = store.slot::<KEY_WORDS, E>(slot);
     shard.current = Current::new(id, slot, token, head.message());
-    shard.core.reading = E::READ;
+    if E::READ {
+        shard.core.reading = true;
+    }
     let mut cx = Cx {
         core: &mut shard.core,
         // SAFETY: the slot is taken, so its head is initialised.
@@ -126,17 +124,32 @@ unsafe fn run_keyed<const KEY_WORDS: usize, const ASK: bool, E: Handler<M>, M: M
         deadline_ns,
         entity: PhantomData,
     };
-    let answer = if E::READ {
-        // SAFETY: the state is initialised, and whoever else uses it only reads.
-        unsafe { (*place).entity.assume_init_ref() }.read(message, &mut cx)
-    } else {
-        // SAFETY: the state is initialised, and this turn is the only user: `cx` does not reach
-        // stores.
-        unsafe { (*place).entity.assume_init_mut() }.handle(message, &mut cx)
+    // SAFETY: the state is initialised. Whoever else uses it only reads, as this turn does; or this
+    // turn is the only user. `cx` does not reach stores.
+    let answer = unsafe {
+        match E::READ {
+            true => (*place).entity.assume_init_ref().read(message, &mut cx),
+            false => (*place).entity.assume_init_mut().handle(message, &mut cx),
+        }
     };
     let after = cx.after;
+    end_turn::<E, M>(shard, (id, slot, after), (token, head.message()), answer, outside);
+}
+
+/// Does what a turn asked for, then sends its answer.
+#[inline(always)]
+fn end_turn<E: Handler<M>, M: Message>(
+    shard: &mut Shard,
+    (id, slot, after): (StoreId, SlotNumber, u8),
+    (token, number): (Option<Token>, u16),
+    answer: E::Answer,
+    outside: &mut dyn Outside,
+) {
+    if E::READ {
+        shard.core.reading = false;
+    }
     // Before the reply, which may run code of the asker's.
-    if after != 0 && !shard.after_turn(id, slot, after, (token, head.message()), outside) {
+    if after != 0 && !shard.after_turn(id, slot, after, (token, number), outside) {
         drop(answer);
         return shard.current.clear();
     }
@@ -146,12 +159,26 @@ unsafe fn run_keyed<const KEY_WORDS: usize, const ASK: bool, E: Handler<M>, M: M
     match token {
         Some(token) => {
             if let Some(reply) = answer.into_reply() {
-                shard.reply::<M::Reply>(token, head.message(), reply, outside);
+                shard.reply::<M::Reply>(token, number, reply, outside);
             }
         }
         None => drop(answer),
     }
     shard.current.clear();
+}
+
+/// Who waits for the answer of the record at `at`, and until when.
+///
+/// # Safety
+/// A record for an entity with keys of so many words stands there, an ask if `ASK`.
+#[inline(always)]
+unsafe fn asked<const KEY_WORDS: usize, const ASK: bool>(at: *const Word) -> (Option<Token>, u64) {
+    if !ASK {
+        return (None, u64::MAX);
+    }
+    // SAFETY: in an ask the token follows the key, and the deadline the token.
+    let [token, deadline_ns] = unsafe { at.add(1 + KEY_WORDS).cast::<[u64; ASK_WORDS]>().read() };
+    (Some(Token::from_bits(token)), deadline_ns)
 }
 
 /// Keeps a copy of a message that may be tried again.

@@ -146,6 +146,7 @@ impl Seat {
         let idle = !busy
             && !self.shard.has_work()
             && self.shard.asks_waiting() == 0
+            && !self.shard.has_unfinished_turns()
             && gate.is_empty(number);
         self.state = State::Worked { busy, idle };
         Event::Pass { jobs, progress }

@@ -4,12 +4,12 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use crate::attached::Holder;
 use crate::entity::Entity;
 use crate::identity::EntityId;
 use crate::kit::Kit;
 use crate::supervise::{End, Fault};
 use crate::system::System;
+use crate::ties::Holder;
 
 /// An entity that the one under test watches, or started: see [`Kit::other`].
 pub struct Other<'k, E: Entity, T> {

@@ -8,7 +8,6 @@
 use std::collections::VecDeque;
 use std::slice;
 
-use crate::attached::Holder;
 use crate::entity::{Handler, Message};
 use crate::identity::EntityId;
 use crate::key::KeyWords;
@@ -19,6 +18,7 @@ use crate::shard::Shard;
 use crate::store::StoreId;
 use crate::supervise::End;
 use crate::system::{Place, System};
+use crate::ties::Holder;
 
 /// What was sent to anybody but the entity under test.
 pub(crate) struct Others {

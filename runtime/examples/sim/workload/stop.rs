@@ -13,9 +13,6 @@ pub(crate) const KIND: Kind = Kind {
     shape: |scenario| {
         scenario.steps = scenario.steps.min(300);
         scenario.keys = scenario.keys.min(32);
-        // What waits for a restart is lost when the node stops before.
-        scenario.panics = 0;
-        scenario.curses = 0;
     },
     make: || Box::new(Stop),
 };

@@ -1,0 +1,129 @@
+//! Faults that no supervisor hears of: the node tells somebody, and stops where it must.
+//!
+//! A panic on a shard's thread is a fault, which is reported once, with what is known of it: by a
+//! message to the supervisor, or here. So the process's panic hook is silent about it, and only
+//! keeps where it was.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::cell::{Cell, RefCell};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+use coreside_shard::Fault;
+
+use crate::node::NodeBuilder;
+
+thread_local! {
+    /// A shard is at work on this thread, and contains panics.
+    static CONTAINED: Cell<bool> = const { Cell::new(false) };
+    /// Where the last of them was.
+    static LAST: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Keeps where panics on shards were, from now on, and leaves all others to the hook before.
+pub(crate) fn keep_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !CONTAINED.get() {
+                return before(panic);
+            }
+            let mut place = panic.location().map_or_else(String::new, |at| format!("at {at}"));
+            // Taken where RUST_BACKTRACE asks for it, as everywhere.
+            let backtrace = Backtrace::capture();
+            if backtrace.status() == BacktraceStatus::Captured {
+                place = format!("{place}\n{backtrace}");
+            }
+            LAST.replace(Some(place));
+        }));
+    });
+}
+
+/// Where the last contained panic on this thread was.
+pub(crate) fn take_last() -> Option<String> {
+    LAST.take()
+}
+
+/// Panics during `work` are contained by the shard, and reported as faults.
+pub(crate) fn contained<R>(work: impl FnOnce() -> R) -> R {
+    CONTAINED.set(true);
+    let result = work();
+    CONTAINED.set(false);
+    result
+}
+
+/// Who is told of faults without a supervisor.
+#[derive(Clone)]
+pub(crate) struct FaultSink(Arc<Mutex<dyn FnMut(u16, Fault) + Send>>);
+
+impl FaultSink {
+    /// Tells of a fault on a shard.
+    pub(crate) fn tell(&self, shard: u16, fault: Fault) {
+        let mut sink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sink(shard, fault);
+    }
+}
+
+impl std::fmt::Debug for FaultSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FaultSink")
+    }
+}
+
+/// Lines per second that the default sink prints.
+const LINES_MAX: u32 = 10;
+
+impl Default for FaultSink {
+    /// A line each on the standard error, up to ten per second.
+    fn default() -> Self {
+        let (mut since, mut lines, mut left_out) = (Instant::now(), 0, 0u64);
+        Self(Arc::new(Mutex::new(move |shard: u16, fault: Fault| {
+            if since.elapsed() >= Duration::from_secs(1) {
+                if left_out > 0 {
+                    eprintln!("coreside: {left_out} more faults were not printed");
+                }
+                (since, lines, left_out) = (Instant::now(), 0, 0);
+            }
+            if lines == LINES_MAX {
+                left_out += 1;
+                return;
+            }
+            lines += 1;
+            eprintln!("coreside: shard {shard}: {}", describe(&fault));
+        })))
+    }
+}
+
+/// `Account/42 failed in deposit: out of range (fault 3), at src/main.rs:10:5`.
+fn describe(fault: &Fault) -> String {
+    let Fault { entity, message, reason, backtrace, count, .. } = fault;
+    let turn = if message.is_empty() { String::new() } else { format!(" in {message}") };
+    let place = backtrace.as_ref().map_or_else(String::new, |place| format!(", {place}"));
+    format!("{entity} failed{turn}: {reason} (fault {count}){place}")
+}
+
+impl NodeBuilder {
+    /// Who is told of the faults of entities that have no supervisor, with the shard's number
+    /// (default: a line each on the standard error, up to ten per second). It is called on the
+    /// shard's thread, which waits for it.
+    pub fn on_fault(mut self, sink: impl FnMut(u16, Fault) + Send + 'static) -> Self {
+        self.fault_sink = FaultSink(Arc::new(Mutex::new(sink)));
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::catch_unwind;
+
+    #[test]
+    fn contained_panic_keeps_its_place_and_prints_nothing() {
+        keep_panics();
+        assert!(contained(|| catch_unwind(|| panic!("told to"))).is_err());
+        let place = take_last().expect("kept");
+        assert!(place.starts_with("at ") && place.contains("faults.rs"), "{place}");
+        assert_eq!(take_last(), None);
+    }
+}
