@@ -148,7 +148,7 @@ impl Relay {
         let next = Stamp::new((own, to));
         let expected = next.reply();
         let relay = cx.entity::<Self>(to);
-        let answer = if nap_ns % 3 == 0 {
+        let answer = if nap_ns.is_multiple_of(3) {
             relay.hop(next, root_ns, hops - 1).await
         } else {
             relay.trek(next, root_ns, hops - 1).within(Duration::from_nanos(nap_ns)).await

@@ -187,7 +187,7 @@ impl Worker {
         let _held = Held::new(self.number, true);
         let life = self.life.number();
         let deadline_ns = cx.deadline_ns();
-        if nap_ns % 2 == 0 {
+        if nap_ns.is_multiple_of(2) {
             let until_ns = cx.monotonic_ns() + nap_ns;
             cx.sleep(Duration::from_nanos(nap_ns)).await;
             on_time(deadline_ns, until_ns);
@@ -199,8 +199,8 @@ impl Worker {
             let to = draw(|random, scenario| random.below(scenario.keys));
             let next = Stamp::new((self.number, to));
             let expected = next.reply();
-            let answer = if nap_ns % 3 == 0 {
-                cx.entity::<Self>(to).work(next, nap_ns / 2 | 1).await
+            let answer = if nap_ns.is_multiple_of(3) {
+                cx.entity::<Self>(to).work(next, (nap_ns / 2).max(1)).await
             } else {
                 cx.entity::<Self>(to).glance(next).await
             };
