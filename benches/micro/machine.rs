@@ -45,7 +45,7 @@ pub(crate) fn pin(cores: &[usize], place: usize) {
     unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
 }
 
-/// Bytes of memory that the process occupies, without what the allocator keeps for later: that of an
+/// Bytes of memory that the process occupies, without what the allocator keeps: that of an
 /// earlier row would be taken for nothing.
 pub(crate) fn resident_bytes() -> u64 {
     #[cfg(target_env = "gnu")]

@@ -48,7 +48,7 @@ pub(crate) fn run(plan: &Plan, run: &mut Run) -> Result<(), Box<dyn Error>> {
         run.pass(plan.measure_seconds, || ());
         let rate = (sink::handled() - before) as f64 * 1e9 / (now_ns() - begin_ns) as f64;
         // The first round warms up.
-        if round > 0 {
+        if round > 0 && !run.is_interrupted() {
             capacities.push(rate);
         }
         sum.merge(&join(threads, &stop)?);

@@ -144,16 +144,18 @@ pub(crate) struct Overload {
 pub(crate) fn report(run: &mut Run, part: &str, plan: &Plan, found: &Overload, memory: &Memory) {
     run.hide();
     let capacity = run.report.row(&format!("{part}: capacity"), "tells/s", &found.capacities);
-    let offered = found.offered.count() as f64 / found.seconds;
+    // Interrupted before it began, it has no rates.
+    let seconds = if found.seconds < 0.01 { f64::NAN } else { found.seconds };
+    let offered = found.offered.count() as f64 / seconds;
     run.report.row(&format!("{part}: offered"), "tells/s", &[offered]);
     run.report.row(&format!("{part}: offered of capacity"), "x", &[offered / capacity.median]);
-    let done = found.handled as f64 / found.seconds;
+    let done = found.handled as f64 / seconds;
     run.report.row(&format!("{part}: handled in overload"), "tells/s", &[done]);
     let part_done = done / capacity.median;
     run.report.row(&format!("{part}: handled of capacity"), "x", &[part_done]);
     run.report.row(&format!("{part}: refused"), "tells", &[found.offered.refused as f64]);
-    let verdict = if part_done >= GOAL { "met" } else { "missed" };
-    println!("goal   in overload at least {GOAL} of the capacity is done: {verdict}");
+    let text = format!("{part}: at least {GOAL} of the capacity is done in overload");
+    run.report.goal(&text, part_done, part_done >= GOAL);
 
     let growth = memory.growth();
     let bound = bound_bytes(plan.shards.into()) + CONSTANT_BYTES;

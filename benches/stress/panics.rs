@@ -116,14 +116,15 @@ fn measure(plan: &Plan, run: &mut Run) -> Result<(), Box<dyn Error>> {
     stage.close(run, unit)?;
     let mut rates = Vec::new();
     for _ in 0..3 {
-        rates.push(stage.close(run, unit)?);
+        rates.extend(stage.close(run, unit)?);
     }
     run.hide();
     let capacity = run.report.row("capacity, closed loop", "asks/s", &rates).median;
-    let flood = stage.flood(plan, run, unit)?;
+    let flood: Vec<_> = stage.flood(plan, run, unit)?.into_iter().collect();
     run.hide();
-    run.report.row("panics as fast as may be", "panics/s", &[flood]);
+    let flood = run.report.row("panics as fast as may be", "panics/s", &flood).median;
 
+    // Interrupted before it is known, no round follows.
     let rate = capacity * plan.load;
     run.report.row("offered, open loop", "asks/s", &[rate]);
     let (mut calm, mut storm, mut panic_rates) = (Vec::new(), Vec::new(), Vec::new());
@@ -137,6 +138,10 @@ fn measure(plan: &Plan, run: &mut Run) -> Result<(), Box<dyn Error>> {
             let panics = if with_storm { plan.panics_of(round) } else { 0 };
             let before = stage.strike_counts()?.sent();
             let (latency, seconds) = stage.open(plan, run, rate, panics)?;
+            if run.is_interrupted() {
+                // Half a round is not to be compared.
+                break;
+            }
             if with_storm {
                 storm.push(latency);
                 let sent = stage.strike_counts()?.sent() - before;
@@ -148,7 +153,8 @@ fn measure(plan: &Plan, run: &mut Run) -> Result<(), Box<dyn Error>> {
     }
     run.hide();
     report_latency(run, &calm, &storm);
-    run.report.row("panics during the storm", "panics/s", &panic_rates);
+    let storm = run.report.row("panics during the storm", "panics/s", &panic_rates).median;
+    run.report.row("storm, of panics as fast as may be", "x", &[storm / flood]);
     run.report.row("turns reported as too long", "turns", &[stage.node.stats().stalls as f64]);
     stage.check(plan, run)
 }
@@ -173,8 +179,8 @@ fn report_latency(run: &mut Run, calm: &[Histogram<u64>], storm: &[Histogram<u64
             with.iter().zip(&without).map(|(with, without)| with / without).collect();
         let spread = run.report.row(&format!("{name} ratio"), "x", &ratios);
         if quantile == 0.999 {
-            let verdict = if spread.median <= GOAL { "met" } else { "missed" };
-            println!("goal   p99.9 with the storm at most {GOAL} times that without: {verdict}");
+            let text = format!("p99.9 with the storm at most {GOAL} times that without");
+            run.report.goal(&text, spread.median, spread.median <= GOAL);
         }
     }
 }
@@ -222,8 +228,8 @@ impl Stage {
         Ok(sum)
     }
 
-    /// Answers per second in a closed loop.
-    fn close(&self, run: &Run, seconds: f64) -> Result<f64, Box<dyn Error>> {
+    /// Answers per second in a closed loop; `None` where it was interrupted.
+    fn close(&self, run: &Run, seconds: f64) -> Result<Option<f64>, Box<dyn Error>> {
         run.show("measuring the capacity");
         for key in &self.drivers {
             self.node.entity::<Client>(*key).close(SERVED, WINDOW).wait()?;
@@ -234,11 +240,11 @@ impl Stage {
         let answered = self.ask_counts()?.answered - before;
         let rate = answered as f64 * 1e9 / (now_ns() - begin_ns) as f64;
         self.quiet(run)?;
-        Ok(rate)
+        Ok((!run.is_interrupted()).then_some(rate))
     }
 
-    /// Panics per second when each is waited for.
-    fn flood(&self, plan: &Plan, run: &Run, seconds: f64) -> Result<f64, Box<dyn Error>> {
+    /// Panics per second when each is waited for; `None` where it was interrupted.
+    fn flood(&self, plan: &Plan, run: &Run, seconds: f64) -> Result<Option<f64>, Box<dyn Error>> {
         run.show("panics without anything else");
         for key in &self.drivers {
             self.node.entity::<Striker>(*key).flood(plan.struck, FLOOD_WINDOW).wait()?;
@@ -249,7 +255,7 @@ impl Stage {
         let ended = sum(self.strike_counts()?) - before;
         let rate = ended as f64 * 1e9 / (now_ns() - begin_ns) as f64;
         self.quiet(run)?;
-        Ok(rate)
+        Ok((!run.is_interrupted()).then_some(rate))
     }
 
     /// Latencies at a fixed rate while `panics` happen; also how long it took.

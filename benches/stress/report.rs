@@ -36,9 +36,12 @@ impl Report {
         println!("\n{text}\n{:<40} {:>14} {:>14} {:>14}", "", "median", "min", "max");
     }
 
-    /// A figure with its spread.
+    /// A figure with its spread; nothing is shown of what was not measured.
     pub(crate) fn row(&mut self, name: &str, unit: &str, values: &[f64]) -> Spread {
         let spread = Spread::of(values);
+        if !spread.median.is_finite() {
+            return spread;
+        }
         let Spread { median, min, max } = spread;
         println!(
             "{name:<40} {:>14} {:>14} {:>14}  {unit}",
@@ -50,6 +53,15 @@ impl Report {
             "row": name, "unit": unit, "median": median, "min": min, "max": max, "values": values,
         }));
         spread
+    }
+
+    /// A speed that is aimed at: it fails no run.
+    pub(crate) fn goal(&mut self, text: &str, found: f64, is_met: bool) {
+        if found.is_finite() {
+            let verdict = if is_met { "met" } else { "missed" };
+            println!("goal   {text}: {verdict}, {found:.3}");
+            self.lines.push(json!({ "goal": text, "met": is_met, "found": found }));
+        }
     }
 
     /// Something that has to be so.
@@ -89,6 +101,19 @@ mod tests {
         assert_eq!(Spread::of(&[3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
         assert_eq!(Spread::of(&[4.0, 1.0, 2.0, 3.0]).median, 2.5);
         assert!(Spread::of(&[]).median.is_nan());
+    }
+
+    #[test]
+    fn what_was_not_measured_leaves_no_line() {
+        let mut report = Report::default();
+        report.row("nothing", "x", &[]);
+        report.row("nothing by nothing", "x", &[f64::NAN]);
+        report.goal("nothing", f64::NAN, false);
+        assert_eq!(report.to_json(), "");
+        report.row("something", "x", &[1.0]);
+        report.goal("something", 1.0, false);
+        assert_eq!(report.to_json().lines().count(), 2);
+        assert!(report.all_held(), "a goal is no check");
     }
 
     #[test]
