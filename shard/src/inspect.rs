@@ -1,4 +1,5 @@
 //! What a shard shows of itself, and what is done about its dead letters.
+#![expect(unsafe_code, reason = "stores are reached by their address")]
 
 use crate::dead_letter::{DeadLetter, Reason};
 use crate::heat::Hot;
@@ -20,6 +21,16 @@ impl Shard {
     /// Messages that were accepted and not handled, for a reason.
     pub fn dead_letter_count(&self, reason: Reason) -> u64 {
         self.core.dead_letters.count(reason)
+    }
+
+    /// Entities of all types whose state is in memory: not those that wait for a restart, or whose
+    /// state is being made.
+    ///
+    /// # Cost
+    /// A look at every slot.
+    pub fn states_in_all(&self) -> usize {
+        // SAFETY: one step each.
+        self.stores.iter().map(|store| unsafe { store.get() }.states()).sum()
     }
 
     /// Messages that were accepted and not handled, for whatever reason.

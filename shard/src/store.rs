@@ -136,6 +136,14 @@ impl Store {
         self.used as usize * self.layout.stride + self.index.bytes()
     }
 
+    /// Entities whose state is there: not those that are being made or wait for their restart.
+    ///
+    /// # Cost
+    /// A look at every slot.
+    pub(crate) fn states(&self) -> usize {
+        (0..self.used).filter(|slot| self.stage(*slot).has_state()).count()
+    }
+
     /// Slots ever used: all entities have numbers below.
     pub(crate) fn slots_used(&self) -> SlotNumber {
         self.used

@@ -150,8 +150,7 @@ impl Oracle for Lives {
 
     fn at_rest(&mut self, sim: &Sim) -> Result<(), String> {
         noted(self.name())?;
-        let stored: usize =
-            (0..sim.shards()).map(|number| sim.shard(number).entities_in_all()).sum();
+        let stored: usize = (0..sim.shards()).map(|number| sim.shard(number).states_in_all()).sum();
         equal("entities in memory", entities_alive(), stored as u64)
     }
 }
