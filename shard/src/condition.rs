@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "slots lie in reserved memory")]
 
 use crate::index::SlotNumber;
+use crate::slot::SlotHead;
 use crate::store::Store;
 
 /// What a slot is used for just now.
@@ -61,6 +62,21 @@ const AGE_SHIFT: u32 = 16;
 /// The condition of an entity that a turn finds without looking further.
 pub(crate) const READY: u32 = Stage::Live as u32 | USED;
 
+/// How a life is told apart, and what it is used for.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Life {
+    generation: u32,
+    condition: u32,
+}
+
+const _: () = {
+    assert!(std::mem::offset_of!(SlotHead<1>, generation) == 8);
+    assert!(std::mem::offset_of!(SlotHead<1>, condition) == 12);
+    assert!(std::mem::offset_of!(SlotHead<2>, generation) == 16);
+    assert!(std::mem::offset_of!(SlotHead<2>, condition) == 20);
+};
+
 impl Store {
     /// Whether the entity may have its turn without further ado.
     #[inline(always)]
@@ -73,34 +89,31 @@ impl Store {
         self.life(slot).1
     }
 
-    /// Generation and condition of a slot: they follow the key.
+    /// Where generation and condition of a slot stand, which follow the key: one word.
+    #[inline(always)]
+    fn life_word(&self, slot: SlotNumber) -> *mut Life {
+        let key_bytes = size_of::<u64>() * self.layout.key_words;
+        self.at(slot).wrapping_add(key_bytes).cast()
+    }
+
+    /// Generation and condition of a slot.
     #[inline(always)]
     pub(crate) fn life(&self, slot: SlotNumber) -> (u32, u32) {
         // SAFETY: slots below `used` have an initialised head.
-        unsafe {
-            if self.layout.key_words == 1 {
-                let head = self.head::<1>(slot);
-                ((*head).generation, (*head).condition)
-            } else {
-                let head = self.head::<2>(slot);
-                ((*head).generation, (*head).condition)
-            }
-        }
+        let Life { generation, condition } = unsafe { self.life_word(slot).read() };
+        (generation, condition)
     }
 
+    #[inline(always)]
     pub(crate) fn set_life(&mut self, slot: SlotNumber, generation: u32, condition: u32) {
         // SAFETY: slots below `used` have an initialised head, and the store is borrowed mutably.
-        unsafe {
-            if self.layout.key_words == 1 {
-                let head = self.head::<1>(slot);
-                (*head).generation = generation;
-                (*head).condition = condition;
-            } else {
-                let head = self.head::<2>(slot);
-                (*head).generation = generation;
-                (*head).condition = condition;
-            }
-        }
+        unsafe { self.life_word(slot).write(Life { generation, condition }) };
+    }
+
+    /// Whether the entity of this generation may have its turn without further ado.
+    #[inline(always)]
+    pub(crate) fn is_ready_in(&self, slot: SlotNumber, generation: u32) -> bool {
+        slot < self.used && self.life(slot) == (generation, READY)
     }
 
     /// What the slot is used for.

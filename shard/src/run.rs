@@ -67,16 +67,14 @@ impl Shard {
                 self.run_sampled(outside);
             }
             let block = if AHEAD { BLOCK.min(self.turns_left) } else { self.turns_left };
-            let block = self.sampler.take(block);
-            let mut ran = 0;
-            while ran < block {
+            let end = self.turns_left - self.sampler.take(block);
+            while self.turns_left > end {
                 if self.core.has_system() {
                     self.run_system_lane(outside);
                 }
                 if self.core.queue.is_empty() {
                     break;
                 }
-                ran += 1;
                 let position = self.core.queue.head();
                 // SAFETY: a record starts at the head of a queue that is not empty.
                 let head = unsafe { self.core.queue.record_head(position) };
@@ -87,7 +85,7 @@ impl Shard {
                 // SAFETY: the record was just taken off the queue.
                 unsafe { self.run_record(at, head, outside) };
             }
-            self.sampler.give_back(block - ran);
+            self.sampler.give_back(self.turns_left - end);
         }
     }
 

@@ -351,11 +351,14 @@ unsafe fn resume_asker<S: Entity, R: 'static, F>(
     let id = shard.stores[usize::from(shard.core.directory.entity::<S>())];
     // SAFETY: one step; no other reference to a store is alive.
     let store = unsafe { id.get() };
+    let deadline_ns = shard.core.resumed_deadline_ns;
+    if store.is_ready_in(slot, generation) {
+        return answer_in_turn(shard, (id, slot), answer, then, deadline_ns, outside);
+    }
     if !store.is_alive(slot, generation) {
         shard.core.stats.answers_unclaimed += 1;
         return;
     }
-    let deadline_ns = shard.core.resumed_deadline_ns;
     if store.stage(slot) == Stage::Live {
         store.touch(slot);
         return answer_in_turn(shard, (id, slot), answer, then, deadline_ns, outside);
