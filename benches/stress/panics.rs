@@ -283,7 +283,7 @@ impl Stage {
             let record_ns = begin_ns + length_ns / 10;
             self.node.entity::<Client>(*key).open(asks, record_ns).try_tell().ok();
         }
-        run.pass((asks.end_ns - now_ns()) as f64 / 1e9 + 0.01, || ());
+        run.pass(asks.end_ns.saturating_sub(now_ns()) as f64 / 1e9 + 0.01, || ());
         if run.is_interrupted() {
             self.quiet(run)?;
         }

@@ -101,7 +101,7 @@ impl Peer {
         };
         self.counts.begun += 1;
         let call = cx.entity::<Self>(to).echo(value, value.is_multiple_of(2));
-        // Its own deadline: that of `run` is far behind the watchdog's patience.
+        // Else it has that of `run`, which is far behind the watchdog's patience.
         if call.within(SILENCE / 2).ask(then).is_err() {
             self.counts.begun -= 1;
             self.counts.refused += 1;
@@ -166,6 +166,8 @@ fn sweep(ring_bytes: usize, asks_each: u64, run: &mut Run) -> Result<(), Box<dyn
         .shards(SHARDS)
         .ring_bytes(ring_bytes)
         .outbox_bytes_max(ring_bytes)
+        // Of asks from turns that nobody waits for.
+        .ask_timeout(SILENCE / 2)
         .on_stall(|_| ())
         .entity::<Peer>()
         .start()?;
