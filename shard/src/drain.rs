@@ -59,13 +59,10 @@ impl Shard {
                 self.core.trying = 0;
                 self.core.read_is_first = false;
             }
-            Some(Stashed::Resume { generation: life, turn }) if life == generation => {
+            Some(Stashed::Resume { generation: life, turn, .. }) if life == generation => {
                 turn(self, outside);
             }
-            Some(Stashed::Resume { turn, .. }) => {
-                self.core.stats.answers_unclaimed += 1;
-                self.drop_guarded(|| drop(turn));
-            }
+            Some(other) => self.bury_stashed(other),
             None => return,
         }
         // SAFETY: one step, after the user's code.

@@ -397,7 +397,7 @@ impl Shard {
         wanted: impl FnOnce(&mut Core) -> bool + 'static,
     ) {
         let id = self.stores[usize::from(store)];
-        self.turn_or_stash(id, slot, generation, outside, move |shard, outside| {
+        self.turn_or_stash(id, (slot, generation), false, outside, move |shard, outside| {
             if wanted(&mut shard.core) {
                 shard.run_owned(record, outside);
             } else {
@@ -410,8 +410,8 @@ impl Shard {
     pub(crate) fn turn_or_stash(
         &mut self,
         id: StoreId,
-        slot: SlotNumber,
-        generation: u32,
+        (slot, generation): (SlotNumber, u32),
+        is_answer: bool,
         outside: &mut dyn Outside,
         turn: impl FnOnce(&mut Self, &mut dyn Outside) + 'static,
     ) {
@@ -427,7 +427,7 @@ impl Shard {
             store.touch(slot);
             return turn(self, outside);
         }
-        let waiting = Stashed::Resume { generation, turn: Box::new(turn) };
+        let waiting = Stashed::Resume { generation, turn: Box::new(turn), is_answer };
         self.core.attached.entry(kind, slot).stash.push_back(waiting);
         if stage == Stage::Draining {
             self.drain_one(id, slot, outside);

@@ -17,5 +17,5 @@ pub(crate) enum Stashed {
     /// A tell or an ask, and how often it was tried.
     Record { record: OwnedRecord, tries: u32 },
     /// An answer or a timer, for the life of this generation.
-    Resume { generation: u32, turn: Continuation },
+    Resume { generation: u32, turn: Continuation, is_answer: bool },
 }

@@ -309,8 +309,8 @@ impl Shard {
             Stashed::Record { record, .. } => {
                 self.bury(record, Reason::EntityFailed, AskError::Failed);
             }
-            Stashed::Resume { turn, .. } => {
-                self.core.stats.answers_unclaimed += 1;
+            Stashed::Resume { turn, is_answer, .. } => {
+                self.core.stats.answers_unclaimed += u64::from(is_answer);
                 self.drop_guarded(|| drop(turn));
             }
         }

@@ -203,7 +203,7 @@ impl Shard {
         // SAFETY: one step.
         let generation = unsafe { id.get() }.generation(slot);
         let tie = Tie { entity: terminated.entity, number: watcher.number };
-        self.turn_or_stash(id, slot, generation, outside, move |shard, outside| {
+        self.turn_or_stash(id, (slot, generation), false, outside, move |shard, outside| {
             let kind = watcher.who.entity.kind;
             let Some(attached) = shard.core.attached.get_mut(kind, slot) else { return };
             if !attached.watching.remove(&tie) {

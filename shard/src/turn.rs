@@ -366,7 +366,7 @@ unsafe fn resume_asker<S: Entity, R: 'static, F>(
     let turn = move |shard: &mut Shard, outside: &mut dyn Outside| {
         answer_in_turn(shard, (id, slot), answer, then, deadline_ns, outside);
     };
-    shard.turn_or_stash(id, slot, generation, outside, turn);
+    shard.turn_or_stash(id, (slot, generation), true, outside, turn);
 }
 
 /// Calls `then` with a live entity that is free to be used.

@@ -49,9 +49,8 @@ pub(crate) struct Book {
     turn_deadline_ns: u64,
     /// Continuations that were dropped and did not run.
     pub(crate) unclaimed: u64,
-    /// Turns that shards count among the answers that nobody heard, beside answers: those of timers
-    /// and of words of ends.
-    pub(crate) has_own_turns: bool,
+    /// Async turns ask, which may be cancelled: no continuation stands for their answers.
+    pub(crate) has_async_asks: bool,
     /// Messages that were dropped before their turn.
     pub(crate) dropped: u64,
     /// Activations that panicked.
@@ -119,7 +118,7 @@ impl Book {
             next_life: 0,
             turn_deadline_ns: u64::MAX,
             unclaimed: 0,
-            has_own_turns: false,
+            has_async_asks: false,
             dropped: 0,
             cursed: 0,
             lives: BTreeMap::new(),

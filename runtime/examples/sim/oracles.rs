@@ -129,7 +129,7 @@ impl Oracle for Asks {
         let waiting = (0..sim.shards()).map(|number| sim.shard(number).asks_waiting() as u64).sum();
         equal("asks that wait", waiting, 0)?;
         let counted = sim.count(|stats| stats.answers_unclaimed);
-        if book(|book| book.has_own_turns && book.unclaimed <= counted) {
+        if book(|book| book.has_async_asks && book.unclaimed <= counted) {
             return Ok(());
         }
         equal("asks whose answer nobody heard", book(|book| book.unclaimed), counted)

@@ -31,7 +31,7 @@ struct Deadlines;
 impl Workload for Deadlines {
     fn register(&self, builder: SimBuilder) -> SimBuilder {
         // Those of async turns that were cancelled.
-        book(|book| book.has_own_turns = true);
+        book(|book| book.has_async_asks = true);
         builder.entity::<Relay>().oracle(Noted(WORD))
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use coreside::sim::{Sim, SimBuilder, SimError};
 use coreside::{AsyncCx, Cx, Message, Timer, entity, handlers};
 
-use crate::suite::book::{Life, Stamp, book, count, draw, note};
+use crate::suite::book::{Life, Stamp, count, draw, note};
 use crate::suite::oracles::Noted;
 use crate::suite::workload::{Kind, Load, Workload, begin, settle};
 
@@ -54,7 +54,6 @@ struct Timers;
 
 impl Workload for Timers {
     fn register(&self, builder: SimBuilder) -> SimBuilder {
-        book(|book| book.has_own_turns = true);
         builder.entity::<Alarm>().oracle(Noted(WORD))
     }
 

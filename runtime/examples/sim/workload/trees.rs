@@ -9,7 +9,7 @@ use std::time::Duration;
 use coreside::sim::{Sim, SimBuilder, SimError};
 use coreside::{AsyncCx, Cx, Entity, Fault, Full, entity, handlers};
 
-use crate::suite::book::{Life, Stamp, book, count, draw, note};
+use crate::suite::book::{Life, Stamp, count, draw, note};
 use crate::suite::oracles::Noted;
 use crate::suite::workload::{Kind, Load, Workload, begin, settle};
 
@@ -77,7 +77,6 @@ struct Trees;
 
 impl Workload for Trees {
     fn register(&self, builder: SimBuilder) -> SimBuilder {
-        book(|book| book.has_own_turns = true);
         let builder = builder.entity::<Boss>().entity::<Chief>().entity::<Anew>();
         builder.entity::<On>().entity::<Over>().entity::<Up>().oracle(Noted(WORD))
     }

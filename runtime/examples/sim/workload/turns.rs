@@ -93,7 +93,7 @@ struct Turns;
 impl Workload for Turns {
     fn register(&self, builder: SimBuilder) -> SimBuilder {
         // Answers to turns that were cancelled.
-        book(|book| book.has_own_turns = true);
+        book(|book| book.has_async_asks = true);
         builder.entity::<Worker>().entity::<Loose>().oracle(Noted(WORD))
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use coreside::sim::{Sim, SimBuilder, SimError};
 use coreside::{Cx, Full, Terminated, entity, handlers};
 
-use crate::suite::book::{Life, Stamp, book, count, draw, note};
+use crate::suite::book::{Life, Stamp, count, draw, note};
 use crate::suite::oracles::Noted;
 use crate::suite::workload::{Kind, Load, Workload, begin, settle};
 
@@ -40,7 +40,6 @@ struct Watches;
 
 impl Workload for Watches {
     fn register(&self, builder: SimBuilder) -> SimBuilder {
-        book(|book| book.has_own_turns = true);
         builder.entity::<Hunter>().entity::<Prey>().oracle(Noted(WORD))
     }
 
