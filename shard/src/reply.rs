@@ -101,7 +101,10 @@ pub enum AskError {
 
 /// Asks that wait for each other in a circle.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cycle(pub(crate) Arc<[EntityId]>);
+pub struct Cycle(pub(crate) Arc<Vec<EntityId>>);
+
+// It travels with every answer, in registers.
+const _: () = assert!(size_of::<AskError>() == 16);
 
 impl Cycle {
     /// The entities, each asking the one before it; the first asked the last.

@@ -175,30 +175,43 @@ impl Shard {
             self.sweeps.push(Sweeping { row, total, token, next: 0, end });
             return;
         }
-        // SAFETY: the value, if there is one, follows the token.
-        let value = unsafe { at.add(2) };
-        // SAFETY: the record is a reply, and is given up.
-        let error = unsafe { take_error(at, head) };
-        let has_value = error.is_none();
         self.current = Current::ANSWERING;
-        let taken = match error {
-            None => self.core.pending.take(token, head.message()),
-            Some(_) => self.core.pending.take_failed(token),
-        };
-        match taken {
-            Some(taken) => {
-                let outcome = error.map_or(Outcome::Value(value), Outcome::Error);
-                self.resume(taken, outcome, outside);
-            }
-            None => {
-                self.core.stats.answers_late += 1;
-                if has_value {
+        if head.upper() == 0 {
+            // SAFETY: the value follows the token.
+            let value = unsafe { at.add(2) };
+            match self.core.pending.take(token, head.message()) {
+                Some(taken) => self.resume(taken, Outcome::Value(value), outside),
+                None => {
+                    self.core.stats.answers_late += 1;
                     // SAFETY: the value is of the message's reply type, and is given up.
                     unsafe { (self.table.drop_reply(head.message()))(value) };
                 }
             }
+        } else {
+            // SAFETY: the record is a reply without a value, and is given up.
+            unsafe { self.run_error(at, head, token, outside) };
         }
         self.current = Current::NONE;
+    }
+
+    /// Tells an asker that there is no reply.
+    ///
+    /// # Safety
+    /// A reply with a status stands at `at`, with this head, and is given up.
+    #[cold]
+    unsafe fn run_error(
+        &mut self,
+        at: *const Word,
+        head: Head,
+        token: Token,
+        outside: &mut dyn Outside,
+    ) {
+        // SAFETY: the caller's contract.
+        let Some(error) = (unsafe { take_error(at, head) }) else { return };
+        match self.core.pending.take_failed(token) {
+            Some(taken) => self.resume(taken, Outcome::Error(error), outside),
+            None => self.core.stats.answers_late += 1,
+        }
     }
 
     #[inline(always)]
