@@ -13,6 +13,8 @@ pub(crate) const KIND: Kind = Kind {
     shape: |scenario| {
         scenario.steps = scenario.steps.min(300);
         scenario.keys = scenario.keys.min(32);
+        // A stop waits out the backoff of those for whom something waits, in many small steps.
+        scenario.panics = scenario.panics.min(10);
     },
     make: || Box::new(Stop),
 };
