@@ -116,6 +116,16 @@ impl Store {
         slot < self.used && self.life(slot) == (generation, READY)
     }
 
+    /// Whether the entity of this generation may have its turn, which it then has.
+    #[cold]
+    pub(crate) fn make_ready(&mut self, slot: SlotNumber, generation: u32) -> bool {
+        let ready = self.is_alive(slot, generation) && self.stage(slot) == Stage::Live;
+        if ready {
+            self.touch(slot);
+        }
+        ready
+    }
+
     /// What the slot is used for.
     pub(crate) fn stage(&self, slot: SlotNumber) -> Stage {
         Stage::of(self.condition(slot))

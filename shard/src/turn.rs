@@ -352,16 +352,12 @@ unsafe fn resume_asker<S: Entity, R: 'static, F>(
     // SAFETY: one step; no other reference to a store is alive.
     let store = unsafe { id.get() };
     let deadline_ns = shard.core.resumed_deadline_ns;
-    if store.is_ready_in(slot, generation) {
+    if store.is_ready_in(slot, generation) || store.make_ready(slot, generation) {
         return answer_in_turn(shard, (id, slot), answer, then, deadline_ns, outside);
     }
     if !store.is_alive(slot, generation) {
         shard.core.stats.answers_unclaimed += 1;
         return;
-    }
-    if store.stage(slot) == Stage::Live {
-        store.touch(slot);
-        return answer_in_turn(shard, (id, slot), answer, then, deadline_ns, outside);
     }
     let turn = move |shard: &mut Shard, outside: &mut dyn Outside| {
         answer_in_turn(shard, (id, slot), answer, then, deadline_ns, outside);
@@ -370,6 +366,7 @@ unsafe fn resume_asker<S: Entity, R: 'static, F>(
 }
 
 /// Calls `then` with a live entity that is free to be used.
+#[inline]
 fn answer_in_turn<S: Entity, R: 'static, F>(
     shard: &mut Shard,
     (id, slot): (StoreId, SlotNumber),
