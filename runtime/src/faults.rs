@@ -16,6 +16,8 @@ use crate::node::NodeBuilder;
 thread_local! {
     /// A shard is at work on this thread, and contains panics.
     static CONTAINED: Cell<bool> = const { Cell::new(false) };
+    /// When the next backtrace may be taken.
+    static NEXT_BACKTRACE: Cell<Option<Instant>> = const { Cell::new(None) };
     /// Where the last of them was.
     static LAST: RefCell<Option<String>> = const { RefCell::new(None) };
 }
@@ -30,14 +32,27 @@ pub(crate) fn keep_panics() {
                 return before(panic);
             }
             let mut place = panic.location().map_or_else(String::new, |at| format!("at {at}"));
-            // Taken where RUST_BACKTRACE asks for it, as everywhere.
-            let backtrace = Backtrace::capture();
-            if backtrace.status() == BacktraceStatus::Captured {
-                place = format!("{place}\n{backtrace}");
+            if may_take_backtrace() {
+                // Taken where RUST_BACKTRACE asks for it, as everywhere.
+                let backtrace = Backtrace::capture();
+                if backtrace.status() == BacktraceStatus::Captured {
+                    place = format!("{place}\n{backtrace}");
+                }
             }
             LAST.replace(Some(place));
         }));
     });
+}
+
+/// To find the names of a backtrace takes a millisecond or more: so there is one per shard and tenth
+/// of a second, however many panics there are.
+fn may_take_backtrace() -> bool {
+    let now = Instant::now();
+    let free = NEXT_BACKTRACE.get().is_none_or(|next| now >= next);
+    if free {
+        NEXT_BACKTRACE.set(Some(now + Duration::from_millis(100)));
+    }
+    free
 }
 
 /// Where the last contained panic on this thread was.

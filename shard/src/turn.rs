@@ -366,7 +366,7 @@ unsafe fn resume_asker<S: Entity, R: 'static, F>(
 }
 
 /// Calls `then` with a live entity that is free to be used.
-#[inline]
+#[inline(always)]
 fn answer_in_turn<S: Entity, R: 'static, F>(
     shard: &mut Shard,
     (id, slot): (StoreId, SlotNumber),
