@@ -17,7 +17,7 @@ pub(crate) struct Sampler {
 }
 
 /// The least distance; the greatest is three times as long.
-const DISTANCE_MIN: u32 = 128;
+const DISTANCE_MIN: u32 = 256;
 
 /// What happened longer ago counts half.
 const HALF_LIFE_NS: u64 = 10_000_000_000;
