@@ -44,8 +44,8 @@ pub(crate) fn keep_panics() {
     });
 }
 
-/// To find the names of a backtrace takes a millisecond or more: so there is one per shard and tenth
-/// of a second, however many panics there are.
+/// To find the names of a backtrace takes a millisecond or more: so there is one per shard and
+/// tenth of a second, however many panics there are.
 fn may_take_backtrace() -> bool {
     let now = Instant::now();
     let free = NEXT_BACKTRACE.get().is_none_or(|next| now >= next);
