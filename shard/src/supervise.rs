@@ -249,19 +249,12 @@ impl Shard {
     /// Ends an entity: its state goes, and everybody concerned is told. What waits in its stash
     /// goes to a new life, or, behind a fault, to the dead letters.
     pub(crate) fn end(&mut self, id: StoreId, slot: SlotNumber, end: End) {
-        if end == End::Failed
-            && let Some(attached) = {
-                // SAFETY: one step, after the user's code.
-                let kind = unsafe { id.get() }.number();
-                self.core.attached.get_mut(kind, slot)
-            }
-        {
-            let stash = std::mem::take(&mut attached.stash);
-            self.end_for_next(id, slot, end);
-            stash.into_iter().for_each(|waiting| self.bury_stashed(waiting));
-            return;
-        }
+        // SAFETY: one step, after the user's code.
+        let kind = unsafe { id.get() }.number();
+        let attached = self.core.attached.get_mut(kind, slot).filter(|_| end == End::Failed);
+        let lost = attached.map(|attached| std::mem::take(&mut attached.stash)).unwrap_or_default();
         self.end_for_next(id, slot, end);
+        lost.into_iter().for_each(|waiting| self.bury_stashed(waiting));
     }
 
     /// Ends an entity. What waits in its stash goes to a new life.

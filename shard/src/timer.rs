@@ -174,7 +174,7 @@ impl<T> Wheel<T> {
     }
 
     /// The deadline of a timer, as it was set.
-    #[allow(dead_code, reason = "for tests and the benchmark beside rivals")]
+    #[cfg(test)]
     pub(crate) fn deadline_ns(&self, id: TimerId) -> Option<u64> {
         self.find(id).map(|timer| timer.deadline_ns)
     }
