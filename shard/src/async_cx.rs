@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use crate::condition::Stage;
 use crate::core::Full;
+use crate::cx::nanoseconds;
 use crate::entered::{entered, try_entered};
 use crate::entity::{Address, Entity, Handler, Message, Via};
-use crate::pending::{Captured, Outcome, Outside, Resume, When};
-use crate::record::{Payload, Word};
+use crate::fault::Current;
+use crate::pending::{AskedBy, Captured, Outcome, Outside, Resume, Taken};
+use crate::record::Payload;
 use crate::reply::AskError;
 use crate::schedule::{Alarm, Owner};
 use crate::shard::Shard;
@@ -84,7 +86,7 @@ impl<E: Entity> AsyncCx<E> {
     /// # Cost
     /// A timer in the shard's wheel: no allocation.
     pub fn sleep(&self, time: Duration) -> Sleep {
-        let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let time_ns = nanoseconds(time);
         Sleep {
             until_ns: self.monotonic_ns().saturating_add(time_ns),
             timer: None,
@@ -143,7 +145,7 @@ impl<S: Entity> Via for &AsyncCx<S> {
     type Call<E: Handler<M>, M: Message> = AsyncCall<E, M>;
 
     fn call<E: Handler<M>, M: Message>(self, key: E::Key, message: M) -> AsyncCall<E, M> {
-        AsyncCall { key, message, within: None }
+        AsyncCall { key, message, within_ns: u64::MAX }
     }
 }
 
@@ -152,14 +154,15 @@ impl<S: Entity> Via for &AsyncCx<S> {
 pub struct AsyncCall<E: Entity, M> {
     key: E::Key,
     message: M,
-    within: Option<Duration>,
+    /// `u64::MAX` stands for no limit of its own.
+    within_ns: u64,
 }
 
 impl<E: Handler<M>, M: Message> AsyncCall<E, M> {
     /// Ends the wait for the answer after `limit`, or at the deadline of what is being handled,
     /// whichever comes first.
     pub fn within(mut self, limit: Duration) -> Self {
-        self.within = Some(limit);
+        self.within_ns = nanoseconds(limit);
         self
     }
 
@@ -236,9 +239,10 @@ impl<E: Handler<M>, M: Message> Future for Asking<E, M> {
         if let Some(call) = self.call.take() {
             let asked = entered(|turn| {
                 let asker = AsyncAsker { answer: Rc::clone(&self.answer), task: turn.task };
-                let resume = (resume_async::<M::Reply> as Resume, When::InTurn);
+                let by = AskedBy::entity(turn.owner.kind);
+                let resume = (resume_async::<M::Reply> as Resume, by);
                 turn.with_core(|core| {
-                    let deadline_ns = core.deadline_of_ask(turn.deadline_ns, call.within);
+                    let deadline_ns = core.deadline_of_ask(turn.deadline_ns, call.within_ns);
                     core.asking_task = turn.task.tag();
                     let asked =
                         core.ask::<E, M, _>(call.key, call.message, asker, resume, deadline_ns);
@@ -262,16 +266,17 @@ impl<E: Handler<M>, M: Message> Future for Asking<E, M> {
 /// Hands an answer to the async turn that waits for it, and lets it go on.
 ///
 /// # Safety
-/// `captured` holds an [`AsyncAsker`] of this type, which is given up; a value in `outcome` is an
-/// `R`.
+/// An [`AsyncAsker`] of this type was captured, which is given up; a value in `outcome` is an `R`.
 unsafe fn resume_async<R>(
-    captured: *mut Word,
+    taken: &mut Taken,
     outcome: Outcome,
     shard: &mut Shard,
     _outside: &mut dyn Outside,
 ) {
     // SAFETY: the caller's contract.
-    let AsyncAsker { answer, task } = unsafe { Captured::<AsyncAsker<R>>::read(captured) };
+    let AsyncAsker { answer, task } =
+        unsafe { Captured::<AsyncAsker<R>>::read(taken.captured.as_ptr()) };
+    shard.current = Current::ANSWERING;
     let outcome = match outcome {
         // SAFETY: the caller's contract.
         Outcome::Value(at) => Ok(unsafe { Payload::<R>::read(at) }),
@@ -280,7 +285,8 @@ unsafe fn resume_async<R>(
     };
     if !shard.core.tasks.is_here(task) {
         shard.core.stats.answers_unclaimed += 1;
-        return;
+        drop(outcome);
+        return shard.current.clear();
     }
     let waker = {
         let mut answering = answer.borrow_mut();
@@ -291,6 +297,7 @@ unsafe fn resume_async<R>(
     if let Some(waker) = waker {
         waker.wake();
     }
+    shard.current.clear();
     shard.poll_task(task);
 }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::core::Full;
-use crate::cx::Cx;
+use crate::cx::{Cx, nanoseconds};
 use crate::entity::{Entity, Handler, Message, Via};
-use crate::pending::{Resume, When};
+use crate::pending::{AskedBy, Resume};
 use crate::reply::AskError;
 use crate::turn::{Asker, AskerWithin, resume, resume_within};
 
@@ -15,7 +15,8 @@ pub struct Call<'c, 'a, S: Entity, E: Entity, M> {
     cx: &'c mut Cx<'a, S>,
     key: E::Key,
     message: M,
-    within: Option<Duration>,
+    /// `u64::MAX` stands for no limit of its own.
+    within_ns: u64,
 }
 
 impl<'c, 'a, S: Entity> Via for &'c mut Cx<'a, S> {
@@ -23,7 +24,7 @@ impl<'c, 'a, S: Entity> Via for &'c mut Cx<'a, S> {
 
     #[inline(always)]
     fn call<E: Handler<M>, M: Message>(self, key: E::Key, message: M) -> Self::Call<E, M> {
-        Call { cx: self, key, message, within: None }
+        Call { cx: self, key, message, within_ns: u64::MAX }
     }
 }
 
@@ -31,8 +32,9 @@ impl<S: Entity, E: Handler<M>, M: Message> Call<'_, '_, S, E, M> {
     /// Ends the wait for the answer after `limit`, or at the deadline of the message that is being
     /// handled, whichever comes first. What follows the answer has the time that is left until the
     /// latter.
+    #[inline]
     pub fn within(mut self, limit: Duration) -> Self {
-        self.within = Some(limit);
+        self.within_ns = nanoseconds(limit);
         self
     }
 
@@ -66,22 +68,24 @@ impl<S: Entity, E: Handler<M>, M: Message> Call<'_, '_, S, E, M> {
     /// # Cost
     /// Two records. No allocation while `then` captures at most 24 bytes, 16 with
     /// [`within`](Self::within).
-    #[inline]
+    #[inline(always)]
     pub fn ask<F>(self, then: F) -> Result<(), NotAsked<M, F>>
     where
         F: FnOnce(&mut S, Result<M::Reply, AskError>, &mut Cx<'_, S>) + 'static,
     {
+        let by = AskedBy::entity(self.cx.kind());
         let Cx { core, slot, generation, deadline_ns: deadline_of_turn, .. } = self.cx;
         let asker = Asker { slot: *slot, generation: *generation, then };
-        let deadline_ns = core.deadline_of_ask(*deadline_of_turn, self.within);
-        if self.within.is_some() {
+        let deadline_ns = core.deadline_of_ask(*deadline_of_turn, self.within_ns);
+        // Known when this is compiled, where nothing but `within` comes between.
+        if self.within_ns != u64::MAX {
             let asker = AskerWithin { asker, deadline_ns: *deadline_of_turn };
-            let resume = (resume_within::<S, M::Reply, F> as Resume, When::InTurn);
+            let resume = (resume_within::<S, M::Reply, F> as Resume, by);
             return core
                 .ask::<E, M, _>(self.key, self.message, asker, resume, deadline_ns)
                 .map_err(|(message, asker)| NotAsked { message, then: asker.asker.then });
         }
-        let resume = (resume::<S, M::Reply, F> as Resume, When::InTurn);
+        let resume = (resume::<S, M::Reply, F> as Resume, by);
         core.ask::<E, M, _>(self.key, self.message, asker, resume, deadline_ns)
             .map_err(|(message, asker)| NotAsked { message, then: asker.then })
     }

@@ -78,12 +78,6 @@ const _: () = {
 };
 
 impl Store {
-    /// Whether the entity may have its turn without further ado.
-    #[inline(always)]
-    pub(crate) fn is_ready(&self, slot: SlotNumber) -> bool {
-        self.condition(slot) == READY
-    }
-
     #[inline(always)]
     fn condition(&self, slot: SlotNumber) -> u32 {
         self.life(slot).1
@@ -112,8 +106,14 @@ impl Store {
 
     /// Whether the entity of this generation may have its turn without further ado.
     #[inline(always)]
-    pub(crate) fn is_ready_in(&self, slot: SlotNumber, generation: u32) -> bool {
-        slot < self.used && self.life(slot) == (generation, READY)
+    pub(crate) fn is_ready_in<const KEY_WORDS: usize>(
+        &self,
+        slot: SlotNumber,
+        generation: u32,
+    ) -> bool {
+        // SAFETY: slots below `used` have an initialised head.
+        let head = unsafe { &*self.head::<KEY_WORDS>(slot) };
+        head.generation == generation && head.condition == READY
     }
 
     /// Whether the entity of this generation may have its turn, which it then has.

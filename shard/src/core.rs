@@ -7,7 +7,6 @@ use std::any::TypeId;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::attached::AttachedMap;
 use crate::config::{MeshEnd, Now, Placement, ShardConfig, Stats};
@@ -21,7 +20,7 @@ use crate::index::SlotNumber;
 use crate::key::{HashKey, Key, KeyWords};
 use crate::owned_record::OwnedRecord;
 use crate::peer::{IN_ORDER, Peer, SYSTEM_WORDS, write_system};
-use crate::pending::{Pending, Resume, Waiting, When};
+use crate::pending::{AskedBy, Pending, Resume, Waiting};
 use crate::queue::RunQueue;
 use crate::record::{ASK_WORDS, Head, Kind, Payload, Word};
 use crate::reply::{AskError, Token};
@@ -74,8 +73,6 @@ pub(crate) struct Core {
     pub(crate) reading: bool,
     /// The read that is to have its turn was the first to wait.
     pub(crate) read_is_first: bool,
-    /// The deadline that a continuation inherits.
-    pub(crate) resumed_deadline_ns: u64,
     /// Who is having its last turn.
     pub(crate) saying_goodbye: Option<(u16, SlotNumber)>,
     /// By entity type: how many had their last turn and wait for the async part of it.
@@ -152,7 +149,6 @@ impl Core {
             trying: 0,
             reading: false,
             read_is_first: false,
-            resumed_deadline_ns: u64::MAX,
             saying_goodbye: None,
             leaving: vec![0; table.types.len()].into(),
             ties: 0,
@@ -183,18 +179,15 @@ impl Core {
     }
 
     /// The deadline of an ask from a turn with a deadline of its own, which it inherits;
-    /// `u64::MAX` stands for none. The lowest bit says whether it was inherited, so that what
-    /// follows the answer inherits it too.
-    #[inline]
-    pub(crate) fn deadline_of_ask(&self, of_turn_ns: u64, within: Option<Duration>) -> u64 {
+    /// `u64::MAX` stands for none, as it does in `within_ns`. The lowest bit says whether it was
+    /// inherited, so that what follows the answer inherits it too.
+    #[inline(always)]
+    pub(crate) fn deadline_of_ask(&self, of_turn_ns: u64, within_ns: u64) -> u64 {
         let inherits = of_turn_ns != u64::MAX && !planted(Bug::DeadlineNotInherited);
         let longest_ns = if inherits { of_turn_ns } else { self.ask_deadline_ns() };
-        let deadline_ns = match within {
-            None => longest_ns,
-            Some(within) => {
-                let within_ns = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
-                longest_ns.min(self.now.monotonic_ns.saturating_add(within_ns))
-            }
+        let deadline_ns = match within_ns {
+            u64::MAX => longest_ns,
+            within_ns => longest_ns.min(self.now.monotonic_ns.saturating_add(within_ns)),
         };
         deadline_ns & !1 | u64::from(inherits)
     }
@@ -236,7 +229,7 @@ impl Core {
         key: E::Key,
         message: M,
         continuation: F,
-        (resume, when): (Resume, When),
+        (resume, by): (Resume, AskedBy),
         deadline_ns: u64,
     ) -> Result<(), (M, F)> {
         let number = self.directory.message::<E, M>();
@@ -249,7 +242,7 @@ impl Core {
             return Err((message, continuation));
         };
         let task = self.asking_task;
-        let waiting = Waiting { resume, when, message: number, deadline_ns, task };
+        let waiting = Waiting { resume, by, message: number, deadline_ns, task };
         let token = self.pending.insert(continuation, waiting);
         // SAFETY: `words` words were reserved, and here are head, key, token and value: all of
         // them.
@@ -447,6 +440,9 @@ impl Core {
 
     #[inline]
     pub(crate) fn reserve_answer(&mut self, shard: u16, words: usize) -> *mut Word {
+        if shard == self.shard {
+            return self.queue.reserve_unbounded(words);
+        }
         match self.peers.get_mut(usize::from(shard)) {
             Some(Some(peer)) => peer.reserve_answer(words),
             _ => self.queue.reserve_unbounded(words),

@@ -16,6 +16,7 @@ use crate::index::SlotNumber;
 use crate::reply::{ReplyTo, Token};
 use crate::sabotage::{Bug, planted};
 use crate::schedule::{Owner, Timer};
+use crate::store::StoreId;
 use crate::supervise::{End, Fault, Terminated};
 use crate::system::System;
 use crate::task::{Hold, Task};
@@ -25,6 +26,7 @@ use crate::ties::{Holder, Tie};
 pub struct Cx<'a, E: Entity> {
     pub(crate) core: &'a mut Core,
     pub(crate) key: E::Key,
+    pub(crate) store: StoreId,
     pub(crate) slot: SlotNumber,
     pub(crate) generation: u32,
     pub(crate) token: Option<Token>,
@@ -113,8 +115,9 @@ impl<'a, E: Entity> Cx<'a, E> {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn kind(&self) -> u16 {
-        self.core.directory.entity::<E>()
+        self.store.number()
     }
 
     pub(crate) fn owner(&self) -> Owner {
@@ -433,7 +436,8 @@ impl<E: Entity> Cx<'_, E> {
     }
 }
 
-fn nanoseconds(time: Duration) -> u64 {
+/// Longer times than the clock counts are as good as for ever.
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -31,6 +31,8 @@ impl Outside for () {
 pub struct Ticket(pub [u64; 2]);
 
 /// What a continuation is given.
+// With a tag of its own: telling the variants apart by the errors inside took twice the code.
+#[repr(u8)]
 pub(crate) enum Outcome {
     /// The reply's value stands here; the continuation takes it.
     Value(*mut Word),
@@ -40,37 +42,67 @@ pub(crate) enum Outcome {
     Forget,
 }
 
-/// The type-erased body of a continuation.
+/// The type-erased body of a continuation. It says whose code it runs (`shard.current`).
 pub(crate) type Resume =
-    unsafe fn(captured: *mut Word, outcome: Outcome, shard: &mut Shard, outside: &mut dyn Outside);
+    unsafe fn(taken: &mut Taken, outcome: Outcome, shard: &mut Shard, outside: &mut dyn Outside);
 
 /// Words that a continuation may capture in place; larger ones get a heap block.
 pub(crate) const CAPTURE_WORDS: usize = 4;
 
-/// When the continuation may run.
+/// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum When {
-    /// At once, also in the middle of the turn that replies: it touches no entity.
-    AtOnce,
-    /// As a turn of its own, from the run queue: it is a turn of the asking entity.
-    InTurn,
+pub(crate) struct AskedBy(u16);
+
+impl AskedBy {
+    /// No entity: the continuation may run at once, also in the middle of the turn that replies.
+    pub(crate) const OUTSIDE: Self = Self(u16::MAX);
+
+    /// An entity of this type: the answer is a turn of its own, from the run queue.
+    #[inline(always)]
+    pub(crate) fn entity(kind: u16) -> Self {
+        debug_assert!(kind != u16::MAX);
+        Self(kind)
+    }
+
+    /// The number of the entity type.
+    #[inline(always)]
+    pub(crate) fn kind(self) -> u16 {
+        self.0
+    }
 }
 
 /// One waiting ask: a cache line.
 #[repr(C, align(64))]
 struct Place {
-    /// Odd while the place is taken.
-    generation: u32,
-    next_free: u32,
+    /// While an ask waits here, its token. Its generation is odd, and even while the place is free,
+    /// which then names the next free one; so no token is that of a free place.
+    token: Token,
     /// Nanoseconds of the shard's clock.
     deadline_ns: u64,
     resume: MaybeUninit<Resume>,
     captured: [Word; CAPTURE_WORDS],
-    when: When,
+    by: AskedBy,
     /// What was asked: a reply to anything else is not for this ask.
     message: u16,
     /// The tag of the async turn that asks; 0 for none.
     task: u32,
+}
+
+impl Place {
+    fn is_taken(&self) -> bool {
+        self.token.generation() & 1 == 1
+    }
+
+    /// Takes the ask out; the place is the first free one now.
+    #[inline(always)]
+    fn vacate(&mut self, next_free: u32) -> Taken {
+        debug_assert!(self.is_taken());
+        self.token = self.token.next_at(next_free);
+        // SAFETY: a taken place has its continuation; the generation says that it is gone now.
+        let resume = unsafe { self.resume.assume_init() };
+        let Self { captured, deadline_ns, by, .. } = *self;
+        Taken { resume, captured, deadline_ns, by }
+    }
 }
 
 const _: () = assert!(size_of::<Place>() == 64);
@@ -79,7 +111,7 @@ const _: () = assert!(size_of::<Place>() == 64);
 #[derive(Clone, Copy)]
 pub(crate) struct Waiting {
     pub(crate) resume: Resume,
-    pub(crate) when: When,
+    pub(crate) by: AskedBy,
     /// The number of the message that was asked.
     pub(crate) message: u16,
     /// Nanoseconds of the shard's clock.
@@ -106,9 +138,19 @@ pub(crate) struct Taken {
     pub(crate) resume: Resume,
     pub(crate) captured: [Word; CAPTURE_WORDS],
     pub(crate) deadline_ns: u64,
+    pub(crate) by: AskedBy,
 }
 
-const NO_PLACE: u32 = u32::MAX;
+impl Taken {
+    /// The deadline that what follows the answer inherits; `u64::MAX` where there is none.
+    #[inline(always)]
+    pub(crate) fn deadline_to_inherit_ns(&self) -> u64 {
+        if self.deadline_ns & 1 == 1 { self.deadline_ns } else { u64::MAX }
+    }
+}
+
+/// In place of the next free place: there is none.
+const NO_PLACE: u32 = Token::PLACES_MAX;
 
 /// How often the deadlines are looked at: an ask ends at most this long after its deadline, and
 /// a little more when millions wait.
@@ -152,50 +194,47 @@ impl Pending {
     /// Without [room](Self::has_room).
     #[inline]
     pub(crate) fn insert<F>(&mut self, continuation: F, waiting: Waiting) -> Token {
-        let number = if self.free != NO_PLACE {
-            let number = self.free;
-            self.free = self.places[number as usize].next_free;
-            number
-        } else {
-            self.add_place()
-        };
+        if self.free == NO_PLACE {
+            self.add_place();
+        }
+        let number = self.free;
         let place = &mut self.places[number as usize];
-        place.generation = place.generation.wrapping_add(1) & Token::GENERATION_MASK;
+        self.free = place.token.place();
+        place.token = place.token.next_at(number);
+        let token = place.token;
         place.deadline_ns = waiting.deadline_ns;
         place.resume.write(waiting.resume);
-        place.when = waiting.when;
+        place.by = waiting.by;
         place.message = waiting.message;
         place.task = waiting.task;
         // SAFETY: the place has CAPTURE_WORDS words, which is what `Captured` needs.
         unsafe { Captured::<F>::write(place.captured.as_mut_ptr(), continuation) };
         self.len += 1;
-        Token::new(self.shard, number, place.generation)
+        token
     }
 
     #[cold]
-    fn add_place(&mut self) -> u32 {
+    fn add_place(&mut self) {
         assert!(self.has_room(), "whoever asks has looked for room");
+        self.free = self.places.len() as u32;
         self.places.push(Place {
-            generation: 0,
-            next_free: NO_PLACE,
+            token: Token::new(self.shard, NO_PLACE, 0),
             deadline_ns: 0,
             resume: MaybeUninit::uninit(),
             captured: [Word::uninit(); CAPTURE_WORDS],
-            when: When::AtOnce,
+            by: AskedBy::OUTSIDE,
             message: 0,
             task: 0,
         });
-        self.places.len() as u32 - 1
     }
 
-    /// When the continuation of `token` may run, which asked `message`; `None` when nobody waits
-    /// for it (any more).
+    /// Who asked `message` and waits for `token`; `None` when nobody does (any more).
     ///
     /// Generations come round after eight million uses of a place. So a reply that is later than
     /// that can meet another ask; as it is compared, that ask is at least of the same message.
     #[inline]
-    pub(crate) fn when(&self, token: Token, message: u16) -> Option<When> {
-        self.waits(token).filter(|place| place.message == message).map(|place| place.when)
+    pub(crate) fn asked_by(&self, token: Token, message: u16) -> Option<AskedBy> {
+        self.waits(token).filter(|place| place.message == message).map(|place| place.by)
     }
 
     /// The tag of the async turn that waits for `token`.
@@ -205,15 +244,20 @@ impl Pending {
 
     #[inline]
     fn waits(&self, token: Token) -> Option<&Place> {
-        let place = self.places.get(token.place() as usize)?;
-        (place.generation == token.generation() && place.generation & 1 == 1).then_some(place)
+        self.places.get(token.place() as usize).filter(|place| place.token == token)
     }
 
     /// Takes out the ask that `token` names, to be given a reply to `message`.
     #[inline]
     pub(crate) fn take(&mut self, token: Token, message: u16) -> Option<Taken> {
-        self.when(token, message)?;
-        Some(self.take_place(token.place()))
+        let place = self.places.get_mut(token.place() as usize)?;
+        if place.token != token || place.message != message {
+            return None;
+        }
+        let taken = place.vacate(self.free);
+        self.free = token.place();
+        self.len -= 1;
+        Some(taken)
     }
 
     /// Takes out the ask that `token` names, to be told that there is no reply.
@@ -223,15 +267,10 @@ impl Pending {
     }
 
     fn take_place(&mut self, number: u32) -> Taken {
-        let place = &mut self.places[number as usize];
-        debug_assert!(place.generation & 1 == 1, "the place is taken");
-        place.generation = place.generation.wrapping_add(1) & Token::GENERATION_MASK;
-        place.next_free = self.free;
+        let taken = self.places[number as usize].vacate(self.free);
         self.free = number;
         self.len -= 1;
-        // SAFETY: a taken place has its continuation; the generation says that it is gone now.
-        let resume = unsafe { place.resume.assume_init() };
-        Taken { resume, captured: place.captured, deadline_ns: place.deadline_ns }
+        taken
     }
 
     /// The next ask that is past its deadline, among those that this poll looks at. `looked` counts
@@ -249,7 +288,7 @@ impl Pending {
                 self.next_round_ns = now_ns + ROUND_NS;
                 return None;
             };
-            let expired = place.generation & 1 == 1 && place.deadline_ns <= now_ns;
+            let expired = place.is_taken() && place.deadline_ns <= now_ns;
             self.cursor += 1;
             *looked += 1;
             if expired {
@@ -261,7 +300,7 @@ impl Pending {
 
     /// The earliest deadline of an ask that waits. It looks at every place: for test kits.
     pub(crate) fn next_deadline_ns(&self) -> Option<u64> {
-        let taken = self.places.iter().filter(|place| place.generation & 1 == 1);
+        let taken = self.places.iter().filter(|place| place.is_taken());
         taken.map(|place| place.deadline_ns).min()
     }
 
@@ -272,7 +311,7 @@ impl Pending {
 
     /// Takes out any ask, to end it because the shard stops.
     pub(crate) fn take_any(&mut self) -> Option<Taken> {
-        let number = self.places.iter().position(|place| place.generation & 1 == 1)?;
+        let number = self.places.iter().position(Place::is_taken)?;
         Some(self.take_place(number as u32))
     }
 }
@@ -285,11 +324,11 @@ mod tests {
     use super::*;
     use std::rc::Rc;
 
-    unsafe fn ignore(_: *mut Word, _: Outcome, _: &mut Shard, _: &mut dyn Outside) {}
+    unsafe fn ignore(_: &mut Taken, _: Outcome, _: &mut Shard, _: &mut dyn Outside) {}
 
     fn insert(pending: &mut Pending, deadline_ns: u64) -> Token {
-        let waiting =
-            Waiting { resume: ignore, when: When::AtOnce, message: 7, deadline_ns, task: 0 };
+        let by = AskedBy::OUTSIDE;
+        let waiting = Waiting { resume: ignore, by, message: 7, deadline_ns, task: 0 };
         pending.insert((), waiting)
     }
 
@@ -312,8 +351,8 @@ mod tests {
     fn generation_wraps_without_losing_its_parity() {
         let mut pending = Pending::new(0, 1);
         let first = insert(&mut pending, 0);
-        pending.places[0].generation = Token::GENERATION_MASK;
-        let last = Token::new(0, first.place(), Token::GENERATION_MASK);
+        pending.places[0].token = Token::new(0, first.place(), (1 << 24) - 1);
+        let last = Token::new(0, first.place(), (1 << 24) - 1);
         assert!(pending.take(last, 7).is_some());
         let again = insert(&mut pending, 0);
         assert_eq!(again.generation(), 1);
@@ -342,8 +381,8 @@ mod tests {
             polls += 1;
         }
         assert_eq!(ended, 5_000);
-        assert!(pending.when(tokens[0], 7).is_none());
-        assert!(pending.when(tokens[1], 7).is_some());
+        assert!(pending.asked_by(tokens[0], 7).is_none());
+        assert!(pending.asked_by(tokens[1], 7).is_some());
     }
 
     #[test]

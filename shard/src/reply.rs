@@ -12,12 +12,11 @@ pub(crate) struct Token(u64);
 
 impl Token {
     /// The most asks that may wait on one shard.
-    pub(crate) const PLACES_MAX: u32 = 1 << 24;
-    pub(crate) const GENERATION_MASK: u32 = (1 << 24) - 1;
+    pub(crate) const PLACES_MAX: u32 = (1 << 24) - 1;
 
     #[inline(always)]
     pub(crate) const fn new(shard: u16, place: u32, generation: u32) -> Self {
-        Self((shard as u64) << 48 | (generation as u64) << 24 | place as u64)
+        Self((generation as u64) << 40 | (shard as u64) << 24 | place as u64)
     }
 
     #[inline(always)]
@@ -30,6 +29,13 @@ impl Token {
         self.0
     }
 
+    /// The token of the next generation, of another place.
+    #[inline(always)]
+    pub(crate) const fn next_at(self, place: u32) -> Self {
+        // The generation has the highest bits, so it comes round by itself.
+        Self((self.0 & !(Self::PLACES_MAX as u64) | place as u64).wrapping_add(1 << 40))
+    }
+
     /// The token of an ask that was made about the same time.
     pub(crate) const fn neighbour(self) -> Self {
         Self(self.0 ^ 1)
@@ -37,7 +43,7 @@ impl Token {
 
     #[inline(always)]
     pub(crate) const fn shard(self) -> u16 {
-        (self.0 >> 48) as u16
+        (self.0 >> 24) as u16
     }
 
     #[inline(always)]
@@ -47,7 +53,7 @@ impl Token {
 
     #[inline(always)]
     pub(crate) const fn generation(self) -> u32 {
-        (self.0 >> 24) as u32 & Self::GENERATION_MASK
+        (self.0 >> 40) as u32
     }
 }
 
@@ -168,10 +174,10 @@ mod tests {
 
     #[test]
     fn token_keeps_its_parts() {
-        let token = Token::new(65_535, Token::PLACES_MAX - 1, Token::GENERATION_MASK);
+        let token = Token::new(65_535, Token::PLACES_MAX - 1, (1 << 24) - 1);
         assert_eq!(
             (token.shard(), token.place(), token.generation()),
-            (65_535, Token::PLACES_MAX - 1, Token::GENERATION_MASK)
+            (65_535, Token::PLACES_MAX - 1, (1 << 24) - 1)
         );
         assert_eq!(Token::from_bits(token.bits()), token);
     }

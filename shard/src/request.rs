@@ -6,8 +6,9 @@ use std::sync::Arc;
 use crate::commands::CommandId;
 use crate::core::Full;
 use crate::entity::{Handler, Message};
-use crate::pending::{Captured, Outcome, Outside, Resume, Ticket, When};
-use crate::record::{Payload, Word};
+use crate::fault::Current;
+use crate::pending::{AskedBy, Captured, Outcome, Outside, Resume, Taken, Ticket};
+use crate::record::Payload;
 use crate::reply::AskError;
 use crate::shard::Shard;
 use crate::value::{Args, ArgumentError, ToValue};
@@ -62,7 +63,7 @@ impl Shard {
         M: Message,
         F: FnOnce(Result<M::Reply, AskError>, &mut dyn Outside) + 'static,
     {
-        let resume = (answer_at_once::<M::Reply, F> as Resume, When::AtOnce);
+        let resume = (answer_at_once::<M::Reply, F> as Resume, AskedBy::OUTSIDE);
         let asked = self.core.ask::<E, M, F>(key, message, then, resume, deadline_ns);
         asked.map_err(|(message, _)| Full(message))
     }
@@ -144,23 +145,25 @@ impl Shard {
 /// Runs a continuation that touches no entity.
 ///
 /// # Safety
-/// `captured` holds an `F`, which is given up; a value in `outcome` is an `R`.
+/// An `F` was captured, which is given up; a value in `outcome` is an `R`.
 unsafe fn answer_at_once<R, F>(
-    captured: *mut Word,
+    taken: &mut Taken,
     outcome: Outcome,
-    _shard: &mut Shard,
+    shard: &mut Shard,
     outside: &mut dyn Outside,
 ) where
     F: FnOnce(Result<R, AskError>, &mut dyn Outside),
 {
     // SAFETY: the caller's contract.
-    let then = unsafe { Captured::<F>::read(captured) };
+    let then = unsafe { Captured::<F>::read(taken.captured.as_ptr()) };
+    shard.current = Current::ANSWERING;
     match outcome {
         // SAFETY: the caller's contract.
         Outcome::Value(at) => then(Ok(unsafe { Payload::<R>::read(at) }), outside),
         Outcome::Error(error) => then(Err(error), outside),
         Outcome::Forget => drop(then),
     }
+    shard.current.clear();
 }
 
 /// [`answer_at_once`] for a closure whose type has no name.

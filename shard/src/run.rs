@@ -57,6 +57,8 @@ impl Shard {
     /// Runs records from the front of the queue until it is empty or the budget is used up.
     ///
     /// With `AHEAD`, the records of the next block are looked at before each block of turns.
+    // Apart from the rest of a poll, so that the loop has the registers to itself.
+    #[inline(never)]
     fn run_turns<const AHEAD: bool>(&mut self, outside: &mut dyn Outside) {
         let mut cursors = Cursors::at(self.core.queue.head());
         while self.turns_left > 0 && !self.core.queue.is_empty() {
@@ -142,63 +144,67 @@ impl Shard {
             let store = row.store;
             // SAFETY: the record is of the message that its number names, and is given up.
             unsafe { run(self, outside, at, head, store) };
+        } else if head.kind() == Kind::Reply && head.upper() == 0 {
+            // SAFETY: as above, and the record is a reply with a value.
+            unsafe { self.run_reply(at, head, outside) };
         } else {
-            self.run_system(at, head, outside);
+            // SAFETY: as above, and the record is for no entity.
+            unsafe { self.run_system(at, head, outside) };
         }
     }
 
-    /// Takes a reply to its asker, starts a sweep, or lets what waits for an entity have a turn.
-    fn run_system(&mut self, at: *mut Word, head: Head, outside: &mut dyn Outside) {
-        // SAFETY: in replies and sweeps the token follows the head; every record has two words.
-        let token = Token::from_bits(unsafe { at.add(1).cast::<u64>().read() });
-        if head.kind() != Kind::Reply {
-            if head.kind() == Kind::Drain {
-                // SAFETY: slot and generation follow the head.
-                let life = unsafe { at.add(1).cast::<u64>().read() };
-                return self.run_drain(head.message(), (life as u32, (life >> 32) as u32), outside);
+    /// Takes a reply to its asker.
+    ///
+    /// # Safety
+    /// A reply with a value stands at `at`, with this head, and is given up.
+    #[inline]
+    unsafe fn run_reply(&mut self, at: *mut Word, head: Head, outside: &mut dyn Outside) {
+        // SAFETY: the token follows the head, and the value the token.
+        let (token, value) = unsafe { (at.add(1).cast::<u64>().read(), at.add(2)) };
+        match self.core.pending.take(Token::from_bits(token), head.message()) {
+            Some(taken) => self.resume(taken, Outcome::Value(value), outside),
+            None => {
+                self.core.stats.answers_late += 1;
+                self.current = Current::ANSWERING;
+                // SAFETY: the value is of the message's reply type, and is given up.
+                unsafe { (self.table.drop_reply(head.message()))(value) };
+                self.current.clear();
             }
-            if head.kind() == Kind::System {
+        }
+    }
+
+    /// Tells an asker that there is no reply, starts a sweep, or lets what waits for an entity have
+    /// a turn.
+    ///
+    /// # Safety
+    /// A record for no entity stands at `at`, with this head, and is given up.
+    #[cold]
+    unsafe fn run_system(&mut self, at: *mut Word, head: Head, outside: &mut dyn Outside) {
+        // SAFETY: every record has two words.
+        let second = unsafe { at.add(1).cast::<u64>().read() };
+        let token = Token::from_bits(second);
+        match head.kind() {
+            Kind::Drain => {
+                let (slot, generation) = (second as u32, (second >> 32) as u32);
+                self.run_drain(head.message(), (slot, generation), outside);
+            }
+            Kind::System => {
                 // SAFETY: a system record, which is given up.
                 let record = unsafe { take_system(at) };
                 if let Some(record) = self.divert(*record) {
                     self.do_system(record, outside);
                 }
-                return;
             }
-            let row = &self.table.sweeps[usize::from(head.message())];
-            self.current = Current::answering(Some(token));
-            let total = (row.start)();
-            self.current = Current::NONE;
-            // SAFETY: one step.
-            let end = unsafe { self.stores[usize::from(row.store)].get() }.slots_used();
-            let row = head.message();
-            self.sweeps.push(Sweeping { row, total, token, next: 0, end });
-            return;
-        }
-        self.current = Current::ANSWERING;
-        if head.upper() == 0 {
-            // SAFETY: the value follows the token.
-            let value = unsafe { at.add(2) };
-            match self.core.pending.take(token, head.message()) {
-                Some(taken) => self.resume(taken, Outcome::Value(value), outside),
-                None => {
-                    self.core.stats.answers_late += 1;
-                    // SAFETY: the value is of the message's reply type, and is given up.
-                    unsafe { (self.table.drop_reply(head.message()))(value) };
-                }
-            }
-        } else {
+            Kind::Sweep => self.begin_sweep(head.message(), token),
             // SAFETY: the record is a reply without a value, and is given up.
-            unsafe { self.run_error(at, head, token, outside) };
+            _ => unsafe { self.run_error(at, head, token, outside) },
         }
-        self.current = Current::NONE;
     }
 
     /// Tells an asker that there is no reply.
     ///
     /// # Safety
     /// A reply with a status stands at `at`, with this head, and is given up.
-    #[cold]
     unsafe fn run_error(
         &mut self,
         at: *const Word,
@@ -216,11 +222,9 @@ impl Shard {
 
     #[inline(always)]
     pub(crate) fn resume(&mut self, mut taken: Taken, outcome: Outcome, outside: &mut dyn Outside) {
-        let inherits = taken.deadline_ns & 1 == 1;
-        self.core.resumed_deadline_ns = if inherits { taken.deadline_ns } else { u64::MAX };
         // SAFETY: the pending table gives each continuation out once, with what it captured; a
         // value is of the reply type of the message that was asked.
-        unsafe { (taken.resume)(taken.captured.as_mut_ptr(), outcome, self, outside) };
+        unsafe { (taken.resume)(&mut taken, outcome, self, outside) };
     }
 
     fn expire_asks(&mut self, outside: &mut dyn Outside) {
@@ -229,9 +233,7 @@ impl Shard {
             self.core.pending.take_expired(self.core.now.monotonic_ns, &mut looked)
         {
             self.core.stats.asks_expired += 1;
-            self.current = Current::ANSWERING;
             self.resume(taken, Outcome::Error(AskError::MaybeExecuted), outside);
-            self.current = Current::NONE;
         }
     }
 }

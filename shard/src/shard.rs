@@ -27,7 +27,7 @@ use crate::key::HashKey;
 use crate::kit::Others;
 use crate::passivate::{Hand, Press};
 use crate::peer::{IN_LANE, take_system};
-use crate::pending::{Outcome, Outside, When};
+use crate::pending::{AskedBy, Outcome, Outside};
 use crate::queue::RunQueue;
 use crate::record::{Head, Kind, Payload, RECORD_WORDS_MAX, Word, copy_words};
 use crate::reply::Token;
@@ -274,7 +274,7 @@ impl Shard {
         outside: &mut dyn Outside,
     ) {
         if token.shard() != self.core.shard
-            || self.core.pending.when(token, message) == Some(When::InTurn)
+            || self.core.pending.asked_by(token, message) != Some(AskedBy::OUTSIDE)
             || !Payload::<R>::INLINE
         {
             return self.core.reply_record::<R>(token, message, reply);
@@ -286,7 +286,6 @@ impl Shard {
         let mut words = [Word::uninit(); RECORD_WORDS_MAX];
         // SAFETY: the array holds any inline value; the continuation takes it out.
         unsafe { Payload::<R>::write(words.as_mut_ptr(), reply) };
-        self.current = Current::ANSWERING;
         self.resume(taken, Outcome::Value(words.as_mut_ptr()), outside);
     }
 

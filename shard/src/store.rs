@@ -69,6 +69,14 @@ impl StoreId {
         unsafe { &mut *self.0.as_ptr() }
     }
 
+    /// The number of the entity type, which does not change.
+    #[inline(always)]
+    pub(crate) fn number(self) -> u16 {
+        // SAFETY: nobody asks a store that was discarded; through the pointer, as a reference to
+        // the store may be alive.
+        unsafe { (*self.0.as_ptr()).number }
+    }
+
     /// Drops the store with all its entities.
     ///
     /// # Safety
@@ -225,8 +233,8 @@ impl Store {
         }
     }
 
-    /// The slot that the hint of a record names, if `key` really lives there and is
-    /// [ready](Self::is_ready).
+    /// The slot that the hint of a record names, if `key` really lives there and may have its turn
+    /// without further ado.
     #[inline(always)]
     pub(crate) fn ready_by_hint<const KEY_WORDS: usize>(
         &self,
@@ -242,8 +250,21 @@ impl Store {
         (head.key == key && head.condition == READY).then_some(slot)
     }
 
+    /// The slot of `key`, if its entity may have its turn without further ado.
+    #[inline(always)]
+    pub(crate) fn find_ready<const KEY_WORDS: usize>(
+        &self,
+        key: [u64; KEY_WORDS],
+    ) -> Option<SlotNumber> {
+        self.index.find(self.hash_of(key), |slot| {
+            // SAFETY: slots below `used` have an initialised head.
+            let head = unsafe { &*self.head::<KEY_WORDS>(slot) };
+            head.key == key && head.condition == READY
+        })
+    }
+
     /// The slot of `key`, if its entity is in memory or on its way there.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn find<const KEY_WORDS: usize>(&self, key: [u64; KEY_WORDS]) -> Option<SlotNumber> {
         self.index.find(self.hash_of(key), |slot| {
             // SAFETY: slots below `used` have an initialised head.
@@ -508,9 +529,9 @@ mod tests {
         let mut store = store(10);
         let slot = put(&mut store, 1, Rc::new(1)).expect("room");
         assert_eq!([0, 1, 2], [0; 3].map(|_: u32| store.grow_older(slot)));
-        assert!(!store.is_ready(slot), "the next turn takes the slow way, and says so");
+        assert_eq!(store.find_ready([1]), None, "the next turn takes the slow way, and says so");
         store.touch(slot);
-        assert!(store.is_ready(slot));
+        assert_eq!(store.find_ready([1]), Some(slot));
         assert_eq!(store.grow_older(slot), 0);
     }
 

@@ -14,7 +14,7 @@ use crate::entity::Entity;
 use crate::fault::{Current, NO_MESSAGE};
 use crate::index::SlotNumber;
 use crate::key::Key;
-use crate::pending::{Outside, Waiting, When};
+use crate::pending::{AskedBy, Outside, Waiting};
 use crate::record::{Head, Kind};
 use crate::reply::{AskError, Token};
 use crate::request::answer_at_once_of;
@@ -152,11 +152,23 @@ impl Shard {
             };
             let resume = answer_at_once_of(&then);
             let message = (self.table.rows.len() + usize::from(number)) as u16;
-            let waiting = Waiting { resume, when: When::AtOnce, message, deadline_ns, task: 0 };
+            let by = AskedBy::OUTSIDE;
+            let waiting = Waiting { resume, by, message, deadline_ns, task: 0 };
             let token = self.core.pending.insert(then, waiting);
             self.core.sweep_record(shard, number, token);
         }
         Ok(())
+    }
+
+    /// Puts a sweep that another shard, or this one, has asked for behind those under way.
+    pub(crate) fn begin_sweep(&mut self, number: u16, token: Token) {
+        let row = &self.table.sweeps[usize::from(number)];
+        self.current = Current::answering(Some(token));
+        let total = (row.start)();
+        self.current.clear();
+        // SAFETY: one step.
+        let end = unsafe { self.stores[usize::from(row.store)].get() }.slots_used();
+        self.sweeps.push(Sweeping { row: number, total, token, next: 0, end });
     }
 
     /// Lets the oldest sweep go on for a bounded number of slots.

@@ -25,13 +25,13 @@ use crate::fault::{Current, NO_MESSAGE};
 use crate::index::SlotNumber;
 use crate::key::{Key, KeyWords};
 use crate::owned_record::OwnedRecord;
-use crate::pending::{Captured, Outcome, Outside};
+use crate::pending::{Captured, Outcome, Outside, Taken};
 use crate::record::{ASK_WORDS, Head, Payload, Word};
 use crate::reply::{AskError, Token};
 use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::slot::Slot;
-use crate::store::{StoreId, narrow};
+use crate::store::{Store, StoreId, narrow};
 
 /// Who asked, and what to do with the answer.
 pub(crate) struct Asker<F> {
@@ -91,11 +91,13 @@ unsafe fn run_keyed<const KEY_WORDS: usize, const ASK: bool, E: Handler<M>, M: M
     let store = unsafe { id.get() };
     let slot = match store.ready_by_hint(head.upper(), key) {
         Some(slot) => slot,
-        None => match store.find(key) {
-            Some(slot) if store.is_ready(slot) => slot,
-            Some(slot) if E::READ && shard.may_read(id, slot) => slot,
-            // SAFETY: the caller's contract.
-            found => return unsafe { shard.admit(outside, at, head, id, found) },
+        None => match store.find_ready(key) {
+            Some(slot) => slot,
+            None => match store.find(key) {
+                Some(slot) if E::READ && shard.may_read(id, slot) => slot,
+                // SAFETY: the caller's contract.
+                found => return unsafe { shard.admit(outside, at, head, id, found) },
+            },
         },
     };
     // SAFETY: the value follows, and the record is given up. It is taken out before the handler
@@ -117,6 +119,7 @@ unsafe fn run_keyed<const KEY_WORDS: usize, const ASK: bool, E: Handler<M>, M: M
         // SAFETY: the slot is taken, so its head is initialised.
         generation: unsafe { (*place).head.generation },
         key: E::Key::from_words(widen(key)),
+        store: id,
         slot,
         token,
         message: head.message(),
@@ -238,7 +241,7 @@ unsafe fn activate<E: Entity>(shard: &mut Shard, id: StoreId, slot: SlotNumber) 
         shard.core.failure = Some("too many async turns are under way".to_owned());
         return After::FAIL;
     }
-    let mut cx = plain_cx::<E>(shard, key, slot, generation);
+    let mut cx = plain_cx::<E>(shard, key, (id, slot, generation), u64::MAX);
     let entity = E::activate(key, &mut cx);
     let after = cx.after;
     // SAFETY: the slot is for this state, and nothing was written there yet.
@@ -263,7 +266,7 @@ unsafe fn last_turn<E: Entity, const PASSIVATE: bool>(
     let (key, generation) = (E::Key::from_words(store.key(slot)), store.generation(slot));
     // SAFETY: the caller's contract.
     let entity = unsafe { &mut *store.state(slot).cast::<E>() };
-    let mut cx = plain_cx::<E>(shard, key, slot, generation);
+    let mut cx = plain_cx::<E>(shard, key, (id, slot, generation), u64::MAX);
     if PASSIVATE {
         entity.on_passivate(&mut cx);
     } else {
@@ -273,22 +276,23 @@ unsafe fn last_turn<E: Entity, const PASSIVATE: bool>(
 }
 
 /// The context of a turn in which no message is handled.
+#[inline(always)]
 fn plain_cx<E: Entity>(
     shard: &mut Shard,
     key: E::Key,
-    slot: SlotNumber,
-    generation: u32,
+    (store, slot, generation): (StoreId, SlotNumber, u32),
+    deadline_ns: u64,
 ) -> Cx<'_, E> {
-    shard.core.reading = false;
     Cx {
         core: &mut shard.core,
         key,
+        store,
         slot,
         generation,
         token: None,
         message: 0,
         after: 0,
-        deadline_ns: u64::MAX,
+        deadline_ns,
         entity: PhantomData,
     }
 }
@@ -296,9 +300,9 @@ fn plain_cx<E: Entity>(
 /// Runs the turn in which an entity gets the answer to its ask.
 ///
 /// # Safety
-/// `captured` holds an [`Asker`] of this type, which is given up; a value in `outcome` is an `R`.
+/// An [`Asker`] of this type was captured, which is given up; a value in `outcome` is an `R`.
 pub(crate) unsafe fn resume<S: Entity, R: 'static, F>(
-    captured: *mut Word,
+    taken: &mut Taken,
     outcome: Outcome,
     shard: &mut Shard,
     outside: &mut dyn Outside,
@@ -306,9 +310,10 @@ pub(crate) unsafe fn resume<S: Entity, R: 'static, F>(
     F: FnOnce(&mut S, Result<R, AskError>, &mut Cx<'_, S>) + 'static,
 {
     // SAFETY: the caller's contract.
-    let asker = unsafe { Captured::<Asker<F>>::read(captured) };
+    let asker = unsafe { Captured::<Asker<F>>::read(taken.captured.as_ptr()) };
+    let (kind, deadline_ns) = (taken.by.kind(), taken.deadline_to_inherit_ns());
     // SAFETY: the caller's contract.
-    unsafe { resume_asker::<S, R, F>(asker, outcome, shard, outside) };
+    unsafe { resume_asker::<S, R, F>((kind, asker), deadline_ns, outcome, shard, outside) };
 }
 
 /// Like [`resume`], for an ask that had less time than its turn.
@@ -316,7 +321,7 @@ pub(crate) unsafe fn resume<S: Entity, R: 'static, F>(
 /// # Safety
 /// As for [`resume`], with an [`AskerWithin`].
 pub(crate) unsafe fn resume_within<S: Entity, R: 'static, F>(
-    captured: *mut Word,
+    taken: &mut Taken,
     outcome: Outcome,
     shard: &mut Shard,
     outside: &mut dyn Outside,
@@ -324,43 +329,69 @@ pub(crate) unsafe fn resume_within<S: Entity, R: 'static, F>(
     F: FnOnce(&mut S, Result<R, AskError>, &mut Cx<'_, S>) + 'static,
 {
     // SAFETY: the caller's contract.
-    let within = unsafe { Captured::<AskerWithin<F>>::read(captured) };
-    shard.core.resumed_deadline_ns = within.deadline_ns;
+    let AskerWithin { asker, deadline_ns } =
+        unsafe { Captured::<AskerWithin<F>>::read(taken.captured.as_ptr()) };
+    let kind = taken.by.kind();
     // SAFETY: the caller's contract.
-    unsafe { resume_asker::<S, R, F>(within.asker, outcome, shard, outside) };
+    unsafe { resume_asker::<S, R, F>((kind, asker), deadline_ns, outcome, shard, outside) };
 }
 
 /// # Safety
-/// A value in `outcome` is an `R`, which is given up.
+/// `kind` is the number of `S`; a value in `outcome` is an `R`, which is given up.
 #[inline(always)]
 unsafe fn resume_asker<S: Entity, R: 'static, F>(
-    asker: Asker<F>,
+    (kind, asker): (u16, Asker<F>),
+    deadline_ns: u64,
     outcome: Outcome,
     shard: &mut Shard,
     outside: &mut dyn Outside,
 ) where
     F: FnOnce(&mut S, Result<R, AskError>, &mut Cx<'_, S>) + 'static,
 {
-    let Asker { slot, generation, then } = asker;
     let answer = match outcome {
         // SAFETY: the caller's contract.
         Outcome::Value(at) => Ok(unsafe { Payload::<R>::read(at) }),
         Outcome::Error(error) => Err(error),
         Outcome::Forget => return,
     };
-    let id = shard.stores[usize::from(shard.core.directory.entity::<S>())];
+    let Asker { slot, generation, then } = asker;
+    let id = shard.stores[usize::from(kind)];
     // SAFETY: one step; no other reference to a store is alive.
     let store = unsafe { id.get() };
-    let deadline_ns = shard.core.resumed_deadline_ns;
-    if store.is_ready_in(slot, generation) || store.make_ready(slot, generation) {
-        return answer_in_turn(shard, (id, slot), answer, then, deadline_ns, outside);
+    let ready = if S::Key::WORDS == 1 {
+        store.is_ready_in::<1>(slot, generation)
+    } else {
+        store.is_ready_in::<2>(slot, generation)
+    };
+    let life = (id, slot, generation);
+    if ready || store.make_ready(slot, generation) {
+        return answer_in_turn(shard, life, answer, then, deadline_ns, outside);
     }
-    if !store.is_alive(slot, generation) {
+    answer_when_ready(shard, life, answer, then, deadline_ns, outside);
+}
+
+/// Has an entity get an answer once it is free to be used; it may be gone.
+#[cold]
+#[inline(never)]
+fn answer_when_ready<S: Entity, R: 'static, F>(
+    shard: &mut Shard,
+    (id, slot, generation): (StoreId, SlotNumber, u32),
+    answer: Result<R, AskError>,
+    then: F,
+    deadline_ns: u64,
+    outside: &mut dyn Outside,
+) where
+    F: FnOnce(&mut S, Result<R, AskError>, &mut Cx<'_, S>) + 'static,
+{
+    // SAFETY: one step.
+    if !unsafe { id.get() }.is_alive(slot, generation) {
         shard.core.stats.answers_unclaimed += 1;
-        return;
+        shard.current = Current::ANSWERING;
+        drop((answer, then));
+        return shard.current.clear();
     }
     let turn = move |shard: &mut Shard, outside: &mut dyn Outside| {
-        answer_in_turn(shard, (id, slot), answer, then, deadline_ns, outside);
+        answer_in_turn(shard, (id, slot, generation), answer, then, deadline_ns, outside);
     };
     shard.turn_or_stash(id, (slot, generation), true, outside, turn);
 }
@@ -369,7 +400,7 @@ unsafe fn resume_asker<S: Entity, R: 'static, F>(
 #[inline(always)]
 fn answer_in_turn<S: Entity, R: 'static, F>(
     shard: &mut Shard,
-    (id, slot): (StoreId, SlotNumber),
+    (id, slot, generation): (StoreId, SlotNumber, u32),
     answer: Result<R, AskError>,
     then: F,
     deadline_ns: u64,
@@ -380,17 +411,37 @@ fn answer_in_turn<S: Entity, R: 'static, F>(
     shard.current = Current::new(id, slot, None, NO_MESSAGE);
     // SAFETY: one step.
     let store = unsafe { id.get() };
-    let (key, generation) = (S::Key::from_words(store.key(slot)), store.generation(slot));
+    // SAFETY: the slot is taken, so its head is initialised; `S` says how long the key is.
+    let (key, entity) = unsafe {
+        if S::Key::WORDS == 1 {
+            state_of::<1, S>(store, slot)
+        } else {
+            state_of::<2, S>(store, slot)
+        }
+    };
+    let mut cx = plain_cx::<S>(shard, key, (id, slot, generation), deadline_ns);
     // SAFETY: the state is initialised, and this turn is the only user.
-    let entity = unsafe { &mut *store.state(slot).cast::<S>() };
-    let mut cx = plain_cx::<S>(shard, key, slot, generation);
-    cx.deadline_ns = deadline_ns;
-    then(entity, answer, &mut cx);
+    then(unsafe { &mut *entity }, answer, &mut cx);
     let after = cx.after;
     if after != 0 {
         shard.after_turn(id, slot, after, (None, NO_MESSAGE), outside);
     }
     shard.current.clear();
+}
+
+/// The key in a slot, and where its state is.
+///
+/// # Safety
+/// The slot is taken, in the store of `E`, and `KEY_WORDS` is that of `E`.
+#[inline(always)]
+unsafe fn state_of<const KEY_WORDS: usize, E: Entity>(
+    store: &Store,
+    slot: SlotNumber,
+) -> (E::Key, *mut E) {
+    let place = store.slot::<KEY_WORDS, E>(slot);
+    // SAFETY: the caller's contract.
+    let (key, entity) = unsafe { ((*place).head.key, (&raw mut (*place).entity).cast::<E>()) };
+    (E::Key::from_words(widen(key)), entity)
 }
 
 #[inline(always)]

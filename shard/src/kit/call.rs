@@ -6,6 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::cx::nanoseconds;
 use crate::entity::{Entity, Handler, Message, Via};
 use crate::key::Key;
 use crate::kit::Kit;
@@ -18,7 +19,8 @@ pub struct KitCall<'k, E: Entity, T: Entity, M> {
     kit: &'k mut Kit<E>,
     key: T::Key,
     message: M,
-    within: Option<Duration>,
+    /// `u64::MAX` stands for no limit of its own.
+    within_ns: u64,
 }
 
 impl<'k, E: Entity> Via for &'k mut Kit<E> {
@@ -33,12 +35,12 @@ impl<'k, E: Entity, T: Handler<M>, M: Message> KitCall<'k, E, T, M> {
     pub(crate) fn new(kit: &'k mut Kit<E>, key: T::Key, message: M) -> Self {
         let same = TypeId::of::<T>() == TypeId::of::<E>() && key.to_words() == kit.own.key;
         assert!(same, "a kit sends to {} and nobody else", kit.own);
-        Self { kit, key, message, within: None }
+        Self { kit, key, message, within_ns: u64::MAX }
     }
 
     /// Ends the wait for the answer after `limit`.
     pub fn within(mut self, limit: Duration) -> Self {
-        self.within = Some(limit);
+        self.within_ns = nanoseconds(limit);
         self
     }
 
@@ -76,8 +78,8 @@ impl<'k, E: Entity, T: Handler<M>, M: Message> KitCall<'k, E, T, M> {
 
     #[track_caller]
     fn send(self) -> (&'k mut Kit<E>, Asked<M::Reply>) {
-        let Self { kit, key, message, within } = self;
-        let deadline_ns = kit.shard.core.deadline_of_ask(u64::MAX, within);
+        let Self { kit, key, message, within_ns } = self;
+        let deadline_ns = kit.shard.core.deadline_of_ask(u64::MAX, within_ns);
         let asked = Asked { answer: Rc::new(RefCell::new(None)) };
         let answer = Rc::clone(&asked.answer);
         let then = move |reply, _: &mut dyn Outside| {
