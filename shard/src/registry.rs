@@ -54,7 +54,7 @@ impl fmt::Display for RegistryError {
             Self::SameName { name } => {
                 write!(f, "two registrations go by the name {name}; rename one of them")
             }
-            Self::TooMany => f.write_str("more than 65,535 message types are registered"),
+            Self::TooMany => f.write_str("more than 65,535 message types, sweeps included, are registered"),
         }
     }
 }
@@ -98,7 +98,9 @@ impl Registry {
     /// # Errors
     /// Two types or commands with one name, or too many of them.
     pub fn build(self) -> Result<Arc<Table>, RegistryError> {
-        if self.rows.len() > usize::from(u16::MAX) || self.types.len() > usize::from(u16::MAX) {
+        // Sweeps have the numbers behind those of the messages.
+        let numbers = self.rows.len() + self.sweeps.len();
+        if numbers > usize::from(u16::MAX) || self.types.len() > usize::from(u16::MAX) {
             return Err(RegistryError::TooMany);
         }
         let mut names: Vec<_> = self.types.iter().map(|row| row.name.to_uppercase()).collect();
