@@ -4,7 +4,8 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use coreside_net::resp::{Entry, Intake, Limits, SessionId, Sessions};
+use coreside_net::resp::{Entry, Intake, Limits, Sessions};
+use coreside_net::sessions::SessionId;
 use coreside_shard::{Args, CallError, Each, Outside, Ticket};
 
 /// Sessions that take turns, so that none stays in the nearest cache.

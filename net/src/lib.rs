@@ -3,9 +3,11 @@
 //! | module | holds |
 //! |---|---|
 //! | [`resp`] | the protocol of Redis clients, as state machines without I/O |
+//! | [`sessions`] | connections without sockets, whatever they speak |
 //! | `transport` | sockets on an io_uring ring of the shard's own |
 
 pub mod resp;
+pub mod sessions;
 
 mod transport;
 

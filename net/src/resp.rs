@@ -1,8 +1,8 @@
 //! RESP2 and RESP3, the protocol of Redis clients, as state machines without I/O.
 //!
 //! Bytes go in ([`Sessions::receive`]), requests go to a shard ([`Intake`]), answers come back in
-//! any order (`Sessions` is the shard's [`Outside`](coreside_shard::Outside)), and bytes come out
-//! in the order of the commands ([`Sessions::begin_send`]).
+//! any order ([`Sessions`] is the shard's [`Outside`](coreside_shard::Outside)), and bytes come out
+//! in the order of the commands ([`begin_send`](crate::sessions::Sessions::begin_send)).
 //!
 //! | module | holds |
 //! |---|---|
@@ -14,7 +14,6 @@
 //! | `gather` | one command over many keys: many answers become one |
 //! | `session` | one connection |
 //! | `builtin` | the commands that the session itself answers |
-//! | `sessions` | all connections of a shard |
 
 mod limits;
 
@@ -24,10 +23,12 @@ mod intake;
 mod order;
 mod parse;
 mod session;
-mod sessions;
 mod write;
 
 pub use self::builtin::Facts;
 pub use self::intake::{Entry, Intake};
 pub use self::limits::Limits;
-pub use self::sessions::{SessionId, Sessions, SessionsStats};
+pub use self::session::Session;
+
+/// The RESP sessions of one shard.
+pub type Sessions = crate::sessions::Sessions<Session>;

@@ -55,6 +55,6 @@ fn sleeping_driver_is_woken_by_a_connection_by_bytes_and_by_the_end() {
     }
     drop(stream);
     let (passes, stats) = driver.join().expect("no panic");
-    assert_eq!(stats.sessions.commands, 100);
+    assert_eq!(stats.sessions.requests, 100);
     assert!(passes < 2000, "{passes} passes: an idle driver costs nothing");
 }

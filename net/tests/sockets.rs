@@ -71,7 +71,7 @@ fn pipelines_in_pieces_are_answered_in_order() {
     let server = Server::start(NetConfig::default());
     talk_over(&server, 8, 500);
     let stats = server.stop();
-    assert_eq!(stats.sessions.commands, 8 * 500);
+    assert_eq!(stats.sessions.requests, 8 * 500);
     assert_eq!((stats.sessions.opened, stats.sessions.closed), (8, 8));
 }
 
@@ -79,7 +79,7 @@ fn pipelines_in_pieces_are_answered_in_order() {
 fn many_connections_share_the_net() {
     let server = Server::start(NetConfig::default());
     talk_over(&server, 400, 20);
-    assert_eq!(server.stop().sessions.commands, 400 * 20);
+    assert_eq!(server.stop().sessions.requests, 400 * 20);
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn receives_go_on_although_buffers_run_out() {
     let server = Server::start(config);
     talk_over(&server, 64, 200);
     let stats = server.stop();
-    assert_eq!(stats.sessions.commands, 64 * 200);
+    assert_eq!(stats.sessions.requests, 64 * 200);
     assert!(stats.buffers_exhausted > 0, "the case did not arise: {stats:?}");
 }
 
@@ -278,7 +278,7 @@ fn system_calls_are_shared_by_many_requests() {
         }
     }
     let stats = server.stop();
-    assert_eq!(stats.sessions.commands, 50 * 64 * 16);
-    let per_command = stats.enters as f64 / stats.sessions.commands as f64;
+    assert_eq!(stats.sessions.requests, 50 * 64 * 16);
+    let per_command = stats.enters as f64 / stats.sessions.requests as f64;
     assert!(per_command < 0.2, "{per_command} system calls per command");
 }

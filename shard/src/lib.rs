@@ -130,11 +130,17 @@ mod turn;
 mod value;
 #[cfg(not(loom))]
 mod watch_point;
+#[cfg(not(loom))]
+mod wire;
 
 pub use doorbell::Doorbell;
 pub use record::{INLINE_BYTES_MAX, Word};
 pub use ring::{Consumer, Producer, RingFull, ring};
 pub use room::{Refused, Room};
+
+/// The archives' own crate, for the code of `#[wire]`.
+#[doc(hidden)]
+pub use rkyv;
 
 #[cfg(not(loom))]
 pub use {
@@ -165,4 +171,5 @@ pub use {
     table::Table,
     value::{Args, ArgumentError, FromArguments, Span, ToValue, ValueWriter, parse_integer},
     watch_point::{Serial, TurnSeen, WatchPoint, What},
+    wire::{Decode, Encode, Scratch, WireCall, WireError, WireRow, WireType, message_id, schema},
 };

@@ -13,12 +13,19 @@ use crate::reply::{AskError, Token};
 use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::value::ToValue;
+use crate::wire::Encode;
 
 /// Answers to the world outside of the shard: its sessions, its threads.
 pub trait Outside {
     /// Takes the answer to the request that was given `ticket`. Called once for each request that
     /// the shard accepted.
     fn answer(&mut self, ticket: Ticket, answer: Result<&dyn ToValue, AskError>);
+
+    /// Takes the answer to a message that was [sent as an archive](crate::Shard::send_wire). Called
+    /// once for each ask that the shard accepted.
+    fn answer_wire(&mut self, ticket: Ticket, answer: Result<&dyn Encode, AskError>) {
+        let _ = (ticket, answer);
+    }
 }
 
 /// Nobody outside.

@@ -19,6 +19,7 @@ use crate::sweep::{Sweep, SweepRow};
 use crate::table::{Directory, Row, Table, TypeRow};
 use crate::turn::{self, Hooks};
 use crate::value::{Args, ArgumentError, ToValue};
+use crate::wire::{Decode, Encode, WireRow, WireType};
 
 /// Collects the entity types of a node.
 ///
@@ -33,6 +34,7 @@ pub struct Registry {
     sweeps: Vec<SweepRow>,
     numbers: Vec<(TypeId, u16)>,
     commands: Vec<CommandRow>,
+    wire: Vec<WireRow>,
 }
 
 /// Why the types of a node do not make a table.
@@ -54,7 +56,9 @@ impl fmt::Display for RegistryError {
             Self::SameName { name } => {
                 write!(f, "two registrations go by the name {name}; rename one of them")
             }
-            Self::TooMany => f.write_str("more than 65,535 message types, sweeps included, are registered"),
+            Self::TooMany => {
+                f.write_str("more than 65,535 message types, sweeps included, are registered")
+            }
         }
     }
 }
@@ -103,6 +107,12 @@ impl Registry {
         if numbers > usize::from(u16::MAX) || self.types.len() > usize::from(u16::MAX) {
             return Err(RegistryError::TooMany);
         }
+        let mut ids: Vec<_> = self.wire.iter().map(|row| (row.id, row.name)).collect();
+        ids.sort_unstable();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            let (entity, method) = pair[0].1;
+            return Err(RegistryError::SameName { name: format!("{entity}.{method}") });
+        }
         let mut names: Vec<_> = self.types.iter().map(|row| row.name.to_uppercase()).collect();
         names.sort_unstable();
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -115,6 +125,7 @@ impl Registry {
             sweeps: self.sweeps,
             directory: Directory::new(&self.numbers),
             commands: Arc::new(commands),
+            wire: self.wire,
         }))
     }
 }
@@ -168,6 +179,16 @@ impl<E: Entity> Registration<'_, E> {
             drop_kept: Kept::<M>::drop,
         });
         self.registry.numbers.push((TypeId::of::<(E, M)>(), number));
+        self
+    }
+
+    /// Lets callers on the network send a message that is [registered](Self::message).
+    pub fn wire<M>(&mut self, method: &'static str) -> &mut Self
+    where
+        E: Handler<M>,
+        M: Message<Reply: WireType + Encode> + WireType + Decode,
+    {
+        self.registry.wire.push(WireRow::of::<E, M>(method));
         self
     }
 

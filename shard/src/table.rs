@@ -23,6 +23,7 @@ use crate::slot::Layout;
 use crate::store::StoreId;
 use crate::sweep::SweepRow;
 use crate::turn::Hooks;
+use crate::wire::WireRow;
 
 /// Everything registered on a node; shared by its shards.
 pub struct Table {
@@ -31,6 +32,7 @@ pub struct Table {
     pub(crate) sweeps: Vec<SweepRow>,
     pub(crate) directory: Directory,
     pub(crate) commands: Arc<Commands>,
+    pub(crate) wire: Vec<WireRow>,
 }
 
 /// One entity type.

@@ -494,9 +494,9 @@ mod tests {
         set(&mut wheel, HOUR_NS / 2, 'b');
         assert!(wheel.next_deadline_ns() <= Some(HOUR_NS));
         assert_eq!(pop_all(&mut wheel, HOUR_NS), ['a', 'b']);
-        assert_eq!(pop_all(&mut wheel, 2 * HOUR_NS), []);
+        assert!(pop_all(&mut wheel, 2 * HOUR_NS).is_empty());
         set(&mut wheel, HOUR_NS, 'c');
-        assert_eq!(pop_all(&mut wheel, HOUR_NS), [], "time does not run backwards");
+        assert!(pop_all(&mut wheel, HOUR_NS).is_empty(), "time does not run backwards");
         assert_eq!(pop_all(&mut wheel, 2 * HOUR_NS), ['c']);
     }
 
@@ -548,7 +548,7 @@ mod tests {
         assert_eq!(wheel.cancel(id), None);
         assert_eq!(wheel.get_mut(id), None);
         assert_eq!(wheel.deadline_ns(id), None);
-        assert_eq!(pop_all(&mut wheel, HOUR_NS), []);
+        assert!(pop_all(&mut wheel, HOUR_NS).is_empty());
         assert_eq!(pop_all(&mut wheel, HOUR_NS + TICK_NS), [3]);
         assert_eq!(wheel.cancel(other), None);
     }

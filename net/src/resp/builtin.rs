@@ -14,8 +14,8 @@ use coreside_shard::{Args, ValueWriter};
 
 use super::intake::Intake;
 use super::parse::parse_i64;
-use super::session::{Handled, Session};
-use super::sessions::Shared;
+use super::session::{Handled, Session, Shared};
+use crate::sessions::Session as _;
 
 /// A command that the session answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

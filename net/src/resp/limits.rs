@@ -1,5 +1,7 @@
 //! Every bound of a session. What a peer sends beyond one of them costs the peer, never the node.
 
+use crate::sessions::Bounds;
+
 /// The bounds of the sessions of one shard. The defaults are those of Redis where it has one.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -42,5 +44,21 @@ impl Default for Limits {
             pipeline_max: 4096,
             connections_max: 10_000,
         }
+    }
+}
+
+impl Bounds for Limits {
+    fn connections_max(&self) -> u32 {
+        self.connections_max
+    }
+
+    fn unparsed_bytes_max(&self) -> usize {
+        self.query_bytes_total_max
+    }
+
+    fn check(&self) {
+        assert!(self.query_bytes_max <= 1 << 31, "spans have 32 bits");
+        assert!(self.output_bytes_max <= 1 << 31, "spans have 32 bits");
+        assert!(self.pipeline_max >= 1, "a session must be able to ask");
     }
 }

@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use super::error::NetError;
 use super::ring::Ring;
 use super::socket::{Kind, token};
-use crate::resp::SessionId;
+use crate::sessions::SessionId;
 
 /// The listening socket of a shard.
 pub(super) struct Acceptor {

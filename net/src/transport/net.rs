@@ -28,7 +28,8 @@ use super::buffers::{Buffers, GROUP};
 use super::error::NetError;
 use super::ring::{Completion, Ring};
 use super::socket::{GENERATION_MASK, Kind, Socket, parts, token};
-use crate::resp::{Facts, Intake, Limits, SessionId, Sessions, SessionsStats};
+use crate::resp::{Facts, Intake, Limits, Sessions};
+use crate::sessions::{SessionId, SessionsStats};
 
 /// How a net is set up.
 #[derive(Clone, Copy, Debug)]

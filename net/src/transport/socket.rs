@@ -8,7 +8,7 @@
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 
-use crate::resp::SessionId;
+use crate::sessions::SessionId;
 
 /// One connection.
 pub(super) struct Socket {

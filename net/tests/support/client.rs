@@ -2,7 +2,8 @@
 
 #![allow(dead_code, reason = "every test uses a part of it")]
 
-use coreside_net::resp::{Limits, SessionId, Sessions};
+use coreside_net::resp::{Limits, Sessions};
+use coreside_net::sessions::SessionId;
 
 use super::fake::Fake;
 

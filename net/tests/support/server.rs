@@ -90,7 +90,7 @@ fn drive(net: &mut Net, shared: &Shared) {
         fake.seen.clear();
         fake.answer_all(net.outside());
         let flushed = net.flush().expect("the ring works");
-        shared.commands.store(net.stats().sessions.commands, Ordering::SeqCst);
+        shared.commands.store(net.stats().sessions.requests, Ordering::SeqCst);
         shared.connections.store(net.connection_count() as u64, Ordering::SeqCst);
         shared.passes.fetch_add(1, Ordering::SeqCst);
         if received == 0 && flushed == 0 {

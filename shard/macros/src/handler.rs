@@ -27,6 +27,8 @@ pub(crate) struct Handler {
     answer: Answer,
     /// How often a message is tried that faults; `None` for once.
     tries: Option<u32>,
+    /// Clients may send it as an archive.
+    wire: bool,
 }
 
 impl Handler {
@@ -41,8 +43,8 @@ impl Handler {
         let carried = if marks.on { Carried::Message } else { Carried::Field };
         let parameters = parameter::parse_all(&item.sig.inputs, form.context(), carried)?;
         let answer = Answer::parse(&item.sig, form, marks.fallible.as_ref())?;
-        let Marks { reach, tries, .. } = marks;
-        let handler = Self { method, reach, form, carried, parameters, answer, tries };
+        let Marks { reach, tries, wire, .. } = marks;
+        let handler = Self { method, reach, form, carried, parameters, answer, tries, wire };
         handler.check_carried(&item.sig.inputs)?;
         handler.check_fan(&item.sig.inputs)?;
         Ok(handler)

@@ -1,6 +1,7 @@
-//! The attribute macros of Coreside: [`macro@entity`] for state, [`macro@handlers`] for behaviour.
+//! The attribute macros of Coreside: [`macro@entity`] for state, [`macro@handlers`] for behaviour,
+//! [`macro@wire`] for what travels.
 //!
-//! Both only write down what a user could write by hand against the traits of `coreside`: message
+//! They only write down what a user could write by hand against the traits of `coreside`: message
 //! structs, trait impls, and the typed reference with a method per handler. They hold no policy and
 //! generate no unsafe code. An error never stops the expansion of the rest of the block, so that
 //! one mistake is reported as one mistake.
@@ -16,6 +17,7 @@ mod method;
 mod owner;
 mod parameter;
 mod sweep;
+mod wire;
 
 use proc_macro::TokenStream;
 
@@ -180,6 +182,7 @@ pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
 /// |---|---|
 /// | `#[fallible]` | returns `Result<R, X>`: `R` is the reply, an `Err` is a fault like a panic |
 /// | `#[retry]`, `#[retry(5)]` | a message that faults is tried 3 or 5 times; needs `Clone` |
+/// | `#[wire]` | clients may send it as an archive: arguments and reply are `WireType`s |
 /// | `#[on]` | handles a message type that exists: `Fault`, `Terminated`, one of yours |
 ///
 /// The context is left out where it is not needed. Messages that come while the entity is held wait
@@ -209,4 +212,40 @@ pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn handlers(options: TokenStream, block: TokenStream) -> TokenStream {
     handlers::expand(options.into(), block.into()).into()
+}
+
+/// Makes a struct or an enum plain data that may travel: as an argument or a reply of a handler with
+/// `#[wire]`.
+///
+/// # Examples
+/// ```ignore
+/// // Runs in runtime/tests/wire.rs: this crate cannot depend on `coreside`.
+/// #[wire]
+/// pub struct Order {
+///     pub item: u64,
+///     pub side: Side,
+///     pub notes: Vec<String>,
+/// }
+///
+/// #[wire]
+/// pub enum Side {
+///     Buy,
+///     Sell,
+/// }
+/// ```
+///
+/// # What may be in it
+/// Numbers, `bool`, `char`, `String`, `Option`, `Result`, `Vec`, arrays, tuples of up to four, and
+/// other types with `#[wire]`. Not hash tables, shared pointers, trait objects, or types with
+/// parameters.
+///
+/// # What is generated
+/// - the derives of the archive (`rkyv`);
+/// - `WireType::SCHEMA`, a number made of the names and types of the fields, in order: whoever has
+///   another one is told so in the handshake.
+///
+/// `#[wire(crate = path)]` says where `coreside` is, if it was renamed.
+#[proc_macro_attribute]
+pub fn wire(options: TokenStream, item: TokenStream) -> TokenStream {
+    wire::expand(options.into(), item.into()).into()
 }

@@ -1,6 +1,6 @@
 //! The attributes that a method may carry: what it is (`#[command]`, `#[local]`, `#[sweep]`,
 //! `#[skip]`), and how it handles its message (`#[read]`, `#[interleave]`, `#[fallible]`,
-//! `#[retry]`, `#[on]`).
+//! `#[retry]`, `#[on]`, `#[wire]`).
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
@@ -28,6 +28,8 @@ pub(crate) struct Marks {
     /// How often a message is tried that faults; `None` for once.
     pub(crate) tries: Option<u32>,
     pub(crate) on: bool,
+    /// Clients may send it as an archive.
+    pub(crate) wire: bool,
 }
 
 /// What may send the message besides Rust code.
@@ -102,6 +104,7 @@ impl Marks {
                     "read" => self.read = Some(attr),
                     "interleave" => self.interleave = Some(attr),
                     "fallible" => self.fallible = Some(attr),
+                    "wire" => self.wire = true,
                     _ => (self.on, self.reach) = (true, Reach::Local),
                 }
             }
@@ -130,7 +133,7 @@ pub(crate) fn refuse(attrs: &mut Vec<Attribute>) -> Result<(), Error> {
 /// What a method may be: one of these.
 const KINDS: &[&str] = &["command", "local", "sweep", "skip"];
 /// How it handles its message: several of these.
-const MANNERS: &[&str] = &["read", "interleave", "fallible", "retry", "on"];
+const MANNERS: &[&str] = &["read", "interleave", "fallible", "retry", "on", "wire"];
 
 const COMMAND_ALONE: &str = "every method is a command already: say its bare name as in \
                              `#[command(\"GET\")]`, or remove the attribute";
@@ -174,6 +177,9 @@ fn contradiction(first: &str, second: &str) -> Option<String> {
         ["command", "on"] => {
             "callers outside only name messages that are made of a method's arguments, and `#[on]` \
              takes a message that exists already"
+        }
+        ["on", "wire"] => {
+            "a message that exists already travels by the name of a method that makes it"
         }
         ["local", "on"] => "a message that exists already has no name outside: remove `#[local]`",
         ["on", "retry"] => {

@@ -5,11 +5,12 @@ use std::io::Write;
 use coreside_shard::{Args, ValueWriter};
 
 use crate::resp::session::Session;
-use crate::resp::sessions::Shared;
+use crate::resp::session::Shared;
 use crate::resp::write::Protocol;
 
 use super::hello::BAD_NAME;
 use super::unknown_subcommand;
+use crate::sessions::Session as _;
 
 pub(super) fn client(session: &mut Session, name: &[u8], mut args: Args<'_>, shared: &mut Shared) {
     let Some(verb) = args.next() else {

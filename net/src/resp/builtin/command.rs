@@ -4,7 +4,7 @@ use coreside_shard::{Args, Each, ValueWriter};
 
 use crate::resp::intake::Intake;
 use crate::resp::session::Session;
-use crate::resp::sessions::Shared;
+use crate::resp::session::Shared;
 use crate::resp::write::Writer;
 
 use super::unknown_subcommand;

@@ -4,7 +4,7 @@ use coreside_shard::{Args, ValueWriter};
 
 use crate::resp::parse::parse_i64;
 use crate::resp::session::Session;
-use crate::resp::sessions::Shared;
+use crate::resp::session::Shared;
 use crate::resp::write::Protocol;
 
 use super::client::is_valid_name;

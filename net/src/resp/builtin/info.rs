@@ -5,7 +5,7 @@ use std::fmt::Write;
 use coreside_shard::Args;
 
 use crate::resp::session::Session;
-use crate::resp::sessions::Shared;
+use crate::resp::session::Shared;
 
 use super::hello::REDIS_VERSION;
 
@@ -81,7 +81,7 @@ fn write_section(text: &mut String, section: &str, shared: &Shared) -> std::fmt:
             "# Stats\r\ntotal_connections_received:{}\r\ntotal_commands_processed:{}\r\n\
              total_net_input_bytes:{}\r\ntotal_net_output_bytes:{}\r\n\
              total_error_replies:{}\r\n",
-            stats.opened, stats.commands, stats.bytes_in, stats.bytes_out, stats.protocol_errors,
+            stats.opened, stats.requests, stats.bytes_in, stats.bytes_out, stats.protocol_errors,
         ),
         _ if facts.entities > 0 => {
             write!(text, "# Keyspace\r\ndb0:keys={},expires=0,avg_ttl=0\r\n", facts.entities)

@@ -1,10 +1,11 @@
 //! Answers on their way back: in order, gathered, within the limit of output.
 
-use coreside_shard::{AskError, Ticket, ToValue};
+use coreside_shard::{AskError, Outside, Ticket, ToValue};
 
-use super::Session;
-use crate::resp::sessions::{SessionId, Shared};
+use super::{Session, Shared};
 use crate::resp::write::Writer;
+use crate::sessions::Session as _;
+use crate::sessions::{SessionId, Sessions};
 
 impl Session {
     /// Takes the answer to a request of this session.
@@ -16,7 +17,7 @@ impl Session {
         answer: Result<&dyn ToValue, AskError>,
         shared: &mut Shared,
     ) {
-        if self.flags.killed {
+        if self.line.flags.killed {
             return;
         }
         if !self.order.is_owed(sequence) {
@@ -35,7 +36,7 @@ impl Session {
         } else {
             self.answer_part(sequence, part - 1, answer, shared);
         }
-        if self.flags.stalled {
+        if self.line.flags.stalled {
             self.recover(shared);
         }
     }
@@ -72,8 +73,8 @@ impl Session {
     /// Ends the pause if its reason is gone.
     pub(super) fn recover(&mut self, shared: &mut Shared) {
         if !self.must_pause(&shared.limits) {
-            self.flags.stalled = false;
-            shared.make_ready(&mut self.flags, self.id);
+            self.line.flags.stalled = false;
+            shared.make_ready(&mut self.line);
         }
     }
 
@@ -93,13 +94,13 @@ impl Session {
         write: impl FnOnce(&mut Vec<u8>),
     ) {
         shared.owed -= 1;
-        shared.equip(&mut self.output);
-        let len = self.order.put(sequence, &mut self.output, write);
+        shared.equip(&mut self.line.output);
+        let len = self.order.put(sequence, &mut self.line.output, write);
         // Rises at once, falls by a 64th of the difference.
         let falls = self.reply_bytes.saturating_sub(len) / 64;
         self.reply_bytes = len.max(self.reply_bytes - falls);
-        if !self.output.is_empty() {
-            shared.make_dirty(&mut self.flags, self.id);
+        if !self.line.output.is_empty() {
+            shared.make_dirty(&mut self.line);
         }
         self.check_output(shared);
     }
@@ -110,7 +111,7 @@ impl Session {
         if self.output_bytes() > shared.limits.output_bytes_max {
             shared.stats.limit_closes += 1;
             self.kill();
-            shared.make_dirty(&mut self.flags, self.id);
+            shared.make_dirty(&mut self.line);
         }
     }
 
@@ -122,10 +123,13 @@ impl Session {
     }
 }
 
-/// Session, sequence number and part of a ticket.
-#[inline]
-pub(crate) fn parts_of(ticket: Ticket) -> (SessionId, u32, u32) {
-    let Ticket([session, reply]) = ticket;
-    let id = SessionId { slot: session as u32, generation: (session >> 32) as u32 };
-    (id, reply as u32, (reply >> 32) as u32)
+impl Outside for Sessions<Session> {
+    #[inline]
+    fn answer(&mut self, ticket: Ticket, answer: Result<&dyn ToValue, AskError>) {
+        let Ticket([_, reply]) = ticket;
+        let (sequence, part) = (reply as u32, (reply >> 32) as u32);
+        self.answered(SessionId::of(ticket), |session, shared| {
+            session.answer(sequence, part, answer, shared);
+        });
+    }
 }

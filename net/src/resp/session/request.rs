@@ -7,8 +7,9 @@ use crate::resp::builtin::{self, Builtin};
 use crate::resp::gather::Gather;
 use crate::resp::intake::{Entry, Intake};
 use crate::resp::parse::Parser;
-use crate::resp::sessions::{SessionId, Shared};
+use crate::resp::session::Shared;
 use crate::resp::write::Writer;
+use crate::sessions::SessionId;
 
 impl Session {
     /// Handles the command that the parser stands at.
@@ -26,7 +27,7 @@ impl Session {
         let handled = self.dispatch(buffer, parser.spans(), intake, shared);
         self.parser = parser;
         if handled == Handled::Done {
-            shared.stats.commands += 1;
+            shared.stats.requests += 1;
         }
         handled
     }
@@ -56,7 +57,7 @@ impl Session {
                 return Handled::Done;
             };
             let sequence = self.owe(shared);
-            let ticket = ticket_of(self.id, sequence, 0);
+            let ticket = ticket_of(self.line.id, sequence, 0);
             if let Err(error) = intake.ask(entry.id, key, &mut args, ticket) {
                 self.refuse(sequence, name, error, shared);
             }
@@ -79,8 +80,8 @@ impl Session {
         shared: &mut Shared,
     ) {
         let sequence = self.owe(shared);
-        match intake.ask_sweep(entry.id, &mut args, ticket_of(self.id, sequence, 0)) {
-            Ok(()) => self.flags.barrier = true,
+        match intake.ask_sweep(entry.id, &mut args, ticket_of(self.line.id, sequence, 0)) {
+            Ok(()) => self.barrier = true,
             Err(error) => self.refuse(sequence, name, error, shared),
         }
     }
@@ -108,7 +109,7 @@ impl Session {
             let Some(key) = args.next() else {
                 break;
             };
-            let ticket = ticket_of(self.id, sequence, part + 1);
+            let ticket = ticket_of(self.line.id, sequence, part + 1);
             if let Err(error) = intake.ask(entry.id, key, &mut args, ticket) {
                 let line = refusal(name, error);
                 gather.give_up(part, len - part, &line, self.protocol);
@@ -153,8 +154,5 @@ fn refusal(name: &[u8], error: CallError) -> Vec<u8> {
 /// `part` is 0 for the only answer of a reply, the number of the key plus 1 within a gather.
 #[inline]
 fn ticket_of(id: SessionId, sequence: u32, part: u32) -> Ticket {
-    Ticket([
-        u64::from(id.slot) | u64::from(id.generation) << 32,
-        u64::from(sequence) | u64::from(part) << 32,
-    ])
+    Ticket([id.to_word(), u64::from(sequence) | u64::from(part) << 32])
 }

@@ -59,9 +59,13 @@ impl Handler {
         let Method { ident, cfgs, .. } = &self.method;
         let message = self.message_type(owner);
         let text = ident.unraw().to_string();
+        let span = at(self.answer.span);
+        // Whether the reply may travel is found out here.
+        let wire =
+            self.wire.then(|| quote_spanned!(span=> #(#cfgs)* #table.wire::<#message>(#text);));
         let Reach::Outside { bare, each } = &self.reach else {
             let span = at(self.span());
-            return quote_spanned!(span=> #(#cfgs)* #table.message::<#message>(#text););
+            return quote_spanned!(span=> #(#cfgs)* #table.message::<#message>(#text); #wire);
         };
         let bare = match bare {
             Some(bare) => quote!(::core::option::Option::Some(#bare)),
@@ -79,6 +83,7 @@ impl Handler {
                 parse: #parse,
                 each: #each,
             });
+            #wire
         }
     }
 

@@ -10,6 +10,7 @@ use crate::errors::at;
 use crate::method::Method;
 use crate::owner::Owner;
 use crate::parameter::Argument;
+use crate::wire;
 
 impl Handler {
     /// The struct, and `impl Message`; nothing for a message that exists already.
@@ -30,9 +31,11 @@ impl Handler {
         let reply = owner.spell_out(&self.answer.reply);
         let reply = quote_spanned!(at(self.answer.span)=> type Reply = #reply;);
         let retry = self.retry(owner);
+        let (archive, travels) = self.archive(owner).unzip();
         Some(quote_spanned! {span=>
             #(#cfgs)*
             #[doc = #docs]
+            #archive
             #[allow(dead_code, reason = "not every message is named where it is sent")]
             #vis struct #name #body
 
@@ -41,7 +44,23 @@ impl Handler {
                 #reply
                 #retry
             }
+
+            #(#cfgs)*
+            #travels
         })
+    }
+
+    /// What makes the message one that may travel: attributes of the struct, and an impl.
+    fn archive(&self, owner: &Owner) -> Option<(TokenStream, TokenStream)> {
+        let name = self.generated(owner).filter(|_| self.wire)?;
+        let krate = owner.krate(name.span());
+        let fields = self.arguments().map(|argument| {
+            let ty = owner.spell_out(&argument.ty);
+            (&argument.ident, syn::parse_quote!(#ty))
+        });
+        let shape = wire::named_schema(&krate, "message", fields);
+        let attributes = wire::attributes(&krate, name.span());
+        Some((attributes, wire::implementation(&krate, &name, &shape)))
     }
 
     /// How often the message is tried, and the copy for the next try. A field without `Clone` is

@@ -1,4 +1,7 @@
-//! All connections of a shard, without their sockets.
+//! All connections of a shard that speak one protocol, without their sockets.
+//!
+//! What a protocol makes of bytes is its [`Session`]'s; here is what is the same for all: names that
+//! are never used again, who has something to send, who may go on, and what they hold together.
 //!
 //! # Invariants
 //! - A session is in the list `ready` exactly when its flag `ready` is set, and in `dirty` exactly
@@ -8,12 +11,147 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use coreside_shard::{AskError, Outside, Ticket, ToValue};
+use coreside_shard::Ticket;
 
-use super::builtin::Facts;
-use super::intake::Intake;
-use super::limits::Limits;
-use super::session::{Flags, Session, parts_of};
+/// One connection of a protocol, as a state machine without I/O. Its methods are for [`Sessions`].
+pub trait Session: Sized {
+    /// The bounds of the sessions of a shard.
+    type Limits: Bounds;
+    /// What a session knows of its node.
+    type Facts: Default;
+
+    /// The state of a new connection.
+    #[doc(hidden)]
+    fn new(id: SessionId, peer: Option<SocketAddr>, shared: &Shared<Self>) -> Self;
+    #[doc(hidden)]
+    fn line(&mut self) -> &mut Line;
+    /// How many answers are owed.
+    #[doc(hidden)]
+    fn owed(&self) -> u32;
+    /// Memory held for bytes that are not a whole request yet.
+    #[doc(hidden)]
+    fn unparsed_bytes(&self) -> usize;
+    /// Whether bytes of the peer are welcome, the sessions of the shard holding many or few.
+    #[doc(hidden)]
+    fn wants_input(&self, limits: &Self::Limits, is_crowded: bool) -> bool;
+    /// Whether the connection has served its purpose and everything owed has been handed out.
+    #[doc(hidden)]
+    fn is_finished(&self) -> bool;
+    /// Parses no more; the connection closes when what is owed has been sent.
+    #[doc(hidden)]
+    fn end(&mut self);
+    /// Closes the connection without sending what is left.
+    #[doc(hidden)]
+    fn kill(&mut self);
+    /// Tells the peer that the unfinished requests of all are too many, and that it pays.
+    #[doc(hidden)]
+    fn refuse_input(&mut self, shared: &mut Shared<Self>);
+    /// A send is done: what it held back may go on.
+    #[doc(hidden)]
+    fn sent(&mut self, shared: &mut Shared<Self>);
+}
+
+/// A session that sends its requests to an intake of type `I`.
+pub trait Talk<I>: Session {
+    /// Whether requests should stop for now.
+    #[doc(hidden)]
+    fn is_congested(intake: &I) -> bool;
+    /// Takes bytes of the peer and sends on the requests that are whole.
+    #[doc(hidden)]
+    fn receive(&mut self, bytes: &[u8], intake: &mut I, shared: &mut Shared<Self>);
+    /// Goes on with bytes that waited.
+    #[doc(hidden)]
+    fn resume(&mut self, intake: &mut I, shared: &mut Shared<Self>);
+}
+
+/// Bounds that every protocol has.
+pub trait Bounds: Copy + std::fmt::Debug {
+    /// Connections of the shard. The next one is told so and closed.
+    fn connections_max(&self) -> u32;
+    /// Bytes of unfinished requests over all connections of the shard. Beyond it the connection that
+    /// holds most is closed.
+    fn unparsed_bytes_max(&self) -> usize;
+    /// Whether the bounds make sense together.
+    ///
+    /// # Panics
+    /// If they do not.
+    fn check(&self);
+}
+
+/// What is the same for every session: what is being sent, and its switches.
+#[derive(Debug)]
+pub struct Line {
+    pub(crate) id: SessionId,
+    pub(crate) flags: Flags,
+    /// Output that is being filled.
+    pub(crate) output: Vec<u8>,
+    /// Output that is being sent; not touched until the send is done.
+    sending: Vec<u8>,
+    sent: usize,
+}
+
+/// The switches of a session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Flags {
+    /// Parsing stopped at a pause; there may be whole requests among the bytes that wait.
+    pub(crate) stalled: bool,
+    /// The session is in the list of those that are ready to be parsed.
+    pub(crate) ready: bool,
+    /// The session is in the list of those with something to send or to close.
+    pub(crate) dirty: bool,
+    /// No further request is parsed: the connection closes when what is owed has been sent.
+    pub(crate) ending: bool,
+    /// The peer will send no more bytes.
+    pub(crate) input_ended: bool,
+    /// The connection closes at once; nothing is sent any more.
+    pub(crate) killed: bool,
+}
+
+impl Line {
+    pub(crate) fn new(id: SessionId) -> Self {
+        let (output, sending) = (Vec::new(), Vec::new());
+        Self { id, flags: Flags::default(), output, sending, sent: 0 }
+    }
+
+    /// Bytes that wait to be sent.
+    pub(crate) fn unsent_bytes(&self) -> usize {
+        self.output.len() + self.sending.len() - self.sent
+    }
+
+    /// Whether no more requests come: the peer's fault or the node's wish.
+    pub(crate) fn takes_no_more(&self) -> bool {
+        let Flags { ending, input_ended, stalled, ready, .. } = self.flags;
+        ending || (input_ended && !stalled && !ready)
+    }
+
+    /// The bytes to send next, unless a send is under way. They stay where they are until
+    /// [`end_send`](Self::end_send).
+    fn begin_send(&mut self) -> Option<&[u8]> {
+        if self.flags.killed || !self.sending.is_empty() || self.output.is_empty() {
+            return None;
+        }
+        debug_assert_eq!(self.sent, 0);
+        std::mem::swap(&mut self.output, &mut self.sending);
+        Some(&self.sending)
+    }
+
+    /// `len` bytes more have been sent; returns whether the send is done.
+    fn end_send<S: Session>(&mut self, len: usize, shared: &mut Shared<S>) -> bool {
+        self.sent += len;
+        debug_assert!(self.sent <= self.sending.len());
+        if self.sent < self.sending.len() && !self.flags.killed {
+            return false;
+        }
+        shared.strip(&mut self.sending);
+        self.sent = 0;
+        true
+    }
+
+    /// What is left of the send under way.
+    fn rest_of_send(&self) -> Option<&[u8]> {
+        Some(&self.sending[self.sent..]).filter(|rest| !rest.is_empty())
+    }
+}
 
 /// Names a session; a name is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +173,8 @@ pub struct SessionsStats {
     pub bytes_in: u64,
     /// Bytes sent.
     pub bytes_out: u64,
-    /// Commands taken, built-ins and wrong ones included.
-    pub commands: u64,
+    /// Requests taken, wrong ones and those that the session answers itself included.
+    pub requests: u64,
     /// Connections closed because the peer does not speak the protocol.
     pub protocol_errors: u64,
     /// Connections closed because they went beyond a limit.
@@ -46,28 +184,25 @@ pub struct SessionsStats {
 }
 
 /// The sessions of one shard.
-#[derive(Debug)]
-pub struct Sessions {
-    slots: Vec<Slot>,
+pub struct Sessions<S: Session> {
+    slots: Vec<Slot<S>>,
     free: Vec<u32>,
-    shared: Shared,
+    shared: Shared<S>,
 }
 
-#[derive(Debug)]
-struct Slot {
+struct Slot<S> {
     generation: u32,
-    session: Option<Session>,
+    session: Option<S>,
 }
 
 /// What all sessions of a shard share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) limits: Limits,
+pub struct Shared<S: Session> {
+    pub(crate) limits: S::Limits,
     pub(crate) stats: SessionsStats,
-    pub(crate) facts: Facts,
+    pub(crate) facts: S::Facts,
     /// Sessions that are open.
     pub(crate) open: u32,
-    /// Replies owed over all sessions.
+    /// Answers owed over all sessions.
     pub(crate) owed: u64,
     unparsed_bytes: usize,
     dirty: Vec<SessionId>,
@@ -81,7 +216,7 @@ pub(crate) struct Shared {
 const SPARE_MAX: usize = 256;
 const SPARE_BYTES_MAX: usize = 64 * 1024;
 
-impl Shared {
+impl<S: Session> Shared<S> {
     /// Gives `buffer` memory if it has none.
     #[inline]
     pub(crate) fn equip(&mut self, buffer: &mut Vec<u8>) {
@@ -103,34 +238,32 @@ impl Shared {
     }
 
     #[inline]
-    pub(crate) fn make_dirty(&mut self, flags: &mut Flags, id: SessionId) {
-        if !flags.dirty {
-            flags.dirty = true;
-            self.dirty.push(id);
+    pub(crate) fn make_dirty(&mut self, line: &mut Line) {
+        if !line.flags.dirty {
+            line.flags.dirty = true;
+            self.dirty.push(line.id);
         }
     }
 
-    pub(crate) fn make_ready(&mut self, flags: &mut Flags, id: SessionId) {
-        if !flags.ready {
-            flags.ready = true;
-            self.ready.push_back(id);
+    pub(crate) fn make_ready(&mut self, line: &mut Line) {
+        if !line.flags.ready {
+            line.flags.ready = true;
+            self.ready.push_back(line.id);
         }
     }
 }
 
-impl Sessions {
+impl<S: Session> Sessions<S> {
     /// No sessions yet.
     ///
     /// # Panics
-    /// If a limit is beyond what 32-bit spans can name.
-    pub fn new(limits: Limits) -> Self {
-        assert!(limits.query_bytes_max <= 1 << 31, "spans have 32 bits");
-        assert!(limits.output_bytes_max <= 1 << 31, "spans have 32 bits");
-        assert!(limits.pipeline_max >= 1, "a session must be able to ask");
+    /// If the limits make no sense together.
+    pub fn new(limits: S::Limits) -> Self {
+        limits.check();
         let shared = Shared {
             limits,
             stats: SessionsStats::default(),
-            facts: Facts::default(),
+            facts: S::Facts::default(),
             open: 0,
             owed: 0,
             unparsed_bytes: 0,
@@ -143,7 +276,7 @@ impl Sessions {
 
     /// A new session, unless there are as many as the limits allow.
     pub fn open(&mut self, peer: Option<SocketAddr>) -> Option<SessionId> {
-        if self.shared.open >= self.shared.limits.connections_max {
+        if self.shared.open >= self.shared.limits.connections_max() {
             return None;
         }
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -152,10 +285,7 @@ impl Sessions {
         });
         let place = &mut self.slots[slot as usize];
         let id = SessionId { slot, generation: place.generation };
-        let facts = &self.shared.facts;
-        let number =
-            self.shared.stats.opened * u64::from(facts.shards.max(1)) + u64::from(facts.shard) + 1;
-        place.session = Some(Session::new(id, number, peer));
+        place.session = Some(S::new(id, peer, &self.shared));
         self.shared.stats.opened += 1;
         self.shared.open += 1;
         Some(id)
@@ -178,7 +308,10 @@ impl Sessions {
 
     /// Takes bytes of a peer and sends on the commands that are whole.
     #[inline]
-    pub fn receive<I: Intake>(&mut self, id: SessionId, bytes: &[u8], intake: &mut I) {
+    pub fn receive<I>(&mut self, id: SessionId, bytes: &[u8], intake: &mut I)
+    where
+        S: Talk<I>,
+    {
         let Some(session) = find(&mut self.slots, id) else {
             return;
         };
@@ -188,7 +321,7 @@ impl Sessions {
         session.receive(bytes, intake, shared);
         shared.unparsed_bytes = shared.unparsed_bytes - before + session.unparsed_bytes();
         settle(session, shared);
-        if shared.unparsed_bytes > shared.limits.query_bytes_total_max {
+        if shared.unparsed_bytes > shared.limits.unparsed_bytes_max() {
             self.close_worst();
         }
     }
@@ -196,7 +329,7 @@ impl Sessions {
     /// The peer will send no more.
     pub fn end_input(&mut self, id: SessionId) {
         if let Some(session) = find(&mut self.slots, id) {
-            session.end_input();
+            session.line().flags.input_ended = true;
             settle(session, &mut self.shared);
         }
     }
@@ -211,10 +344,13 @@ impl Sessions {
     }
 
     /// Goes on with sessions whose pause is over, while the shard takes requests. Returns how many.
-    pub fn resume<I: Intake>(&mut self, intake: &mut I) -> usize {
+    pub fn resume<I>(&mut self, intake: &mut I) -> usize
+    where
+        S: Talk<I>,
+    {
         let mut count = 0;
         for _ in 0..self.shared.ready.len() {
-            if intake.is_congested() {
+            if S::is_congested(intake) {
                 break;
             }
             let Some(id) = self.shared.ready.pop_front() else {
@@ -223,8 +359,9 @@ impl Sessions {
             let Some(session) = find(&mut self.slots, id) else {
                 continue;
             };
-            session.flags.ready = false;
-            if session.flags.killed || session.flags.ending {
+            let flags = &mut session.line().flags;
+            flags.ready = false;
+            if flags.killed || flags.ending {
                 continue;
             }
             let before = session.unparsed_bytes();
@@ -232,7 +369,7 @@ impl Sessions {
             let shared = &mut self.shared;
             shared.unparsed_bytes = shared.unparsed_bytes - before + session.unparsed_bytes();
             // Whoever reads the socket may have to go on as well.
-            shared.make_dirty(&mut session.flags, id);
+            shared.make_dirty(session.line());
             count += 1;
         }
         count
@@ -243,7 +380,7 @@ impl Sessions {
         loop {
             let id = self.shared.dirty.pop()?;
             if let Some(session) = find(&mut self.slots, id) {
-                session.flags.dirty = false;
+                session.line().flags.dirty = false;
                 return Some(id);
             }
         }
@@ -252,26 +389,27 @@ impl Sessions {
     /// Bytes to send, unless a send is under way. They stay valid and in place until
     /// [`end_send`](Self::end_send) or [`close`](Self::close).
     pub fn begin_send(&mut self, id: SessionId) -> Option<&[u8]> {
-        find(&mut self.slots, id)?.begin_send()
+        find(&mut self.slots, id)?.line().begin_send()
     }
 
     /// `len` bytes have been sent; returns the rest of this send if there is one.
     pub fn end_send(&mut self, id: SessionId, len: usize) -> Option<&[u8]> {
         let session = find(&mut self.slots, id)?;
         self.shared.stats.bytes_out += len as u64;
-        if session.end_send(len, &mut self.shared) {
-            if session.has_output() || session.is_finished() {
-                self.shared.make_dirty(&mut session.flags, id);
+        if session.line().end_send(len, &mut self.shared) {
+            session.sent(&mut self.shared);
+            if !session.line().output.is_empty() || session.is_finished() {
+                self.shared.make_dirty(session.line());
             }
             return None;
         }
-        session.rest_of_send()
+        session.line().rest_of_send()
     }
 
     /// Whether bytes of the peer are welcome.
     pub fn wants_input(&mut self, id: SessionId) -> bool {
         let limits = &self.shared.limits;
-        let is_crowded = self.shared.unparsed_bytes > limits.query_bytes_total_max / 2;
+        let is_crowded = self.shared.unparsed_bytes > limits.unparsed_bytes_max() / 2;
         find(&mut self.slots, id).is_some_and(|session| session.wants_input(limits, is_crowded))
     }
 
@@ -286,18 +424,18 @@ impl Sessions {
             if let Some(session) = &mut place.session {
                 self.shared.unparsed_bytes -= session.unparsed_bytes();
                 session.end();
-                self.shared.make_dirty(&mut session.flags, session.id);
+                self.shared.make_dirty(session.line());
             }
         }
     }
 
-    /// Sets what `INFO` and `HELLO` say about the node.
-    pub fn set_facts(&mut self, facts: Facts) {
+    /// Sets what sessions say about the node.
+    pub fn set_facts(&mut self, facts: S::Facts) {
         self.shared.facts = facts;
     }
 
     /// The bounds.
-    pub fn limits(&self) -> &Limits {
+    pub fn limits(&self) -> &S::Limits {
         &self.shared.limits
     }
 
@@ -341,39 +479,63 @@ impl Sessions {
         let shared = &mut self.shared;
         shared.unparsed_bytes -= worst.unparsed_bytes();
         shared.stats.limit_closes += 1;
-        worst.reply(shared, |writer| {
-            writer.error_bytes(b"ERR too many bytes of unfinished commands in this shard");
-        });
+        worst.refuse_input(shared);
         worst.end();
         settle(worst, shared);
     }
 }
 
-impl Outside for Sessions {
+impl<S: Session> Sessions<S> {
+    /// Gives an answer to the session that it is for.
     #[inline]
-    fn answer(&mut self, ticket: Ticket, answer: Result<&dyn ToValue, AskError>) {
-        let (id, sequence, part) = parts_of(ticket);
+    pub(crate) fn answered(&mut self, id: SessionId, take: impl FnOnce(&mut S, &mut Shared<S>)) {
         let Some(session) = find(&mut self.slots, id) else {
             self.shared.stats.late_answers += 1;
             return;
         };
-        session.answer(sequence, part, answer, &mut self.shared);
-        if session.flags.ending || session.flags.input_ended {
+        take(session, &mut self.shared);
+        let flags = &session.line().flags;
+        if flags.ending || flags.input_ended {
             settle(session, &mut self.shared);
         }
     }
 }
 
+impl<S: Session> std::fmt::Debug for Sessions<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions")
+            .field("open", &self.shared.open)
+            .field("limits", &self.shared.limits)
+            .field("stats", &self.shared.stats)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SessionId {
+    /// The first word of a ticket.
+    #[inline]
+    pub(crate) fn to_word(self) -> u64 {
+        u64::from(self.slot) | u64::from(self.generation) << 32
+    }
+
+    /// The session that a ticket is for.
+    #[inline]
+    pub(crate) fn of(ticket: Ticket) -> Self {
+        let Ticket([word, _]) = ticket;
+        Self { slot: word as u32, generation: (word >> 32) as u32 }
+    }
+}
+
 #[inline]
-fn find(slots: &mut [Slot], id: SessionId) -> Option<&mut Session> {
+fn find<S>(slots: &mut [Slot<S>], id: SessionId) -> Option<&mut S> {
     let place = slots.get_mut(id.slot as usize)?;
     if place.generation == id.generation { place.session.as_mut() } else { None }
 }
 
 /// Reports a session that is to be closed.
 #[inline]
-fn settle(session: &mut Session, shared: &mut Shared) {
+fn settle<S: Session>(session: &mut S, shared: &mut Shared<S>) {
     if session.is_finished() {
-        shared.make_dirty(&mut session.flags, session.id);
+        shared.make_dirty(session.line());
     }
 }
