@@ -2,10 +2,12 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`native`] | the native protocol: frames of archives, likewise |
 //! | [`resp`] | the protocol of Redis clients, as state machines without I/O |
 //! | [`sessions`] | connections without sockets, whatever they speak |
 //! | `transport` | sockets on an io_uring ring of the shard's own |
 
+pub mod native;
 pub mod resp;
 pub mod sessions;
 

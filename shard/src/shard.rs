@@ -203,6 +203,11 @@ impl Shard {
         self.core.now
     }
 
+    /// When an ask from outside that begins now ends at the latest, on the shard's own clock.
+    pub fn ask_deadline_ns(&self) -> u64 {
+        self.core.ask_deadline_ns()
+    }
+
     /// This shard's number.
     pub fn number(&self) -> u16 {
         self.core.shard

@@ -1,0 +1,58 @@
+//! Every bound of a session. What a peer sends beyond one of them costs the peer, never the node.
+
+use crate::sessions::Bounds;
+
+/// The bounds of the native sessions of one shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The longest frame, both ways. A longer one is a protocol error; a longer reply an error.
+    pub frame_bytes_max: u32,
+    /// Message types that a client may name in its hello.
+    pub messages_max: u16,
+    /// Asks of one connection that wait for their answers; parsing pauses at this number, and the
+    /// welcome says it.
+    pub calls_max: u32,
+    /// Bytes of a connection that wait because it may not be parsed further, past which it is not
+    /// read either.
+    pub input_bytes_pause: usize,
+    /// The most such bytes over all connections of the shard. Beyond it the connection that holds
+    /// most is closed.
+    pub input_bytes_total_max: usize,
+    /// Bytes of output, unsent or expected, past which a connection is neither parsed nor read.
+    pub output_bytes_pause: usize,
+    /// Bytes of output past which a connection is closed.
+    pub output_bytes_max: usize,
+    /// Connections of the shard. The next one is told so and closed.
+    pub connections_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame_bytes_max: 256 * 1024,
+            messages_max: 4096,
+            calls_max: 4096,
+            input_bytes_pause: 64 * 1024,
+            input_bytes_total_max: 256 * 1024 * 1024,
+            output_bytes_pause: 1024 * 1024,
+            output_bytes_max: 64 * 1024 * 1024,
+            connections_max: 10_000,
+        }
+    }
+}
+
+impl Bounds for Limits {
+    fn connections_max(&self) -> u32 {
+        self.connections_max
+    }
+
+    fn unparsed_bytes_max(&self) -> usize {
+        self.input_bytes_total_max
+    }
+
+    fn check(&self) {
+        assert!(self.frame_bytes_max >= 1024, "a handshake must fit into a frame");
+        assert!(self.frame_bytes_max <= 1 << 30, "lengths have 32 bits");
+        assert!(self.calls_max >= 1, "a session must be able to ask");
+    }
+}
