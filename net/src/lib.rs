@@ -2,11 +2,13 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`client`] | calling entities of a node from another program |
 //! | [`native`] | the native protocol: frames of archives, likewise |
 //! | [`resp`] | the protocol of Redis clients, as state machines without I/O |
 //! | [`sessions`] | connections without sockets, whatever they speak |
 //! | `transport` | sockets on an io_uring ring of the shard's own |
 
+pub mod client;
 pub mod native;
 pub mod resp;
 pub mod sessions;
@@ -14,4 +16,4 @@ pub mod sessions;
 mod transport;
 
 pub use self::resp::{Facts, Limits};
-pub use self::transport::{Net, NetConfig, NetError, NetStats, listen};
+pub use self::transport::{Listeners, Net, NetConfig, NetError, NetStats, listen};

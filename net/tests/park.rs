@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::mpsc;
 use std::thread;
 
-use coreside_net::{Net, NetConfig, listen};
+use coreside_net::{Listeners, Net, NetConfig, listen};
 use fake::Fake;
 
 #[test]
@@ -23,7 +23,11 @@ fn sleeping_driver_is_woken_by_a_connection_by_bytes_and_by_the_end() {
     let driver = thread::spawn(move || {
         // SAFETY: a new descriptor, which nobody else owns.
         let mut eventfd = unsafe { File::from_raw_fd(libc::eventfd(0, libc::EFD_CLOEXEC)) };
-        let mut net = Net::new(NetConfig::default(), Some(listener)).expect("io_uring");
+        let mut net = Net::new(
+            NetConfig::default(),
+            Listeners { resp: Some(listener), ..Listeners::default() },
+        )
+        .expect("io_uring");
         net.register_eventfd(eventfd.as_raw_fd()).expect("registered");
         let mut fake = Fake::default();
         let mut passes = 0u32;

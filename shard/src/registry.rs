@@ -177,18 +177,25 @@ impl<E: Entity> Registration<'_, E> {
             value_words: Payload::<M>::WORDS as u16,
             unkeep: schedule::unkeep::<M>,
             drop_kept: Kept::<M>::drop,
+            wire: None,
         });
         self.registry.numbers.push((TypeId::of::<(E, M)>(), number));
         self
     }
 
-    /// Lets callers on the network send a message that is [registered](Self::message).
+    /// Lets callers on the network send a message that was [registered](Self::message) before.
     pub fn wire<M>(&mut self, method: &'static str) -> &mut Self
     where
         E: Handler<M>,
         M: Message<Reply: WireType + Encode> + WireType + Decode,
     {
-        self.registry.wire.push(WireRow::of::<E, M>(method));
+        let id = TypeId::of::<(E, M)>();
+        let row = self.registry.numbers.iter().rev().find(|(known, _)| *known == id);
+        if let Some((_, number)) = row {
+            let wire = self.registry.wire.len() as u16;
+            self.registry.rows[usize::from(*number)].wire = Some(wire);
+            self.registry.wire.push(WireRow::of::<E, M>(method));
+        }
         self
     }
 

@@ -70,6 +70,8 @@ pub(crate) struct Row {
     pub(crate) unkeep: unsafe fn(*const Word, *mut Word),
     /// Drops a value that a timer kept.
     pub(crate) drop_kept: DropValue,
+    /// Its number on the wire, if it has one.
+    pub(crate) wire: Option<u16>,
 }
 
 impl Table {
@@ -119,6 +121,11 @@ impl Table {
     /// The number of message `M` to entities `E`.
     pub(crate) fn find_message<E: Handler<M>, M: Message>(&self) -> Option<u16> {
         self.directory.find(TypeId::of::<(E, M)>())
+    }
+
+    /// The number of message `M` to entities `E` among [those on the wire](Self::wire).
+    pub fn find_wire<E: Handler<M>, M: Message>(&self) -> Option<u16> {
+        self.rows[usize::from(self.find_message::<E, M>()?)].wire
     }
 
     /// Whether messages `M` to entities `E` are registered.

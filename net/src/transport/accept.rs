@@ -11,8 +11,6 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use super::error::NetError;
 use super::ring::Ring;
-use super::socket::{Kind, token};
-use crate::sessions::SessionId;
 
 /// The listening socket of a shard.
 pub(super) struct Acceptor {
@@ -32,9 +30,6 @@ enum State {
     Polling,
 }
 
-/// Tokens of the listener name no connection.
-const NOBODY: SessionId = SessionId { slot: 0, generation: 0 };
-
 impl Acceptor {
     pub(super) fn new(listener: TcpListener) -> Result<Self, NetError> {
         // On a socket that does not block the kernel would answer "try again" at once.
@@ -51,16 +46,12 @@ impl Acceptor {
         matches!(self.state, State::WantsAccept | State::WantsPoll)
     }
 
-    /// Starts what is to be started, if the ring has room.
-    pub(super) fn start(&mut self, ring: &mut Ring) {
+    /// Starts what is to be started, if the ring has room: an accept or a poll, with its token.
+    pub(super) fn start(&mut self, ring: &mut Ring, accept: u64, poll: u64) {
         let listener = self.descriptor();
         self.state = match self.state {
-            State::WantsAccept if ring.accept(listener, token(Kind::Accept, NOBODY)) => {
-                State::Accepting
-            }
-            State::WantsPoll if ring.poll_listener(listener, token(Kind::PollListener, NOBODY)) => {
-                State::Polling
-            }
+            State::WantsAccept if ring.accept(listener, accept) => State::Accepting,
+            State::WantsPoll if ring.poll_listener(listener, poll) => State::Polling,
             unchanged => unchanged,
         };
     }

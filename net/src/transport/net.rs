@@ -2,17 +2,8 @@
 //!
 //! A driver calls, in this order and for ever: [`Net::receive`], `Shard::poll` with
 //! [`Net::outside`], [`Net::flush`].
-//!
-//! # Invariants
-//! - At most one receive and one send are under way per connection.
-//! - A connection that receives nothing keeps `wants_receive` until a receive is queued, whatever
-//!   went wrong before. It is in `unarmed` unless its session takes no bytes for now; then the
-//!   session's being dirty again brings it back.
-//! - Nothing looks at all connections; what has something to do is in a list.
 
 #![expect(unsafe_code, reason = "memory that the kernel reads and writes")]
-
-mod complete;
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -20,22 +11,26 @@ use std::net::TcpListener;
 use std::os::fd::RawFd;
 use std::{fmt, io};
 
-use coreside_shard::Outside;
+use coreside_shard::{AskError, Encode, Outside, Ticket, ToValue};
 use io_uring::cqueue;
 
-use super::accept::Acceptor;
-use super::buffers::{Buffers, GROUP};
+use super::buffers::Buffers;
 use super::error::NetError;
+use super::port::Port;
 use super::ring::{Completion, Ring};
-use super::socket::{GENERATION_MASK, Kind, Socket, parts, token};
-use crate::resp::{Facts, Intake, Limits, Sessions};
-use crate::sessions::{SessionId, SessionsStats};
+use super::socket::{Kind, Protocol, parts, protocol};
+use crate::native;
+use crate::native::frame::{Code, Header, Kind as FrameKind};
+use crate::resp::{self, Limits};
+use crate::sessions::SessionsStats;
 
 /// How a net is set up.
 #[derive(Clone, Copy, Debug)]
 pub struct NetConfig {
-    /// The bounds of the sessions.
+    /// The bounds of the RESP sessions.
     pub limits: Limits,
+    /// The bounds of the native sessions.
+    pub native: native::Limits,
     /// How many buffers the kernel receives into: a power of two, at most 32,768.
     pub buffers: u16,
     /// Bytes of each of them. A receive takes a whole buffer, however little arrives.
@@ -48,15 +43,22 @@ pub struct NetConfig {
 
 impl Default for NetConfig {
     fn default() -> Self {
-        Self { limits: Limits::default(), buffers: 1024, buffer_bytes: 4096 }
+        Self {
+            limits: Limits::default(),
+            native: native::Limits::default(),
+            buffers: 1024,
+            buffer_bytes: 4096,
+        }
     }
 }
 
 /// What a net has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetStats {
-    /// What its sessions have done.
+    /// What its RESP sessions have done.
     pub sessions: SessionsStats,
+    /// What its native sessions have done.
+    pub native: SessionsStats,
     /// System calls to submit and collect.
     pub enters: u64,
     /// Connections turned away because there were too many.
@@ -89,29 +91,32 @@ pub struct Net {
     // Before the buffers and the sessions, whose memory the kernel uses: fields drop in order.
     ring: Ring,
     buffers: Buffers,
-    sessions: Sessions,
-    sockets: Vec<Option<Socket>>,
-    acceptor: Option<Acceptor>,
-    /// Connections whose receive is to be started.
-    unarmed: Vec<SessionId>,
+    resp: Port<resp::Session>,
+    native: Port<native::Session>,
     batch: Vec<MaybeUninit<cqueue::Entry>>,
-    refused: u64,
-    buffers_exhausted: u64,
     failure: Option<io::Error>,
     /// The kernel takes a ring's operations from one thread only.
     of_one_thread: PhantomData<*const ()>,
+}
+
+/// The sockets on which a net listens; `None` for a protocol that is not spoken.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// For Redis clients.
+    pub resp: Option<TcpListener>,
+    /// For native clients.
+    pub native: Option<TcpListener>,
 }
 
 /// Completions taken per pass; what is left waits for the next one.
 const BATCH: usize = 512;
 
 impl Net {
-    /// A net of the calling thread, with or without a socket to listen on.
+    /// A net of the calling thread.
     ///
     /// # Errors
     /// What the kernel refused. Linux 6.1 is the oldest that has what is needed.
-    pub fn new(config: NetConfig, listener: Option<TcpListener>) -> Result<Self, NetError> {
-        let acceptor = listener.map(Acceptor::new).transpose()?;
+    pub fn new(config: NetConfig, listeners: Listeners) -> Result<Self, NetError> {
         let mut ring = Ring::new()?;
         // SAFETY: `Net` drops its ring before its buffers, and so does a failure behind this line.
         let buffers =
@@ -119,13 +124,14 @@ impl Net {
         Ok(Self {
             ring,
             buffers,
-            sessions: Sessions::new(config.limits),
-            sockets: Vec::new(),
-            acceptor,
-            unarmed: Vec::new(),
+            resp: Port::new(
+                Protocol::Resp,
+                config.limits,
+                listeners.resp,
+                b"-ERR max number of clients reached\r\n".to_vec(),
+            )?,
+            native: Port::new(Protocol::Native, config.native, listeners.native, go_away())?,
             batch: (0..BATCH).map(|_| MaybeUninit::uninit()).collect(),
-            refused: 0,
-            buffers_exhausted: 0,
             failure: None,
             of_one_thread: PhantomData,
         })
@@ -136,8 +142,8 @@ impl Net {
     ///
     /// # Cost
     /// A system call only if the kernel has flagged work and no completion is waiting.
-    pub fn receive<I: Intake>(&mut self, intake: &mut I) -> usize {
-        let resumed = self.sessions.resume(intake);
+    pub fn receive<I: resp::Intake + native::Intake>(&mut self, intake: &mut I) -> usize {
+        let resumed = self.resp.sessions.resume(intake) + self.native.sessions.resume(intake);
         if self.ring.wants_collect() && !self.ring.has_completions() {
             self.enter();
         }
@@ -155,7 +161,7 @@ impl Net {
 
     /// Where the shard's answers go.
     pub fn outside(&mut self) -> &mut dyn Outside {
-        &mut self.sessions
+        self
     }
 
     /// Sends the answers, closes what is done, receives where there is room again. Returns how many
@@ -167,19 +173,7 @@ impl Net {
     /// # Cost
     /// At most one system call (one more per 1,024 operations), none if there is nothing to submit.
     pub fn flush(&mut self) -> Result<usize, NetError> {
-        let mut count = 0;
-        while let Some(id) = self.sessions.next_dirty() {
-            self.attend(id);
-            count += 1;
-        }
-        if !self.unarmed.is_empty() {
-            count += self.arm();
-        }
-        if let Some(acceptor) = &mut self.acceptor
-            && acceptor.wants_start()
-        {
-            acceptor.start(&mut self.ring);
-        }
+        let count = self.resp.flush(&mut self.ring) + self.native.flush(&mut self.ring);
         if self.ring.wants_enter() {
             self.enter();
         }
@@ -220,47 +214,70 @@ impl Net {
     pub fn is_idle(&mut self) -> bool {
         !self.ring.has_completions()
             && !self.ring.wants_enter()
-            && !self.sessions.has_dirty()
-            && !self.sessions.has_ready()
-            && self.acceptor.as_ref().is_none_or(|acceptor| !acceptor.wants_start())
+            && self.resp.is_idle()
+            && self.native.is_idle()
     }
 
     /// Whether an answer is owed, or something is to be sent or closed.
     pub fn has_unfinished_work(&self) -> bool {
-        self.sessions.owed_count() > 0
-            || self.sessions.has_dirty()
-            || self.sockets.iter().flatten().any(|socket| socket.sending || socket.closing)
+        self.resp.has_unfinished_work() || self.native.has_unfinished_work()
     }
 
-    /// Stops listening, parses no more commands, and closes each connection when what it is owed
+    /// Stops listening, parses no more requests, and closes each connection when what it is owed
     /// has been sent. Done when [`connection_count`](Self::connection_count) is 0.
     pub fn drain(&mut self) {
-        // Connections that wait to be accepted are refused by the kernel from here on. What the
-        // kernel still does for the listener ends with it.
-        if let Some(acceptor) = self.acceptor.take() {
-            acceptor.stop();
-        }
-        self.sessions.drain();
+        self.resp.drain();
+        self.native.drain();
     }
 
     /// How many connections are open.
     pub fn connection_count(&self) -> usize {
-        self.sessions.open_count()
+        self.resp.sessions.open_count() + self.native.sessions.open_count()
     }
 
     /// What was done so far.
     pub fn stats(&self) -> NetStats {
         NetStats {
-            sessions: self.sessions.stats(),
+            sessions: self.resp.sessions.stats(),
+            native: self.native.sessions.stats(),
             enters: self.ring.enters(),
-            refused: self.refused,
-            buffers_exhausted: self.buffers_exhausted,
+            refused: self.resp.refused + self.native.refused,
+            buffers_exhausted: self.resp.buffers_exhausted + self.native.buffers_exhausted,
         }
     }
 
     /// Sets what `INFO` and `HELLO` say about the node.
-    pub fn set_facts(&mut self, facts: Facts) {
-        self.sessions.set_facts(facts);
+    pub fn set_facts(&mut self, facts: resp::Facts) {
+        self.resp.sessions.set_facts(facts);
+    }
+
+    /// Sets what native clients are told about the node.
+    pub fn set_native_facts(&mut self, facts: native::Facts) {
+        self.native.sessions.set_facts(facts);
+    }
+
+    #[inline]
+    fn complete<I: resp::Intake + native::Intake>(
+        &mut self,
+        completion: Completion,
+        intake: &mut I,
+    ) {
+        let (Some(kind), slot, generation) = parts(completion.token) else {
+            debug_assert!(false, "a token of ours");
+            return;
+        };
+        let Self { ring, buffers, resp, native, .. } = self;
+        let place = (slot, generation);
+        match (kind, protocol(completion.token)) {
+            (Kind::Receive, Protocol::Resp) => {
+                resp.received(place, completion, (ring, buffers), intake);
+            }
+            (Kind::Receive, Protocol::Native) => {
+                native.received(place, completion, (ring, buffers), intake);
+            }
+            (kind, Protocol::Resp) => resp.complete((kind, slot, generation), completion, ring),
+            (kind, Protocol::Native) => native.complete((kind, slot, generation), completion, ring),
+        }
     }
 
     fn enter(&mut self) {
@@ -268,85 +285,37 @@ impl Net {
             self.failure = Some(error);
         }
     }
+}
 
-    /// Sends, closes, or receives again.
-    fn attend(&mut self, id: SessionId) {
-        let Some(socket) = find(&mut self.sockets, id.slot, id.generation & GENERATION_MASK) else {
-            debug_assert!(false, "every session has its socket");
-            return;
-        };
-        if socket.closing {
-            return;
-        }
-        if self.sessions.is_finished(id) {
-            socket.shut_down();
-            self.release_if_quiet(id.slot);
-            return;
-        }
-        if socket.wants_receive {
-            list(&mut self.unarmed, socket);
-        }
-        if socket.sending {
-            return;
-        }
-        if let Some(bytes) = self.sessions.begin_send(id) {
-            // SAFETY: the session leaves the bytes in place until `end_send` or `close`, and is
-            // closed only when no send is under way.
-            socket.sending =
-                unsafe { self.ring.send(socket.descriptor(), bytes, token(Kind::Send, id)) };
-            if !socket.sending {
-                // The ring takes nothing even after an enter: it is broken, and `flush` says so.
-                self.sessions.kill(id);
-            }
-        }
+impl Outside for Net {
+    #[inline]
+    fn answer(&mut self, ticket: Ticket, answer: Result<&dyn ToValue, AskError>) {
+        self.resp.sessions.answer(ticket, answer);
     }
 
-    /// Starts the receives that are wanted and possible; returns how many.
-    fn arm(&mut self) -> usize {
-        let mut count = 0;
-        let Self { unarmed, sockets, sessions, ring, .. } = self;
-        unarmed.retain(|id| {
-            let generation = id.generation & GENERATION_MASK;
-            let Some(socket) = find(sockets, id.slot, generation) else {
-                return false;
-            };
-            socket.listed = false;
-            if socket.closing || socket.input_ended {
-                socket.wants_receive = false;
-            } else if sessions.wants_input(*id) {
-                let token = token(Kind::Receive, *id);
-                socket.receiving = ring.receive(socket.descriptor(), GROUP, token);
-                socket.wants_receive = !socket.receiving;
-                socket.listed = !socket.receiving;
-                count += usize::from(socket.receiving);
-            }
-            socket.listed
-        });
-        count
+    #[inline]
+    fn answer_wire(&mut self, ticket: Ticket, answer: Result<&dyn Encode, AskError>) {
+        self.native.sessions.answer_wire(ticket, answer);
     }
+}
 
-    /// Lets go of a connection for which the kernel does nothing any more.
-    fn release_if_quiet(&mut self, slot: u32) {
-        let place = &mut self.sockets[slot as usize];
-        if let Some(socket) = place
-            && socket.is_quiet()
-        {
-            self.sessions.close(socket.id);
-            *place = None;
-        }
-    }
+/// What a native client is told for which there is no room.
+fn go_away() -> Vec<u8> {
+    let mut frame = Vec::new();
+    Header { code: Code::Limit as u8, ..Header::new(FrameKind::GoAway) }.write(&mut frame);
+    frame
 }
 
 impl Drop for Net {
     /// Has the kernel let go of the memory of sends and receives before it is freed.
     fn drop(&mut self) {
-        for socket in self.sockets.iter_mut().flatten() {
-            socket.shut_down();
-        }
+        self.resp.shut_down();
+        self.native.shut_down();
         // A shut-down socket completes everything at once; the bound is for a broken ring, whose
         // operations end when it is closed, which happens before any memory is freed.
         for _ in 0..DROP_PASSES_MAX {
-            if self.sockets.iter().flatten().all(Socket::is_quiet) || self.ring.enter().is_err() {
+            let is_quiet = self.resp.is_quiet() && self.native.is_quiet();
+            if is_quiet || self.ring.enter().is_err() {
                 return;
             }
             let mut batch = std::mem::take(&mut self.batch);
@@ -354,12 +323,11 @@ impl Drop for Net {
             for entry in &batch[..count] {
                 // SAFETY: `take` has filled the first `count` entries.
                 let completion = Completion::from(unsafe { entry.assume_init_ref() });
-                let (kind, slot, generation) = parts(completion.token);
-                let socket = find(&mut self.sockets, slot, generation);
-                match (kind, socket) {
-                    (Some(Kind::Receive), Some(socket)) => socket.receiving = completion.more,
-                    (Some(Kind::Send), Some(socket)) => socket.sending = false,
-                    _ => {}
+                let (Some(kind), slot, generation) = parts(completion.token) else { continue };
+                let more = completion.more;
+                match protocol(completion.token) {
+                    Protocol::Resp => self.resp.note_end(kind, slot, generation, more),
+                    Protocol::Native => self.native.note_end(kind, slot, generation, more),
                 }
             }
             self.batch = batch;
@@ -376,19 +344,5 @@ impl fmt::Debug for Net {
             .field("connections", &self.connection_count())
             .field("stats", &self.stats())
             .finish_non_exhaustive()
-    }
-}
-
-#[inline]
-fn find(sockets: &mut [Option<Socket>], slot: u32, generation: u32) -> Option<&mut Socket> {
-    let socket = sockets.get_mut(slot as usize)?.as_mut()?;
-    (socket.id.generation & GENERATION_MASK == generation).then_some(socket)
-}
-
-/// Has the receive of a connection started at the next flush.
-fn list(unarmed: &mut Vec<SessionId>, socket: &mut Socket) {
-    if !socket.listed {
-        socket.listed = true;
-        unarmed.push(socket.id);
     }
 }

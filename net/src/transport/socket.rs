@@ -72,14 +72,30 @@ pub(super) enum Kind {
     PollListener = 5,
 }
 
-/// 8 bits of kind, 24 of the generation, 32 of the slot.
-pub(super) fn token(kind: Kind, id: SessionId) -> u64 {
-    (kind as u64) << 56 | u64::from(id.generation & GENERATION_MASK) << 32 | u64::from(id.slot)
+/// Whose the operation is, as its token says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Protocol {
+    Resp = 0,
+    Native = 1,
+}
+
+/// 1 bit of protocol, 7 bits of kind, 24 of the generation, 32 of the slot.
+pub(super) fn token(protocol: Protocol, kind: Kind, id: SessionId) -> u64 {
+    (protocol as u64) << 63
+        | (kind as u64) << 56
+        | u64::from(id.generation & GENERATION_MASK) << 32
+        | u64::from(id.slot)
+}
+
+/// The protocol.
+pub(super) fn protocol(token: u64) -> Protocol {
+    if token >> 63 == 0 { Protocol::Resp } else { Protocol::Native }
 }
 
 /// The kind, the slot and the low bits of the generation.
 pub(super) fn parts(token: u64) -> (Option<Kind>, u32, u32) {
-    let kind = match token >> 56 {
+    let kind = match token >> 56 & 0x7f {
         1 => Some(Kind::Receive),
         2 => Some(Kind::Send),
         3 => Some(Kind::Cancel),

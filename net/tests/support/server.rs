@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use coreside_net::{Net, NetConfig, NetStats, listen};
+use coreside_net::{Listeners, Net, NetConfig, NetStats, listen};
 
 use super::fake::Fake;
 
@@ -38,7 +38,9 @@ impl Server {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let thread = thread::spawn(move || {
-            let mut net = Net::new(config, Some(listener)).expect("the kernel has io_uring");
+            let mut net =
+                Net::new(config, Listeners { resp: Some(listener), ..Listeners::default() })
+                    .expect("the kernel has io_uring");
             drive(&mut net, &theirs);
             net.stats()
         });

@@ -1,0 +1,208 @@
+//! The client's thread: connects, reads answers, ends what is overdue, and connects again.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use coreside_shard::rkyv::util::AlignedVec;
+
+use super::connection::Connection;
+use super::{ClientError, name_of};
+use crate::native::frame::{ALIGN, Code, FrameError, HEADER_BYTES, Header, Kind, VERSION};
+use crate::native::{Hello, HelloError, Standing, Welcome};
+
+/// The thread's own.
+pub(super) struct Link {
+    connection: Arc<Connection>,
+    addresses: Vec<SocketAddr>,
+    stream: Option<Arc<TcpStream>>,
+    frame_bytes_max: u32,
+    /// Bytes that were received, from the first byte of a frame.
+    input: AlignedVec<ALIGN>,
+}
+
+/// Bytes that are received at once.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// The longest welcome that is believed.
+const WELCOME_BYTES_MAX: u32 = 1 << 20;
+
+impl Link {
+    pub(super) fn new(connection: Arc<Connection>, addresses: Vec<SocketAddr>) -> Self {
+        Self {
+            connection,
+            addresses,
+            stream: None,
+            frame_bytes_max: WELCOME_BYTES_MAX,
+            input: AlignedVec::new(),
+        }
+    }
+
+    /// Serves until the client is dropped.
+    pub(super) fn run(mut self) {
+        let (first, longest) = self.connection.config.backoff;
+        let mut wait = first;
+        while !self.connection.is_closed() {
+            if self.stream.is_some() {
+                // Why it ended makes no difference: it is tried again.
+                let _ = self.serve();
+                self.stream = None;
+                self.connection.down();
+                wait = first;
+            } else if self.connect().is_err() {
+                let until = Instant::now() + wait;
+                while !self.connection.is_closed()
+                    && let Some(left) = until.checked_duration_since(Instant::now())
+                    && self.connection.wakeup.wait(None, false, Some(left)).is_ok()
+                {
+                }
+                wait = (wait * 2).min(longest);
+            }
+        }
+        self.connection.down();
+    }
+
+    /// Connects and shakes hands.
+    pub(super) fn connect(&mut self) -> Result<(), ClientError> {
+        let limit = self.connection.config.connect_timeout;
+        let until = Instant::now() + limit;
+        let mut stream = Err(io::Error::from(io::ErrorKind::AddrNotAvailable));
+        for address in &self.addresses {
+            stream = TcpStream::connect_timeout(address, limit);
+            if stream.is_ok() {
+                break;
+            }
+        }
+        let mut stream = stream?;
+        stream.set_nodelay(true)?;
+        let table = Arc::clone(&self.connection.table);
+        let hello = Hello {
+            versions: (VERSION, VERSION),
+            shard: None,
+            cluster: self.connection.config.cluster,
+            messages: table.wire().iter().map(|row| (row.id, row.schema)).collect(),
+        };
+        let mut bytes = Vec::new();
+        hello.write(&mut bytes);
+        stream.write_all(&bytes)?;
+        self.input.clear();
+        self.frame_bytes_max = WELCOME_BYTES_MAX;
+        let welcome = self.welcome(&mut stream, until)?;
+        if welcome.messages.len() != hello.messages.len() {
+            return Err(ClientError::Hello(HelloError::Malformed));
+        }
+        let mut numbers = Vec::with_capacity(welcome.messages.len());
+        for (number, standing) in welcome.messages.iter().enumerate() {
+            match standing {
+                Standing::Number(theirs) => numbers.push(*theirs),
+                other => {
+                    let (name, standing) = (name_of(&table, number), *other);
+                    return Err(ClientError::Message { name, standing });
+                }
+            }
+        }
+        stream.set_read_timeout(None)?;
+        let stream = Arc::new(stream);
+        self.frame_bytes_max = welcome.frame_bytes_max;
+        self.connection.up(Arc::clone(&stream), &welcome, numbers);
+        self.stream = Some(stream);
+        Ok(())
+    }
+
+    /// Reads the node's first frame.
+    fn welcome(&mut self, stream: &mut TcpStream, until: Instant) -> Result<Welcome, ClientError> {
+        loop {
+            let header = Header::read(&self.input, self.frame_bytes_max)
+                .map_err(|_| ClientError::Hello(HelloError::NotNative))?;
+            if let Some(header) = header
+                && self.input.len() >= header.padded()
+            {
+                let content = &self.input[HEADER_BYTES..header.length as usize];
+                let welcome = match header.kind {
+                    Kind::Welcome => Welcome::read(content).map_err(ClientError::Hello)?,
+                    Kind::GoAway => {
+                        let code = Code::from_byte(header.code).unwrap_or(Code::Protocol);
+                        return Err(ClientError::Refused(code));
+                    }
+                    _ => return Err(ClientError::Hello(HelloError::Malformed)),
+                };
+                self.consume(header.padded());
+                return Ok(welcome);
+            }
+            let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
+            let left = left.ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?;
+            stream.set_read_timeout(Some(left))?;
+            if receive(stream, &mut self.input)? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    }
+
+    /// Reads answers until the connection ends.
+    fn serve(&mut self) -> io::Result<()> {
+        let Some(stream) = self.stream.clone() else { return Ok(()) };
+        while !self.connection.is_closed() {
+            // Whole milliseconds, upwards: not to wake before the time.
+            let limit = self.connection.expire(Instant::now());
+            let limit = limit.map(|left| left + Duration::from_millis(1));
+            let blocked = self.connection.is_blocked();
+            let found = self.connection.wakeup.wait(Some(stream.as_raw_fd()), blocked, limit)?;
+            if found.writable {
+                self.connection.unblock();
+            }
+            if !found.readable {
+                continue;
+            }
+            if receive(&stream, &mut self.input)? == 0 {
+                return Ok(());
+            }
+            let taken = self.frames().map_err(io::Error::other)?;
+            self.consume(taken);
+        }
+        Ok(())
+    }
+
+    /// Handles the whole frames of the input; returns how many bytes they took.
+    fn frames(&self) -> Result<usize, FrameError> {
+        let mut at = 0;
+        while let Some(header) = Header::read(&self.input[at..], self.frame_bytes_max)?
+            && let Some(frame) = self.input.get(at..at + header.padded())
+        {
+            let content = &frame[HEADER_BYTES..header.length as usize];
+            let code = Code::from_byte(header.code).unwrap_or(Code::MaybeExecuted);
+            match header.kind {
+                Kind::Reply => self.connection.answer(header.call, Ok(content)),
+                Kind::Error => self.connection.answer(header.call, Err(code)),
+                Kind::Ping => self.connection.pong(header.call),
+                // What is owed still comes, and then the end.
+                Kind::GoAway | Kind::Pong => {}
+                other => return Err(FrameError::Kind(other as u8)),
+            }
+            at += frame.len();
+        }
+        Ok(at)
+    }
+
+    /// Forgets the first `len` bytes of the input.
+    fn consume(&mut self, len: usize) {
+        let left = self.input.len() - len;
+        self.input.copy_within(len.., 0);
+        self.input.resize(left, 0);
+    }
+}
+
+/// Receives what is there, behind what is in `input`; 0 at the end of the stream.
+fn receive(mut stream: &TcpStream, input: &mut AlignedVec<ALIGN>) -> io::Result<usize> {
+    let before = input.len();
+    input.resize(before + CHUNK_BYTES, 0);
+    let received = loop {
+        match stream.read(&mut input[before..]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => break other,
+        }
+    };
+    input.resize(before + *received.as_ref().unwrap_or(&0), 0);
+    received
+}

@@ -1,0 +1,373 @@
+//! One protocol's connections: its listener, its sessions and their sockets.
+//!
+//! # Invariants
+//! - At most one receive and one send are under way per connection.
+//! - A connection that receives nothing keeps `wants_receive` until a receive is queued, whatever
+//!   went wrong before. It is in `unarmed` unless its session takes no bytes for now; then the
+//!   session's being dirty again brings it back.
+//! - Nothing looks at all connections; what has something to do is in a list.
+
+#![expect(unsafe_code, reason = "descriptors that the kernel made, memory that it reads")]
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use super::accept::Acceptor;
+use super::buffers::{Buffers, GROUP};
+use super::error::NetError;
+use super::ring::{Completion, Ring};
+use super::socket::{GENERATION_MASK, Kind, Protocol, Socket, token};
+use crate::sessions::{Session, SessionId, Sessions, Talk};
+
+/// The connections of one protocol.
+pub(super) struct Port<S: Session> {
+    protocol: Protocol,
+    pub(super) sessions: Sessions<S>,
+    sockets: Vec<Option<Socket>>,
+    acceptor: Option<Acceptor>,
+    /// Connections whose receive is to be started.
+    unarmed: Vec<SessionId>,
+    /// What somebody is told for whom there is no room.
+    no_room: Vec<u8>,
+    /// Connections turned away because there were too many.
+    pub(super) refused: u64,
+    /// Receives that ended because no buffer was free.
+    pub(super) buffers_exhausted: u64,
+}
+
+impl<S: Session> Port<S> {
+    pub(super) fn new(
+        protocol: Protocol,
+        limits: S::Limits,
+        listener: Option<TcpListener>,
+        no_room: Vec<u8>,
+    ) -> Result<Self, NetError> {
+        Ok(Self {
+            protocol,
+            sessions: Sessions::new(limits),
+            sockets: Vec::new(),
+            acceptor: listener.map(Acceptor::new).transpose()?,
+            unarmed: Vec::new(),
+            no_room,
+            refused: 0,
+            buffers_exhausted: 0,
+        })
+    }
+
+    fn token(&self, kind: Kind, id: SessionId) -> u64 {
+        token(self.protocol, kind, id)
+    }
+
+    /// Takes the report on an operation of this port, other than a receive.
+    pub(super) fn complete(
+        &mut self,
+        (kind, slot, generation): (Kind, u32, u32),
+        completion: Completion,
+        ring: &mut Ring,
+    ) {
+        match kind {
+            Kind::Send => self.sent(slot, generation, completion, ring),
+            Kind::Accept => self.accepted(completion),
+            Kind::PollListener => {
+                if let Some(acceptor) = &mut self.acceptor {
+                    acceptor.poll_ended();
+                }
+            }
+            // The operation that was told to end reports for itself.
+            Kind::Cancel => {}
+            Kind::Receive => debug_assert!(false, "goes to `received`"),
+        }
+    }
+
+    /// Takes the report on a receive, and the buffer with it.
+    #[inline]
+    pub(super) fn received<I>(
+        &mut self,
+        (slot, generation): (u32, u32),
+        completion: Completion,
+        (ring, buffers): (&mut Ring, &mut Buffers),
+        intake: &mut I,
+    ) where
+        S: Talk<I>,
+    {
+        if let Some(buffer) = completion.buffer {
+            buffers.take(buffer);
+        }
+        let Some(socket) = find(&mut self.sockets, slot, generation) else {
+            debug_assert!(false, "a connection outlives its operations");
+            return;
+        };
+        let id = socket.id;
+        if !completion.more {
+            socket.receiving = false;
+            socket.cancelling = false;
+        }
+        match (completion.result, completion.buffer) {
+            (0, _) => {
+                socket.input_ended = true;
+                self.sessions.end_input(id);
+            }
+            (len, Some(buffer)) if len > 0 => {
+                if !socket.closing {
+                    let bytes = buffers.bytes(buffer, len as usize);
+                    self.sessions.receive(id, bytes, intake);
+                }
+            }
+            (error, _) => match -error {
+                libc::ENOBUFS => self.buffers_exhausted += 1,
+                libc::ECANCELED | libc::EAGAIN | libc::EINTR => {}
+                _ => {
+                    socket.input_ended = true;
+                    self.sessions.kill(id);
+                }
+            },
+        }
+        if let Some(buffer) = completion.buffer {
+            buffers.give(buffer);
+        }
+        self.settle_receive(slot, ring);
+    }
+
+    /// After a completion of a receive: goes on, pauses, or closes.
+    #[inline]
+    fn settle_receive(&mut self, slot: u32, ring: &mut Ring) {
+        let protocol = self.protocol;
+        let Some(socket) = &mut self.sockets[slot as usize] else {
+            return;
+        };
+        if socket.closing {
+            self.release_if_quiet(slot);
+        } else if socket.receiving {
+            if !self.sessions.wants_input(socket.id) && !socket.cancelling {
+                // If the queue is full, the next completion of this receive tries again.
+                let target = token(protocol, Kind::Receive, socket.id);
+                socket.cancelling = ring.cancel(target, token(protocol, Kind::Cancel, socket.id));
+            }
+        } else if !socket.input_ended {
+            socket.wants_receive = true;
+            list(&mut self.unarmed, socket);
+        }
+    }
+
+    fn sent(&mut self, slot: u32, generation: u32, completion: Completion, ring: &mut Ring) {
+        let protocol = self.protocol;
+        let Some(socket) = find(&mut self.sockets, slot, generation) else {
+            debug_assert!(false, "a connection outlives its operations");
+            return;
+        };
+        let id = socket.id;
+        socket.sending = false;
+        if socket.closing {
+            self.release_if_quiet(slot);
+            return;
+        }
+        let len = match completion.result {
+            len if len > 0 => len as usize,
+            result if matches!(-result, libc::EAGAIN | libc::EINTR) => 0,
+            _ => {
+                self.sessions.kill(id);
+                return;
+            }
+        };
+        if let Some(rest) = self.sessions.end_send(id, len) {
+            // SAFETY: the session leaves the bytes in place until `end_send` or `close`, and is
+            // closed only when no send is under way.
+            socket.sending =
+                unsafe { ring.send(socket.descriptor(), rest, token(protocol, Kind::Send, id)) };
+            if !socket.sending {
+                self.sessions.kill(id);
+            }
+        }
+    }
+
+    fn accepted(&mut self, completion: Completion) {
+        if !completion.more
+            && let Some(acceptor) = &mut self.acceptor
+        {
+            acceptor.accept_ended(completion.result);
+        }
+        if completion.result < 0 {
+            return;
+        }
+        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+        let stream = TcpStream::from(unsafe { OwnedFd::from_raw_fd(completion.result) });
+        if self.acceptor.is_none() {
+            return;
+        }
+        let Some(id) = self.sessions.open(stream.peer_addr().ok()) else {
+            self.refused += 1;
+            refuse(&stream, &self.no_room);
+            return;
+        };
+        let slot = id.slot as usize;
+        if slot >= self.sockets.len() {
+            self.sockets.resize_with(slot + 1, || None);
+        }
+        debug_assert!(self.sockets[slot].is_none());
+        let mut socket = Socket::new(id, stream);
+        socket.wants_receive = true;
+        list(&mut self.unarmed, &mut socket);
+        self.sockets[slot] = Some(socket);
+    }
+
+    /// Sends the answers, closes what is done, receives where there is room again. Returns how many
+    /// connections it dealt with.
+    pub(super) fn flush(&mut self, ring: &mut Ring) -> usize {
+        let mut count = 0;
+        while let Some(id) = self.sessions.next_dirty() {
+            self.attend(id, ring);
+            count += 1;
+        }
+        if !self.unarmed.is_empty() {
+            count += self.arm(ring);
+        }
+        let accept = self.token(Kind::Accept, NOBODY);
+        let poll = self.token(Kind::PollListener, NOBODY);
+        if let Some(acceptor) = &mut self.acceptor
+            && acceptor.wants_start()
+        {
+            acceptor.start(ring, accept, poll);
+        }
+        count
+    }
+
+    /// Sends, closes, or receives again.
+    fn attend(&mut self, id: SessionId, ring: &mut Ring) {
+        let send = self.token(Kind::Send, id);
+        let Some(socket) = find(&mut self.sockets, id.slot, id.generation & GENERATION_MASK) else {
+            debug_assert!(false, "every session has its socket");
+            return;
+        };
+        if socket.closing {
+            return;
+        }
+        if self.sessions.is_finished(id) {
+            socket.shut_down();
+            self.release_if_quiet(id.slot);
+            return;
+        }
+        if socket.wants_receive {
+            list(&mut self.unarmed, socket);
+        }
+        if socket.sending {
+            return;
+        }
+        if let Some(bytes) = self.sessions.begin_send(id) {
+            // SAFETY: the session leaves the bytes in place until `end_send` or `close`, and is
+            // closed only when no send is under way.
+            socket.sending = unsafe { ring.send(socket.descriptor(), bytes, send) };
+            if !socket.sending {
+                // The ring takes nothing even after an enter: it is broken, and `flush` says so.
+                self.sessions.kill(id);
+            }
+        }
+    }
+
+    /// Starts the receives that are wanted and possible; returns how many.
+    fn arm(&mut self, ring: &mut Ring) -> usize {
+        let mut count = 0;
+        let Self { unarmed, sockets, sessions, protocol, .. } = self;
+        unarmed.retain(|id| {
+            let generation = id.generation & GENERATION_MASK;
+            let Some(socket) = find(sockets, id.slot, generation) else {
+                return false;
+            };
+            socket.listed = false;
+            if socket.closing || socket.input_ended {
+                socket.wants_receive = false;
+            } else if sessions.wants_input(*id) {
+                let token = token(*protocol, Kind::Receive, *id);
+                socket.receiving = ring.receive(socket.descriptor(), GROUP, token);
+                socket.wants_receive = !socket.receiving;
+                socket.listed = !socket.receiving;
+                count += usize::from(socket.receiving);
+            }
+            socket.listed
+        });
+        count
+    }
+
+    /// Lets go of a connection for which the kernel does nothing any more.
+    fn release_if_quiet(&mut self, slot: u32) {
+        let place = &mut self.sockets[slot as usize];
+        if let Some(socket) = place
+            && socket.is_quiet()
+        {
+            self.sessions.close(socket.id);
+            *place = None;
+        }
+    }
+
+    /// Whether the next pass would find nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.sessions.has_dirty()
+            && !self.sessions.has_ready()
+            && self.acceptor.as_ref().is_none_or(|acceptor| !acceptor.wants_start())
+    }
+
+    /// Whether an answer is owed, or something is to be sent or closed.
+    pub(super) fn has_unfinished_work(&self) -> bool {
+        self.sessions.owed_count() > 0
+            || self.sessions.has_dirty()
+            || self.sockets.iter().flatten().any(|socket| socket.sending || socket.closing)
+    }
+
+    /// Stops listening, parses no more requests, and closes each connection when what it is owed
+    /// has been sent.
+    pub(super) fn drain(&mut self) {
+        // Connections that wait to be accepted are refused by the kernel from here on. What the
+        // kernel still does for the listener ends with it.
+        if let Some(acceptor) = self.acceptor.take() {
+            acceptor.stop();
+        }
+        self.sessions.drain();
+    }
+
+    /// Shuts every connection down, which completes whatever the kernel does for it.
+    pub(super) fn shut_down(&mut self) {
+        for socket in self.sockets.iter_mut().flatten() {
+            socket.shut_down();
+        }
+    }
+
+    /// Whether the kernel does nothing for any connection.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.sockets.iter().flatten().all(Socket::is_quiet)
+    }
+
+    /// Notes that an operation of a port that was shut down is over.
+    pub(super) fn note_end(&mut self, kind: Kind, slot: u32, generation: u32, more: bool) {
+        let Some(socket) = find(&mut self.sockets, slot, generation) else { return };
+        match kind {
+            Kind::Receive => socket.receiving = more,
+            Kind::Send => socket.sending = false,
+            _ => {}
+        }
+    }
+}
+
+/// Tokens of the listener name no connection.
+const NOBODY: SessionId = SessionId { slot: 0, generation: 0 };
+
+/// Tells a peer why it is not taken, if that fits its socket, and closes.
+fn refuse(stream: &TcpStream, why: &[u8]) {
+    let mut stream = stream;
+    if stream.set_nonblocking(true).is_ok() {
+        stream.write_all(why).unwrap_or_default();
+    }
+}
+
+#[inline]
+fn find(sockets: &mut [Option<Socket>], slot: u32, generation: u32) -> Option<&mut Socket> {
+    let socket = sockets.get_mut(slot as usize)?.as_mut()?;
+    (socket.id.generation & GENERATION_MASK == generation).then_some(socket)
+}
+
+/// Has the receive of a connection started at the next flush.
+fn list(unarmed: &mut Vec<SessionId>, socket: &mut Socket) {
+    if !socket.listed {
+        socket.listed = true;
+        unarmed.push(socket.id);
+    }
+}
