@@ -43,6 +43,9 @@ pub trait Session: Sized {
     /// Closes the connection without sending what is left.
     #[doc(hidden)]
     fn kill(&mut self);
+    /// Tells the peer that the node stops, where the protocol has words for it.
+    #[doc(hidden)]
+    fn say_goodbye(&mut self, _shared: &mut Shared<Self>) {}
     /// Tells the peer that the unfinished requests of all are too many, and that it pays.
     #[doc(hidden)]
     fn refuse_input(&mut self, shared: &mut Shared<Self>);
@@ -423,6 +426,7 @@ impl<S: Session> Sessions<S> {
         for place in &mut self.slots {
             if let Some(session) = &mut place.session {
                 self.shared.unparsed_bytes -= session.unparsed_bytes();
+                session.say_goodbye(&mut self.shared);
                 session.end();
                 self.shared.make_dirty(session.line());
             }

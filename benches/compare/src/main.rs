@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! cd benches/compare
-//! cargo run --release -- [ring] [timers] [--small] [--rounds N] [--json FILE]
+//! cargo run --release -- [ring] [timers] [codec] [--small] [--rounds N] [--json FILE]
 //! ```
 //!
 //! Without a name, all are run. `--small` takes seconds, and its figures mean little. Rivals take
 //! turns in one process. One JSON object per row:
 //! `{"bench","ours","rival","theirs","ratio","unit","min","max"}`: medians, and the spread of ours.
 
+mod codec;
 mod ring;
 mod timers;
 
@@ -29,9 +30,9 @@ pub type Rows = Vec<serde_json::Value>;
 /// A comparison: what it is called, and what runs it.
 type Comparison = (&'static str, fn(&Options) -> Rows);
 
-const COMPARISONS: &[Comparison] = &[("ring", ring::run), ("timers", timers::run)];
+const COMPARISONS: &[Comparison] = &[("ring", ring::run), ("timers", timers::run), ("codec", codec::run)];
 
-const USAGE: &str = "usage: compare [ring] [timers] [--small] [--rounds N] [--json FILE]";
+const USAGE: &str = "usage: compare [ring] [timers] [codec] [--small] [--rounds N] [--json FILE]";
 
 fn main() -> std::process::ExitCode {
     let Some(options) = parse(std::env::args().skip(1)) else {

@@ -205,10 +205,14 @@ impl Session {
     /// Says goodbye. What is owed is still sent.
     fn leave(&mut self, code: Code, shared: &mut Shared) {
         shared.stats.protocol_errors += 1;
+        self.go_away(code, shared);
+        self.end();
+    }
+
+    fn go_away(&mut self, code: Code, shared: &mut Shared) {
         self.write(shared, |out| {
             Header { code: code as u8, ..Header::new(Kind::GoAway) }.write(out);
         });
-        self.end();
     }
 
     /// Appends frames to the output.
@@ -363,10 +367,12 @@ impl crate::sessions::Session for Session {
         self.line.output = Vec::new();
     }
 
+    fn say_goodbye(&mut self, shared: &mut Shared) {
+        self.go_away(Code::Stopping, shared);
+    }
+
     fn refuse_input(&mut self, shared: &mut Shared) {
-        self.write(shared, |out| {
-            Header { code: Code::Limit as u8, ..Header::new(Kind::GoAway) }.write(out);
-        });
+        self.go_away(Code::Limit, shared);
     }
 
     fn sent(&mut self, shared: &mut Shared) {
