@@ -101,6 +101,9 @@ impl Session {
                 }
             }
             shared.stats.requests += 1;
+            if self.line.flags.ending || self.line.flags.killed {
+                return bytes.len();
+            }
         }
         at
     }
@@ -210,6 +213,9 @@ impl Session {
     }
 
     fn go_away(&mut self, code: Code, shared: &mut Shared) {
+        if self.line.flags.ending {
+            return;
+        }
         self.write(shared, |out| {
             Header { code: code as u8, ..Header::new(Kind::GoAway) }.write(out);
         });
