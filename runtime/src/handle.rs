@@ -248,8 +248,9 @@ impl<E: Handler<M>, M: Message> Request<E, M> {
     pub fn wait(mut self) -> Result<M::Reply, AskError> {
         let limit = Instant::now().checked_add(self.within);
         let Ok(slot) = self.send() else { return Err(AskError::NotSent) };
-        if let Some(in_line) = self.in_line.take()
-            && let Some(limit) = limit
+        // A limit beyond the clock's end is none: then the place in the line is kept.
+        if let Some(limit) = limit
+            && let Some(in_line) = self.in_line.take()
         {
             if let Some(answer) = slot.wait_until(limit) {
                 return answer;
