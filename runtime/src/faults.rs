@@ -2,10 +2,12 @@
 //!
 //! A panic on a shard's thread is a fault, which is reported once, with what is known of it: by a
 //! message to the supervisor, or here. So the process's panic hook is silent about it, and only
-//! keeps where it was.
+//! keeps where it was. All other panics are left to the hook that was there before, also those of
+//! code that a shard only calls for somebody else: wakers, sinks.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -68,6 +70,31 @@ pub(crate) fn contained<R>(work: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Runs code of somebody else (a waker, a sink, the drop of a message), whose panic is no fault of
+/// an entity and must not end a shard. The panic hook reports it as any other.
+pub(crate) fn contain(foreign: impl FnOnce()) {
+    let contained = CONTAINED.replace(false);
+    // What is to be said of it, the hook has said.
+    let _ = catch_unwind(AssertUnwindSafe(foreign));
+    CONTAINED.set(contained);
+}
+
+/// Ends the process when a panic ends its scope: one that nobody contains is a bug of ours, and a
+/// node without one of its shards would leave callers without an answer.
+pub(crate) struct AbortOnPanic {
+    pub(crate) shard: u16,
+}
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let place = take_last().unwrap_or_else(|| "as was said above".to_owned());
+            eprintln!("coreside: shard {} is broken, {place}; aborting", self.shard);
+            std::process::abort();
+        }
+    }
+}
+
 /// Who is told of faults without a supervisor.
 #[derive(Clone)]
 pub(crate) struct FaultSink(Arc<Mutex<dyn FnMut(u16, Fault) + Send>>);
@@ -75,8 +102,10 @@ pub(crate) struct FaultSink(Arc<Mutex<dyn FnMut(u16, Fault) + Send>>);
 impl FaultSink {
     /// Tells of a fault on a shard.
     pub(crate) fn tell(&self, shard: u16, fault: Fault) {
-        let mut sink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sink(shard, fault);
+        contain(|| {
+            let mut sink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            sink(shard, fault);
+        });
     }
 }
 
@@ -121,7 +150,14 @@ fn describe(fault: &Fault) -> String {
 impl NodeBuilder {
     /// Who is told of the faults of entities that have no supervisor, with the shard's number
     /// (default: a line each on the standard error, up to ten per second). It is called on the
-    /// shard's thread, which waits for it.
+    /// shard's thread, which waits for it: it may send, and must not wait for the node. Its own
+    /// panics harm nobody.
+    ///
+    /// # Panic hook
+    /// The process's panic hook hears nothing of panics in handlers: a fault is reported here, or
+    /// to the supervisor. The first node of a process puts a hook before the one that is there,
+    /// which passes on every other panic. A hook that is set later hears of handlers' panics too,
+    /// and faults then come without their place.
     pub fn on_fault(mut self, sink: impl FnMut(u16, Fault) + Send + 'static) -> Self {
         self.fault_sink = FaultSink(Arc::new(Mutex::new(sink)));
         self
@@ -131,7 +167,6 @@ impl NodeBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::panic::catch_unwind;
 
     #[test]
     fn contained_panic_keeps_its_place_and_prints_nothing() {
@@ -140,5 +175,35 @@ mod tests {
         let place = take_last().expect("kept");
         assert!(place.starts_with("at ") && place.contains("faults.rs"), "{place}");
         assert_eq!(take_last(), None);
+    }
+
+    #[test]
+    fn panic_of_foreign_code_is_left_to_the_hook_before() {
+        keep_panics();
+        contained(|| contain(|| panic!("told to, and reported")));
+        assert_eq!(take_last(), None, "it was nobody's fault");
+        assert!(contained(|| catch_unwind(|| panic!("told to"))).is_err());
+        assert!(take_last().is_some(), "and faults are kept again");
+    }
+
+    /// Not a test: what the next one starts.
+    #[test]
+    #[ignore = "ends its process"]
+    fn broken_shard() {
+        let _guard = AbortOnPanic { shard: 3 };
+        panic!("told to");
+    }
+
+    #[test]
+    fn broken_shard_ends_the_process() {
+        let this = std::env::current_exe().expect("this binary has a path");
+        let output = std::process::Command::new(this)
+            .args(["--ignored", "--exact", "faults::tests::broken_shard", "--nocapture"])
+            .output()
+            .expect("it starts");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("told to") && text.contains("shard 3 is broken"), "{text}");
+        let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
+        assert_eq!(signal, Some(libc::SIGABRT));
     }
 }

@@ -79,10 +79,12 @@ impl Handle {
         E::Ref::from(Address::new(key, self.clone()))
     }
 
-    /// Passes over all entities `E` of the node and returns the total. Waits for it.
+    /// Passes over all entities `E` of the node and returns the total. Waits for it, so it is not
+    /// for shards' threads.
     ///
     /// # Errors
-    /// [`AskError`] when the node stops first.
+    /// [`AskError`] when the node stops first; [`AskError::NotSent`] also when the first shard's
+    /// ingress is at its bound.
     ///
     /// # Panics
     /// When `S` is not registered with this node.

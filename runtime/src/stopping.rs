@@ -11,7 +11,10 @@
 //! and none changed, means that all reports stood at one time.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use crate::node::NodeError;
 
 /// What the shards of a stopping node know of each other.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub(crate) struct Stopping {
     /// How long the drain may take.
     limit: Duration,
     reports: Vec<Report>,
+    /// The first of the reasons for which the node cannot go on.
+    failure: Mutex<Option<NodeError>>,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +50,7 @@ pub(crate) enum Phase {
 impl Stopping {
     pub(crate) fn new(shards: usize, limit: Duration) -> Self {
         let reports = (0..shards).map(|_| Report::default()).collect();
-        Self { phase: AtomicU8::new(0), limit, reports }
+        Self { phase: AtomicU8::new(0), limit, reports, failure: Mutex::new(None) }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -64,6 +69,17 @@ impl Stopping {
     /// Begins the drain.
     pub(crate) fn begin(&self) {
         self.phase.fetch_max(1, Ordering::AcqRel);
+    }
+
+    /// Begins the drain of a node that cannot go on.
+    pub(crate) fn fail(&self, error: NodeError) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.begin();
+    }
+
+    /// Why the node could not go on, if that is why it stopped.
+    pub(crate) fn take_failure(&self) -> Option<NodeError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Ends everything without a drain, or what is left of it.
