@@ -57,7 +57,7 @@ pub struct NodeStats {
     pub entities: u64,
     /// Turns run.
     pub turns: u64,
-    /// Turns that panicked.
+    /// Turns that failed, and panics in other code of the service's.
     pub faults: u64,
     /// States made anew after a fault.
     pub restarts: u64,

@@ -84,7 +84,7 @@ pub use handle::{Handle, NodeStats, Request};
 pub use inspect::LetterNote;
 pub use node::{Idle, Node, NodeBuilder, NodeError};
 #[cfg(feature = "cli")]
-pub use options::NodeOptions;
+pub use options::{CoreList, IdleOption, NodeOptions};
 pub use stall::{StallConfig, StallReport};
 pub use tell::{Stopped, Tell};
 
