@@ -209,7 +209,7 @@ impl Driver {
         let now = self.clock.now();
         self.shard.tick(now);
         let received = self.net.receive(&mut self.shard);
-        let (jobs, progress) = faults::contained(|| {
+        let (jobs, progress) = faults::contained(self.number, || {
             let jobs = self.take_jobs();
             let progress: Progress = self.shard.poll(now, self.net.outside());
             (jobs, progress)

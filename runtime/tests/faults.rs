@@ -1,12 +1,13 @@
 //! Faults that no supervisor hears of: who is told, what stops, and what the process sees of it.
 
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use coreside::{
-    AskError, Fault, Handle, Heat, Node, NodeBuilder, NodeError, Reason, entity, handlers,
+    AskError, Cx, Fault, Handle, Heat, Node, NodeBuilder, NodeError, Reason, entity, handlers,
 };
 
 /// Fails, and goes on with its state.
@@ -31,12 +32,32 @@ impl Sturdy {
         Err("failed in a handler")
     }
 
+    /// Ends the entity with a timer that takes a message along which panics in its drop.
+    fn arm(&mut self, cx: &mut Cx<Self>) {
+        assert!(cx.after(Duration::from_secs(3_600), SturdyTake { bomb: Bomb }).is_ok());
+        cx.stop();
+    }
+
+    #[local]
+    fn take(&mut self, bomb: Bomb) {
+        std::mem::forget(bomb);
+    }
+
     /// Holds the whole shard up: says so, and waits for the test to let go.
     #[local]
     fn hold(&self, reached: mpsc::Sender<()>, release: Arc<Mutex<mpsc::Receiver<()>>>) {
         reached.send(()).expect("the test waits");
         // An error is a test that has failed and let go.
         let _ = release.lock().expect("held once").recv();
+    }
+}
+
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("struck in a drop");
     }
 }
 
@@ -114,6 +135,28 @@ fn fault_without_a_supervisor_is_told_with_all_that_is_known() {
     assert_eq!(node.entity::<Sturdy>(7).fail().wait(), Err(AskError::Failed));
     let (_, fault) = faults.recv().expect("the node tells");
     assert_eq!((fault.reason.as_str(), fault.count), ("failed in a handler", 2));
+}
+
+/// Not a test: what the next one starts.
+#[test]
+#[ignore = "its output is the test"]
+fn node_with_a_panic_outside_of_turns() {
+    let node = builder().shards(1).start().expect("the node starts");
+    assert_eq!(node.entity::<Sturdy>(7).arm().wait(), Ok(()));
+    assert_eq!(node.entity::<Sturdy>(7).touch().wait(), Ok(1));
+}
+
+#[test]
+fn panic_outside_of_turns_is_said_once_and_harms_nobody() {
+    let this = std::env::current_exe().expect("this binary has a path");
+    let output = Command::new(this)
+        .args(["--ignored", "--exact", "node_with_a_panic_outside_of_turns", "--nocapture"])
+        .output()
+        .expect("it starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert_eq!(text.matches("struck in a drop").count(), 1, "{text}");
+    assert!(text.contains("shard 0: ") && text.contains("faults.rs:"), "{text}");
 }
 
 #[test]
