@@ -44,11 +44,16 @@ pub enum Idle {
 /// # Examples
 /// ```no_run
 /// # use coreside::{Node, entity, handlers};
-/// # #[entity] struct Account { balance: i64 }
-/// # #[handlers] impl Account { fn deposit(&mut self, amount: i64) -> i64 { self.balance += amount;
-/// self.balance } } let node = Node::builder().entity::<Account>().listen(([127, 0, 0, 1],
-/// 7379).into()).start()?; println!("serving on {:?}", node.local_addr());
-/// node.run_until_signal();
+/// # #[entity]
+/// # struct Account;
+/// # #[handlers]
+/// # impl Account {}
+/// let node = Node::builder()
+///     .entity::<Account>()
+///     .listen(([127, 0, 0, 1], 7379).into())
+///     .start()?;
+/// println!("serving on {:?}", node.local_addr());
+/// node.run_until_signal()?;
 /// # Ok::<(), coreside::NodeError>(())
 /// ```
 #[derive(Debug)]
