@@ -242,11 +242,13 @@ impl Driver {
         }
     }
 
-    /// Begins the stop of a node that cannot go on.
+    /// Begins the stop of a node that cannot go on, and says so once.
     fn stop_node(&self, error: NodeError) {
-        eprintln!("coreside: shard {}: {error}; stopping the node", self.number);
-        self.stopping.fail(error);
-        self.shared.ingresses.iter().for_each(Ingress::wake);
+        let line = format!("coreside: shard {}: {error}; stopping the node", self.number);
+        if self.stopping.fail(error) {
+            eprintln!("{line}");
+            self.shared.ingresses.iter().for_each(Ingress::wake);
+        }
     }
 
     fn ingress(&self) -> &Ingress {

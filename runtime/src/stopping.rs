@@ -71,10 +71,13 @@ impl Stopping {
         self.phase.fetch_max(1, Ordering::AcqRel);
     }
 
-    /// Begins the drain of a node that cannot go on.
-    pub(crate) fn fail(&self, error: NodeError) {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    /// Begins the drain of a node that cannot go on. Returns whether this is the first reason.
+    pub(crate) fn fail(&self, error: NodeError) -> bool {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = failure.is_none();
+        failure.get_or_insert(error);
         self.begin();
+        is_first
     }
 
     /// Why the node could not go on, if that is why it stopped.
@@ -139,6 +142,16 @@ mod tests {
         assert!(!stopping.report(1, true, (0, 10)), "shard 0 is at work");
         assert!(stopping.report(0, true, (10, 0)));
         assert_eq!(stopping.phase(), Phase::Stopped);
+    }
+
+    #[test]
+    fn first_reason_to_stop_is_kept() {
+        let stopping = Stopping::new(2, Duration::ZERO);
+        assert!(stopping.take_failure().is_none());
+        assert!(stopping.fail(NodeError::Core(1)));
+        assert!(!stopping.fail(NodeError::Core(2)));
+        assert_eq!(stopping.phase(), Phase::Draining);
+        assert!(matches!(stopping.take_failure(), Some(NodeError::Core(1))));
     }
 
     #[test]
