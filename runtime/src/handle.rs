@@ -57,7 +57,7 @@ pub struct NodeStats {
     pub entities: u64,
     /// Turns run.
     pub turns: u64,
-    /// Turns that panicked.
+    /// Turns that failed, and panics in other code of the service's.
     pub faults: u64,
     /// States made anew after a fault.
     pub restarts: u64,
@@ -79,10 +79,12 @@ impl Handle {
         E::Ref::from(Address::new(key, self.clone()))
     }
 
-    /// Passes over all entities `E` of the node and returns the total. Waits for it.
+    /// Passes over all entities `E` of the node and returns the total. Waits for it, so it is not
+    /// for shards' threads.
     ///
     /// # Errors
-    /// [`AskError`] when the node stops first.
+    /// [`AskError`] when the node stops first; [`AskError::NotSent`] also when the first shard's
+    /// ingress is at its bound.
     ///
     /// # Panics
     /// When `S` is not registered with this node.
@@ -248,8 +250,9 @@ impl<E: Handler<M>, M: Message> Request<E, M> {
     pub fn wait(mut self) -> Result<M::Reply, AskError> {
         let limit = Instant::now().checked_add(self.within);
         let Ok(slot) = self.send() else { return Err(AskError::NotSent) };
-        if let Some(in_line) = self.in_line.take()
-            && let Some(limit) = limit
+        // A limit beyond the clock's end is none: then the place in the line is kept.
+        if let Some(limit) = limit
+            && let Some(in_line) = self.in_line.take()
         {
             if let Some(answer) = slot.wait_until(limit) {
                 return answer;
