@@ -184,10 +184,14 @@ impl Core {
     #[inline(always)]
     pub(crate) fn deadline_of_ask(&self, of_turn_ns: u64, within_ns: u64) -> u64 {
         let inherits = of_turn_ns != u64::MAX && !planted(Bug::DeadlineNotInherited);
-        let longest_ns = if inherits { of_turn_ns } else { self.ask_deadline_ns() };
-        let deadline_ns = match within_ns {
-            u64::MAX => longest_ns,
-            within_ns => longest_ns.min(self.now.monotonic_ns.saturating_add(within_ns)),
+        let limit_ns = match within_ns {
+            u64::MAX => u64::MAX,
+            within_ns => self.now.monotonic_ns.saturating_add(within_ns),
+        };
+        let deadline_ns = match inherits {
+            true => limit_ns.min(of_turn_ns),
+            false if within_ns == u64::MAX => self.ask_deadline_ns(),
+            false => limit_ns,
         };
         deadline_ns & !1 | u64::from(inherits)
     }

@@ -54,7 +54,9 @@ impl fmt::Display for RegistryError {
             Self::SameName { name } => {
                 write!(f, "two registrations go by the name {name}; rename one of them")
             }
-            Self::TooMany => f.write_str("more than 65,535 message types, sweeps included, are registered"),
+            Self::TooMany => {
+                f.write_str("more than 65,535 message types, sweeps included, are registered")
+            }
         }
     }
 }
