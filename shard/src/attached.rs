@@ -1,7 +1,7 @@
 //! What an entity has beyond its state: kept aside, so that most have nothing.
 //!
-//! Who watches it, whom it started, what waits for it while it is busy, its timers. An entity that
-//! uses none of that costs no byte here.
+//! Who watches it, whom it started, what waits for it while it is busy. An entity that uses none of
+//! that costs no byte here.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -9,7 +9,7 @@ use std::task::Waker;
 
 use crate::index::SlotNumber;
 use crate::life::Faults;
-use crate::schedule::{OwnTimers, Quiet};
+use crate::schedule::Quiet;
 use crate::stash::Stash;
 use crate::supervise::End;
 use crate::task::TaskId;
@@ -30,7 +30,6 @@ pub(crate) struct Attached {
     pub(crate) watching: Ties,
     /// Whom it supervises, in the order in which it started them.
     pub(crate) children: Ties,
-    pub(crate) timers: OwnTimers,
     pub(crate) quiet: Option<Quiet>,
     /// Its async turns under way: the one that holds the state, or any number that do not.
     pub(crate) tasks: Vec<TaskId>,
@@ -53,7 +52,6 @@ impl Attached {
             && self.faults.count == 0
             && self.watching.is_empty()
             && self.children.is_empty()
-            && self.timers.is_empty()
             && self.quiet.is_none()
             && self.tasks.is_empty()
             && self.waiting.is_empty()

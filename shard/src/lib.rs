@@ -73,6 +73,8 @@ mod life;
 #[cfg(not(loom))]
 mod look_ahead;
 #[cfg(not(loom))]
+mod own_timers;
+#[cfg(not(loom))]
 mod owned_record;
 #[cfg(not(loom))]
 mod pages;
