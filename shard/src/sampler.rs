@@ -63,8 +63,10 @@ impl Sampler {
         (weight, took_ns): (u32, u64),
         now_ns: u64,
     ) {
-        if now_ns >= self.next_decay_ns {
-            self.heat.decay();
+        if let Some(late_ns) = now_ns.checked_sub(self.next_decay_ns) {
+            let half_lives = 1 + late_ns / HALF_LIFE_NS;
+            // As many leave nothing of any count.
+            (0..half_lives.min(u64::BITS.into())).for_each(|_| self.heat.decay());
             self.next_decay_ns = now_ns + HALF_LIFE_NS;
         }
         self.heat.record(kind, key, weight, took_ns.saturating_mul(u64::from(weight)));
