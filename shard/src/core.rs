@@ -136,7 +136,7 @@ impl Core {
             stats: Stats::default(),
             reply_types: table.rows.iter().map(|row| row.reply_type).collect(),
             table: Arc::clone(table),
-            attached: AttachedMap::default(),
+            attached: AttachedMap::new(table.types.len()),
             dead_letters: DeadLetters::new(config.dead_letters_max),
             wheel: Wheel::new(u32::MAX, 0),
             own_timers: OwnTimers::new(config.timers_max, table.types.len()),

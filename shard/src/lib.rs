@@ -109,6 +109,8 @@ mod shard;
 #[cfg(not(loom))]
 mod slot;
 #[cfg(not(loom))]
+mod slot_map;
+#[cfg(not(loom))]
 mod stash;
 #[cfg(not(loom))]
 mod store;

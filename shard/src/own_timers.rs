@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use crate::core::Core;
 use crate::index::SlotNumber;
 use crate::schedule::{Alarm, Owner};
+use crate::slot_map::SlotMap;
 use crate::timer::TimerId;
 
 /// What ties a timer to its entity, in the timer's entry.
@@ -31,39 +32,25 @@ const NONE: u32 = u32::MAX;
 /// The timers of all entities of a shard.
 pub(crate) struct OwnTimers {
     /// By entity type: where the last timer of each entity stands.
-    last: Box<[Places]>,
+    last: Box<[SlotMap<Last>]>,
     names: BTreeMap<(u16, SlotNumber, u64), TimerId>,
     len: u32,
     len_max: u32,
 }
 
-/// A number for each slot, in pages that are made when they are needed: at most four bytes for each
-/// slot of a type whose entities set timers.
-#[derive(Default)]
-struct Places(Vec<Option<Box<[u32; Self::PAGE]>>>);
+/// The place of a timer, or [`NONE`].
+struct Last(u32);
 
-impl Places {
-    const PAGE: usize = 256;
-
-    fn get(&self, slot: SlotNumber) -> u32 {
-        let page = self.0.get(slot as usize / Self::PAGE);
-        page.and_then(Option::as_ref).map_or(NONE, |page| page[slot as usize % Self::PAGE])
-    }
-
-    fn set(&mut self, slot: SlotNumber, place: u32) {
-        let page = slot as usize / Self::PAGE;
-        if page >= self.0.len() {
-            self.0.resize_with(page + 1, || None);
-        }
-        let page = self.0[page].get_or_insert_with(|| Box::new([NONE; Self::PAGE]));
-        page[slot as usize % Self::PAGE] = place;
+impl Default for Last {
+    fn default() -> Self {
+        Self(NONE)
     }
 }
 
 impl OwnTimers {
     /// None yet, up to `len_max` of them, of so many entity types.
     pub(crate) fn new(len_max: u32, types: usize) -> Self {
-        let last = (0..types).map(|_| Places::default()).collect();
+        let last = (0..types).map(|_| SlotMap::new()).collect();
         Self { last, names: BTreeMap::new(), len: 0, len_max }
     }
 
@@ -78,7 +65,15 @@ impl OwnTimers {
 
     /// Whether the entity in the slot has timers.
     pub(crate) fn has_any(&self, kind: u16, slot: SlotNumber) -> bool {
-        self.last[usize::from(kind)].get(slot) != NONE
+        self.last(kind, slot) != NONE
+    }
+
+    fn last(&self, kind: u16, slot: SlotNumber) -> u32 {
+        self.last[usize::from(kind)].get(slot).map_or(NONE, |last| last.0)
+    }
+
+    fn set_last(&mut self, kind: u16, slot: SlotNumber, place: u32) {
+        self.last[usize::from(kind)].entry(slot).0 = place;
     }
 }
 
@@ -107,7 +102,7 @@ impl Core {
         alarm: impl FnOnce(Own) -> Alarm,
     ) -> Result<TimerId, Alarm> {
         let Owner { kind, slot, generation } = owner;
-        let before = self.own_timers.last[usize::from(kind)].get(slot);
+        let before = self.own_timers.last(kind, slot);
         let (number, is_named) = (name.unwrap_or(0), name.is_some());
         let halves = [number as u32, (number >> 32) as u32];
         let own = Own { kind, is_named, name: halves, slot, generation, before, after: NONE };
@@ -115,7 +110,7 @@ impl Core {
         if let Some(before) = self.own_at(before) {
             before.after = id.place();
         }
-        self.own_timers.last[usize::from(kind)].set(slot, id.place());
+        self.own_timers.set_last(kind, slot, id.place());
         self.own_timers.len += 1;
         if let Some(name) = name
             && let Some(former) = self.own_timers.names.insert((kind, slot, name), id)
@@ -139,7 +134,7 @@ impl Core {
 
     /// Any timer of the entity in the slot.
     pub(crate) fn any_own(&mut self, kind: u16, slot: SlotNumber) -> Option<TimerId> {
-        let last = self.own_timers.last[usize::from(kind)].get(slot);
+        let last = self.own_timers.last(kind, slot);
         (last != NONE).then(|| self.wheel.id_at(last))
     }
 
@@ -163,7 +158,7 @@ impl Core {
         }
         match self.own_at(own.after) {
             Some(after) => after.before = own.before,
-            None => self.own_timers.last[usize::from(own.kind)].set(own.slot, own.before),
+            None => self.own_timers.set_last(own.kind, own.slot, own.before),
         }
         Some(alarm)
     }
