@@ -72,3 +72,20 @@ impl Sampler {
         self.heat.record(kind, key, weight, took_ns.saturating_mul(u64::from(weight)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_half_life_halves_also_where_nothing_was_recorded() {
+        for (idle, left) in [(1, 512), (3, 128), (1000, 0)] {
+            let mut sampler = Sampler::new(|| 0);
+            sampler.record(1, [1, 0], (1, 1024), 0);
+            sampler.record(2, [2, 0], (1, 1), idle * HALF_LIFE_NS);
+            let top = sampler.heat.top_by_time(2);
+            let time_ns = top.iter().find(|hot| hot.kind == 1).map_or(0, |hot| hot.time_ns);
+            assert_eq!(time_ns, left, "{idle}");
+        }
+    }
+}

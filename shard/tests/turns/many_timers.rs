@@ -1,10 +1,12 @@
 //! However many timers are set, and whoever sets them, each costs the same.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use coreside_shard::ShardConfig;
+use coreside_shard::{Cx, ShardConfig, Timer};
 
-use crate::agent::{Tick, tell};
+use crate::agent::{Agent, Plain, Tick, tell};
 use crate::mesh::{Mesh, config};
 use crate::notes::take_notes;
 
@@ -88,4 +90,94 @@ fn many_names_of_one_entity_cost_no_more_than_those_of_many() {
     let lines = take_notes();
     assert_eq!((lines.len() as u64, mesh.timers()), (NAMES / 10, 0));
     assert!(lines.iter().all(|line| line.starts_with("1 tick 2")));
+}
+
+/// What should be set: by entity and number.
+type Model = BTreeMap<(u64, u64), Expected>;
+
+struct Expected {
+    timer: Timer,
+    name: Option<u64>,
+    due_ms: u64,
+}
+
+thread_local! {
+    static MODEL: RefCell<Model> = const { RefCell::new(Model::new()) };
+}
+
+/// Takes those that have fired out of the model.
+fn strike_out_fired(model: &mut Model) {
+    for line in take_notes() {
+        let words: Vec<_> = line.split(' ').map(|word| word.parse::<u64>()).collect();
+        let [Ok(key), _, Ok(number), _, Ok(at_ms)] = words[..] else { continue };
+        let expected = model.remove(&(key, number)).expect("it is set");
+        assert!(at_ms >= expected.due_ms, "it is early");
+    }
+}
+
+/// Does as `random` says with the timers of one entity, and with the model.
+fn change(cx: &mut Cx<'_, Agent<Plain>>, number: u64, random: u64, model: &mut Model) {
+    strike_out_fired(model);
+    let (key, due_ms) = (cx.key(), cx.monotonic_ns() / 1_000_000 + random / 64 % 40);
+    let delay = ms(random / 64 % 40);
+    let name = random / 8 % 5;
+    let own = || (key, 0)..(key + 1, 0);
+    let named =
+        |(at, expected): (&(u64, u64), &Expected)| (expected.name == Some(name)).then_some(*at);
+    match random % 8 {
+        0..3 => {
+            let timer = cx.after(delay, Tick(number)).ok().expect("room");
+            model.insert((key, number), Expected { timer, name: None, due_ms });
+        }
+        3..5 => {
+            let timer = cx.after_keyed(name, delay, Tick(number)).ok().expect("room");
+            let former = model.range(own()).find_map(named);
+            former.map(|at| model.remove(&at));
+            model.insert((key, number), Expected { timer, name: Some(name), due_ms });
+        }
+        5 => {
+            let former = model.range(own()).find_map(named);
+            assert_eq!(cx.cancel_keyed(name), former.is_some());
+            former.map(|at| model.remove(&at));
+        }
+        6 => {
+            let count = model.range(own()).count().max(1);
+            let other = model.range(own()).nth(random as usize / 8 % count);
+            if let Some((at, timer)) = other.map(|(at, expected)| (*at, expected.timer)) {
+                assert!(cx.cancel(timer) && !cx.cancel(timer));
+                model.remove(&at);
+            }
+        }
+        _ if (random / 8).is_multiple_of(8) => {
+            cx.stop();
+            model.retain(|at, _| at.0 != key);
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn timers_of_entities_do_what_a_list_of_them_does() {
+    for seed in 1..=40 {
+        println!("seed {seed}");
+        let mut mesh = Mesh::new(1, seed);
+        MODEL.take();
+        for number in 0..3000 {
+            let random = mesh.below(1 << 40);
+            let change = move |_: &mut Agent<Plain>, cx: &mut Cx<'_, Agent<Plain>>| {
+                MODEL.with_borrow_mut(|model| change(cx, number, random, model));
+            };
+            mesh.tell_plain(random >> 36, tell(change));
+            mesh.settle();
+            if mesh.below(20) == 0 {
+                mesh.wait_ms(random % 8);
+            }
+            MODEL.with_borrow_mut(|model| {
+                strike_out_fired(model);
+                let now_ms = mesh.at_ms();
+                assert!(model.values().all(|expected| expected.due_ms + 3 >= now_ms), "late");
+                assert_eq!(mesh.timers(), model.len());
+            });
+        }
+    }
 }
