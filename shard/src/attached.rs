@@ -56,6 +56,7 @@ impl Attached {
             && self.tasks.is_empty()
             && self.waiting.is_empty()
             && self.ending.is_none()
+            && self.kept.is_none()
     }
 
     /// Has an interleaved turn wait for the state. `waker` is to be woken too, where there is one.
