@@ -203,13 +203,13 @@ impl NodeBuilder {
         self
     }
 
-    /// Bytes of messages that may wait in each shard's run queue (default: 64 MiB, least 32 KiB).
+    /// Bytes that may wait in each run queue: rounded up to 2^n, from 32 KiB (default: 64 MiB).
     pub fn queue_bytes_max(mut self, bytes: usize) -> Self {
         self.shard.queue_words_max = bytes / 8;
         self
     }
 
-    /// Bytes of messages that may wait for room in each ring (default: 8 MiB, least 32 KiB).
+    /// Bytes that may wait for room in each ring: rounded up to 2^n, from 32 KiB (default: 8 MiB).
     pub fn outbox_bytes_max(mut self, bytes: usize) -> Self {
         self.shard.outbox_words_max = bytes / 8;
         self

@@ -18,6 +18,7 @@ use crate::group::Pools;
 use crate::identity::EntityId;
 use crate::index::SlotNumber;
 use crate::key::{HashKey, Key, KeyWords};
+use crate::own_timers::OwnTimers;
 use crate::owned_record::OwnedRecord;
 use crate::peer::{IN_ORDER, Peer, SYSTEM_WORDS, write_system};
 use crate::pending::{AskedBy, Pending, Resume, Waiting};
@@ -52,9 +53,7 @@ pub(crate) struct Core {
     pub(crate) attached: AttachedMap,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) wheel: Wheel<Alarm>,
-    /// Timers of entities that are set.
-    pub(crate) timers: u32,
-    pub(crate) timers_max: u32,
+    pub(crate) own_timers: OwnTimers,
     pub(crate) tasks: Tasks,
     pub(crate) futures: Rc<FutureSlab>,
     /// Async turns that the turn under way began.
@@ -134,11 +133,10 @@ impl Core {
             stats: Stats::default(),
             reply_types: table.rows.iter().map(|row| row.reply_type).collect(),
             table: Arc::clone(table),
-            attached: AttachedMap::default(),
+            attached: AttachedMap::new(table.types.len()),
             dead_letters: DeadLetters::new(config.dead_letters_max),
             wheel: Wheel::new(u32::MAX, 0),
-            timers: 0,
-            timers_max: config.timers_max,
+            own_timers: OwnTimers::new(config.timers_max, table.types.len()),
             tasks: Tasks::new(config.tasks_max, Wakes::new(mesh.shard, own_bell, wake.clone())),
             futures: Rc::default(),
             begun: Vec::new(),
