@@ -1,8 +1,8 @@
 //! Every ask ends, at the latest at its deadline; what is asked on its behalf inherits it; and what
 //! is late is not done.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use coreside_shard::{AskError, AsyncCx, Cx, Reason, ShardConfig};
@@ -162,31 +162,31 @@ fn within_takes_the_place_of_the_nodes_timeout_where_nobody_waits() {
             let _later = cx.run(async move |_, _| held.passed().await);
         }),
     );
-    let (answers, seen) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
-    let noted = Rc::clone(&answers);
-    let late = Rc::clone(&seen);
+    let (answered, ended) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let counts = move |count: &Arc<AtomicU32>| count.load(Ordering::Relaxed);
+    let (on_answer, on_end) = (Arc::clone(&answered), Arc::clone(&ended));
     mesh.tell_plain(
         1,
         tell(move |_, cx| {
             let call = cx.entity::<Agent<Plain>>(2).message(echo(2));
             let asked = call.within(Duration::from_secs(10)).ask(move |_, answer, _| {
                 assert_eq!(answer, Ok(2));
-                noted.set(noted.get() + 1);
+                on_answer.fetch_add(1, Ordering::Relaxed);
             });
             assert!(asked.is_ok());
             let call = cx.entity::<Agent<Plain>>(2).message(echo(3));
             let asked = call.ask(move |_, answer, _| {
                 assert!(answer.is_err(), "the node's own second");
-                late.set(late.get() + 1);
+                on_end.fetch_add(1, Ordering::Relaxed);
             });
             assert!(asked.is_ok());
         }),
     );
     mesh.wait_ms(3_000);
-    assert_eq!((answers.get(), seen.get()), (0, 1));
+    assert_eq!((counts(&answered), counts(&ended)), (0, 1));
     gate.open();
     mesh.settle();
-    assert_eq!((answers.get(), seen.get()), (1, 1));
+    assert_eq!((counts(&answered), counts(&ended)), (1, 1));
 }
 
 #[test]
