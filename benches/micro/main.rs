@@ -6,7 +6,8 @@
 //!
 //! Every row runs two programs alternately in one process: *ours*, on the shard's own code, and the
 //! *limit*, a loop that does the same memory work with everything else taken away: types known at
-//! compile time, no dispatch, no supervision, no bounds. A row shows the medians, the ratio of ours
+//! compile time, no dispatch, no supervision, no bounds. Beside `async/..` stands the same in sync
+//! turns, beside `ring/24B/array-queue` that queue. A row shows the medians, the ratio of ours
 //! to the limit (median over the pairs of runs), and the least and greatest of our runs.
 
 mod activate;

@@ -96,20 +96,7 @@ struct Stage {
 }
 
 pub(crate) fn run(options: &Options, run: &mut Run) -> Result<(), Box<dyn Error>> {
-    let plan = Plan::new(options, run.quick)?;
-    // The default hook prints every panic: a million lines under a lock are not what is measured.
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|panic| {
-        if panic.payload().downcast_ref::<&str>() != Some(&"struck") {
-            eprintln!("stress: {panic}");
-        }
-    }));
-    let outcome = measure(&plan, run);
-    std::panic::set_hook(hook);
-    outcome
-}
-
-fn measure(plan: &Plan, run: &mut Run) -> Result<(), Box<dyn Error>> {
+    let plan = &Plan::new(options, run.quick)?;
     let stage = Stage::start(plan)?;
     run.report.title("panics: a storm in some entities, and the latency of others");
     let unit = if run.quick { 0.2 } else { 1.0 };
@@ -193,7 +180,9 @@ impl Stage {
             .hash_key(hash_key)
             // Longer than anything here takes: an ask without answer would leave its effect open.
             .ask_timeout(END * 4)
-            // Counted; one that catches up with its pace is no news.
+            // Both are counted. A panic was asked for, and a turn that catches up with its pace is
+            // no news.
+            .on_fault(|_, _| ())
             .on_stall(|_| ())
             .start()?;
         let placement = Placement::even(plan.shards);

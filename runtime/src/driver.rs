@@ -23,7 +23,7 @@ use coreside_shard::{AskError, MeshEnd, Placement, Progress, Shard, ShardConfig,
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder};
 
 use crate::clock::Clock;
-use crate::faults::{self, FaultSink};
+use crate::faults::{self, AbortOnPanic, FaultSink, contain};
 use crate::handle::{Counts, Shared};
 use crate::ingress::{Ingress, Job, Ran};
 use crate::node::{Idle, NodeError};
@@ -61,7 +61,8 @@ pub(crate) struct Running(ExecutorJoinHandle<()>);
 impl Running {
     /// Waits for its end.
     pub(crate) fn join(self) {
-        // A panic that reaches this thread's root has been reported by the panic hook.
+        // Only a panic while the shard is set up gets here: the hook has reported it, and `ready`
+        // is dropped. Later ones end the process.
         let _ = self.0.join();
     }
 }
@@ -166,6 +167,7 @@ struct Driver {
 
 impl Driver {
     async fn run(&mut self) {
+        let _unbroken = AbortOnPanic { shard: self.number };
         self.watch();
         self.report();
         let mut idle_since_ns = None;
@@ -207,7 +209,7 @@ impl Driver {
         let now = self.clock.now();
         self.shard.tick(now);
         let received = self.net.receive(&mut self.shard);
-        let (jobs, progress) = faults::contained(|| {
+        let (jobs, progress) = faults::contained(self.number, || {
             let jobs = self.take_jobs();
             let progress: Progress = self.shard.poll(now, self.net.outside());
             (jobs, progress)
@@ -218,9 +220,7 @@ impl Driver {
         let sent = match self.net.flush() {
             Ok(sent) => sent,
             Err(error) => {
-                eprintln!("coreside: shard {}: {error}; stopping the node", self.number);
-                self.stopping.begin();
-                self.shared.ingresses.iter().for_each(Ingress::wake);
+                self.stop_node(NodeError::Net(error));
                 0
             }
         };
@@ -238,12 +238,15 @@ impl Driver {
             self.fault_sink.tell(self.number, fault);
         }
         if let Some(entity) = self.shard.take_escalation() {
-            eprintln!(
-                "coreside: shard {}: {entity} failed and escalated its fault, but has no \
-                 supervisor; stopping the node",
-                self.number
-            );
-            self.stopping.begin();
+            self.stop_node(NodeError::Escalated(entity));
+        }
+    }
+
+    /// Begins the stop of a node that cannot go on, and says so once.
+    fn stop_node(&self, error: NodeError) {
+        let line = format!("coreside: shard {}: {error}; stopping the node", self.number);
+        if self.stopping.fail(error) {
+            eprintln!("{line}");
             self.shared.ingresses.iter().for_each(Ingress::wake);
         }
     }
@@ -348,7 +351,8 @@ impl Driver {
 
     /// Ends what still waits, so that every ask has its answer.
     fn end(&mut self) {
-        self.held = None;
+        let held = self.held.take();
+        contain(|| drop(held));
         self.ingress().close();
         self.shard.end_asks(AskError::MaybeExecuted, self.net.outside());
         // What the ends of asks have put into the sessions goes out if the sockets take it.
@@ -366,6 +370,8 @@ impl Driver {
         counts.restarts.store(stats.restarts, Relaxed);
         counts.passivations.store(stats.passivations, Relaxed);
         counts.dead_letters.store(self.shard.dead_letters_in_all(), Relaxed);
+        counts.lost.store(stats.lost, Relaxed);
+        counts.copies_refused.store(stats.copies_refused, Relaxed);
         counts.connections.store(self.net.connection_count() as u64, Relaxed);
         let now_ns = self.clock.monotonic_ns();
         if now_ns >= self.next_facts_ns {

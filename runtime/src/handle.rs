@@ -46,6 +46,8 @@ pub(crate) struct Counts {
     pub(crate) restarts: AtomicU64,
     pub(crate) passivations: AtomicU64,
     pub(crate) dead_letters: AtomicU64,
+    pub(crate) lost: AtomicU64,
+    pub(crate) copies_refused: AtomicU64,
     pub(crate) connections: AtomicU64,
     pub(crate) parks: AtomicU64,
 }
@@ -57,14 +59,20 @@ pub struct NodeStats {
     pub entities: u64,
     /// Turns run.
     pub turns: u64,
-    /// Turns that panicked.
+    /// Turns that failed, and panics in other code of the service's.
     pub faults: u64,
     /// States made anew after a fault.
     pub restarts: u64,
     /// Entities put away.
     pub passivations: u64,
-    /// Messages that were accepted and not handled.
+    /// Messages that were accepted and not handled; the last of them are
+    /// [kept](Handle::dead_letters), each with its reason.
     pub dead_letters: u64,
+    /// Messages from outside that found their shard's queue full after they had been taken in.
+    pub lost: u64,
+    /// Copies of published messages that a subscriber did not get because a queue on the way was
+    /// full.
+    pub copies_refused: u64,
     /// Client connections that are open.
     pub connections: u64,
     /// Times that a shard went to sleep.
@@ -79,10 +87,12 @@ impl Handle {
         E::Ref::from(Address::new(key, self.clone()))
     }
 
-    /// Passes over all entities `E` of the node and returns the total. Waits for it.
+    /// Passes over all entities `E` of the node and returns the total. Waits for it, so it is not
+    /// for shards' threads.
     ///
     /// # Errors
-    /// [`AskError`] when the node stops first.
+    /// [`AskError`] when the node stops first; [`AskError::NotSent`] also when the first shard's
+    /// ingress is at its bound.
     ///
     /// # Panics
     /// When `S` is not registered with this node.
@@ -121,6 +131,8 @@ impl Handle {
             restarts: sum(|counts| &counts.restarts),
             passivations: sum(|counts| &counts.passivations),
             dead_letters: sum(|counts| &counts.dead_letters),
+            lost: sum(|counts| &counts.lost),
+            copies_refused: sum(|counts| &counts.copies_refused),
             connections: sum(|counts| &counts.connections),
             parks: sum(|counts| &counts.parks),
             stalls: self.shared.sightings.as_ref().map_or(0, |sightings| sightings.stalls()),
@@ -248,8 +260,9 @@ impl<E: Handler<M>, M: Message> Request<E, M> {
     pub fn wait(mut self) -> Result<M::Reply, AskError> {
         let limit = Instant::now().checked_add(self.within);
         let Ok(slot) = self.send() else { return Err(AskError::NotSent) };
-        if let Some(in_line) = self.in_line.take()
-            && let Some(limit) = limit
+        // A limit beyond the clock's end is none: then the place in the line is kept.
+        if let Some(limit) = limit
+            && let Some(in_line) = self.in_line.take()
         {
             if let Some(answer) = slot.wait_until(limit) {
                 return answer;

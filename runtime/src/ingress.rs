@@ -2,7 +2,6 @@
 #![expect(unsafe_code, reason = "an eventfd is written with a system call")]
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +9,8 @@ use std::{fmt, io};
 
 use coreside_shard::{Doorbell, Refused, Room, Shard};
 use crossbeam_queue::ArrayQueue;
+
+use crate::faults::contain;
 
 /// What a thread outside wants done on a shard. Dropped undone when the node stops first.
 pub(crate) type Job = Box<dyn FnMut(&mut Shard) -> Ran + Send>;
@@ -165,7 +166,9 @@ impl Ingress {
     pub(crate) fn close(&self) {
         self.refuse();
         self.closed.store(true, Ordering::SeqCst);
-        while self.pop().is_some() {}
+        while let Some(job) = self.pop() {
+            contain(|| drop(job));
+        }
     }
 
     /// Puts a job from the line into its place in the queue. Under the line's lock.
@@ -243,12 +246,6 @@ impl Permit<'_> {
         }
         self.0.ring();
     }
-}
-
-/// Runs code of whoever waits (a waker, the drop of a message), which may panic, where it must not
-/// end a shard. The panic hook has reported it.
-fn contain(foreign: impl FnOnce()) {
-    let _ = catch_unwind(AssertUnwindSafe(foreign));
 }
 
 impl fmt::Debug for Ingress {

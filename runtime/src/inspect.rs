@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use coreside_shard::{EntityId, Heat, Hot, Reason, Shard};
 
 use crate::handle::Handle;
-use crate::ingress::once;
+use crate::ingress::{Waiting, once};
 
 /// What is known of a message that was accepted and not handled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct LetterNote {
 
 impl Handle {
     /// The last messages that were accepted and not handled, over all shards, the oldest first on
-    /// each. Waits for the shards.
+    /// each. Waits for the shards, so it is not for their threads.
     pub fn dead_letters(&self) -> Vec<LetterNote> {
         let notes = |shard: &mut Shard| {
             let number = shard.number();
@@ -46,13 +46,15 @@ impl Handle {
         self.on_each_shard(notes).into_iter().flatten().collect()
     }
 
-    /// How many messages were accepted and not handled for `reason`, over all shards.
+    /// How many messages were accepted and not handled for `reason`, over all shards. Waits for the
+    /// shards, so it is not for their threads.
     pub fn dead_letter_count(&self, reason: Reason) -> u64 {
         self.on_each_shard(move |shard| shard.dead_letter_count(reason)).into_iter().sum()
     }
 
     /// Up to `n` of the entities of each shard that were hottest of late, the hottest of all first:
-    /// which one is it that takes the time, or has the turns? Waits for the shards.
+    /// which one is it that takes the time, or has the turns? Waits for the shards, so it is not
+    /// for their threads.
     pub fn hottest(&self, n: usize, by: Heat) -> Vec<(EntityId, Hot)> {
         let hottest = self.on_each_shard(move |shard| shard.hottest(n, by));
         let mut all: Vec<_> = hottest.into_iter().flatten().collect();
@@ -65,19 +67,24 @@ impl Handle {
         all
     }
 
-    /// Has every shard look into itself; those that are stopping are left out.
+    /// Has every shard look into itself, behind those who wait for room there; shards that are
+    /// stopping are left out.
     fn on_each_shard<R: Send + 'static>(
         &self,
         look: impl Fn(&mut Shard) -> R + Clone + Send + 'static,
     ) -> Vec<R> {
         let (sender, results) = mpsc::channel();
         for (number, ingress) in self.shared.ingresses.iter().enumerate() {
-            let Ok(permit) = ingress.permit() else { continue };
             let (look, sender) = (look.clone(), sender.clone());
-            permit.push(once(move |shard| {
+            let job = once(move |shard| {
                 // Whoever asked may be gone.
                 let _ = sender.send((number, look(shard)));
-            }));
+            });
+            // Where there is no room, in a while there is: it is not taken out of the line.
+            match ingress.permit() {
+                Ok(permit) => permit.push(job),
+                Err(_) => drop(ingress.wait(Waiting { job, deadline_ns: u64::MAX, notice: None })),
+            }
         }
         drop(sender);
         let mut results: Vec<_> = results.iter().collect();

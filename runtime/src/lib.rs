@@ -30,6 +30,20 @@
 //! The same entities answer Redis clients: give the builder an address to [`listen`] on, and
 //! `ACCOUNT.DEPOSIT 42 10` calls the handler.
 //!
+//! # What is promised
+//! - **Order.** Messages from one sender to one entity arrive in the order sent.
+//! - **Delivery.** Within a node a message that was accepted is handled exactly once, or it is a
+//!   dead letter, counted by its [`Reason`] and kept for a while ([`Handle::dead_letters`]). What
+//!   finds no room is handed back ([`Full`]), or waits for it ([`Request::tell`]).
+//! - **Asks** end: with the reply, or at their deadline at the latest with an [`AskError`], which
+//!   says whether the work may have been done.
+//! - **Fairness.** A message at place k of its shard's run queue reaches its entity within k turns.
+//!   An entity delays others by turns that are long, which are reported ([`StallConfig`]), and not
+//!   by having much to do.
+//! - **Faults** are their entity's: what follows is declared ([`Life`]), the asker is told, the
+//!   supervisor gets a [`Fault`], and nobody else notices.
+//! - **Bounds.** Every queue has one, set with the [`NodeBuilder`] or the entity's [`Life`].
+//!
 //! [`listen`]: NodeBuilder::listen
 
 extern crate self as coreside;
@@ -70,7 +84,7 @@ pub use handle::{Handle, NodeStats, Request};
 pub use inspect::LetterNote;
 pub use node::{Idle, Node, NodeBuilder, NodeError};
 #[cfg(feature = "cli")]
-pub use options::NodeOptions;
+pub use options::{CoreList, IdleOption, NodeOptions};
 pub use stall::{StallConfig, StallReport};
 pub use tell::{Stopped, Tell};
 

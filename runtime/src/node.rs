@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use coreside_net::{NetConfig, NetError, listen};
 use coreside_shard::{
-    Entity, HashKey, LookAhead, Placement, PoolKeys, Registry, RegistryError, ShardConfig, Table,
+    Entity, EntityId, HashKey, LookAhead, Placement, PoolKeys, Registry, RegistryError,
+    ShardConfig, Table,
 };
 
 use crate::driver::{Drive, Running, Seat};
@@ -18,7 +19,7 @@ use crate::group::Pools;
 use crate::handle::{Counts, Handle, Shared};
 use crate::ingress::Ingress;
 use crate::signals::Signals;
-use crate::stall::{Reporter, Sink, StallConfig, StallReport};
+use crate::stall::{Reporter, Sink, StallConfig};
 use crate::stopping::{Phase, Stopping};
 use crate::topology::Topology;
 
@@ -43,11 +44,16 @@ pub enum Idle {
 /// # Examples
 /// ```no_run
 /// # use coreside::{Node, entity, handlers};
-/// # #[entity] struct Account { balance: i64 }
-/// # #[handlers] impl Account { fn deposit(&mut self, amount: i64) -> i64 { self.balance += amount;
-/// self.balance } } let node = Node::builder().entity::<Account>().listen(([127, 0, 0, 1],
-/// 7379).into()).start()?; println!("serving on {:?}", node.local_addr());
-/// node.run_until_signal();
+/// # #[entity]
+/// # struct Account;
+/// # #[handlers]
+/// # impl Account {}
+/// let node = Node::builder()
+///     .entity::<Account>()
+///     .listen(([127, 0, 0, 1], 7379).into())
+///     .start()?;
+/// println!("serving on {:?}", node.local_addr());
+/// node.run_until_signal()?;
 /// # Ok::<(), coreside::NodeError>(())
 /// ```
 #[derive(Debug)]
@@ -65,11 +71,11 @@ pub struct NodeBuilder {
     drain: Duration,
     catch_signals: bool,
     pub(crate) fault_sink: FaultSink,
-    stalls: StallConfig,
-    stall_sink: Sink,
+    pub(crate) stalls: StallConfig,
+    pub(crate) stall_sink: Sink,
 }
 
-/// Why a node did not start.
+/// Why a node did not start, or could not go on.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum NodeError {
@@ -81,12 +87,14 @@ pub enum NodeError {
     Core(usize),
     /// The address cannot be listened on.
     Listen(SocketAddr, std::io::Error),
-    /// A shard's io_uring ring could not be made.
+    /// A shard's io_uring ring could not be made, or has failed.
     Net(NetError),
     /// A shard's thread and executor could not be made.
     Executor(String),
     /// The kernel refused memory, a descriptor or a signal handler.
     System(std::io::Error),
+    /// An entity escalated its fault and has no supervisor, so nobody decides what follows.
+    Escalated(EntityId),
 }
 
 impl std::fmt::Display for NodeError {
@@ -102,6 +110,9 @@ impl std::fmt::Display for NodeError {
             Self::Net(error) => error.fmt(f),
             Self::Executor(reason) => write!(f, "a shard's executor did not start: {reason}"),
             Self::System(error) => write!(f, "the system refused a resource: {error}"),
+            Self::Escalated(entity) => {
+                write!(f, "{entity} failed and escalated its fault, but has no supervisor")
+            }
         }
     }
 }
@@ -112,7 +123,7 @@ impl std::error::Error for NodeError {
             Self::Registry(error) => Some(error),
             Self::Listen(_, error) | Self::System(error) => Some(error),
             Self::Net(error) => Some(error),
-            Self::Shards(_) | Self::Core(_) | Self::Executor(_) => None,
+            Self::Shards(_) | Self::Core(_) | Self::Executor(_) | Self::Escalated(_) => None,
         }
     }
 }
@@ -192,13 +203,13 @@ impl NodeBuilder {
         self
     }
 
-    /// Bytes of messages that may wait in each shard's run queue (default: 64 MiB, least 32 KiB).
+    /// Bytes that may wait in each run queue: rounded up to 2^n, from 32 KiB (default: 64 MiB).
     pub fn queue_bytes_max(mut self, bytes: usize) -> Self {
         self.shard.queue_words_max = bytes / 8;
         self
     }
 
-    /// Bytes of messages that may wait for room in each ring (default: 8 MiB, least 32 KiB).
+    /// Bytes that may wait for room in each ring: rounded up to 2^n, from 32 KiB (default: 8 MiB).
     pub fn outbox_bytes_max(mut self, bytes: usize) -> Self {
         self.shard.outbox_words_max = bytes / 8;
         self
@@ -240,18 +251,6 @@ impl NodeBuilder {
     /// [`Node::run_until_signal`] is not lost (default: from that call on).
     pub fn catch_signals(mut self) -> Self {
         self.catch_signals = true;
-        self
-    }
-
-    /// When a turn that keeps its shard for too long is reported ([`StallConfig::OFF`]: never).
-    pub fn stalls(mut self, config: StallConfig) -> Self {
-        self.stalls = config;
-        self
-    }
-
-    /// Who is told of such turns, on a thread of its own (default: the standard error).
-    pub fn on_stall(mut self, sink: impl FnMut(StallReport) + Send + 'static) -> Self {
-        self.stall_sink = Sink(Box::new(sink));
         self
     }
 
@@ -447,25 +446,26 @@ impl Node {
         &self.notes
     }
 
-    /// Serves until SIGTERM or Ctrl-C, or until a shard loses its sockets, then stops gracefully. A
+    /// Serves until SIGTERM or Ctrl-C, or until the node cannot go on, then stops gracefully. A
     /// second signal stops at once.
     ///
     /// # Errors
-    /// When the signals cannot be caught; the node goes on.
+    /// Why the node could not go on: a shard lost its sockets, or an entity without a supervisor
+    /// escalated its fault. Or the signals cannot be caught, and the node stops at once.
     pub fn run_until_signal(mut self) -> Result<(), NodeError> {
         let signals = match self.signals.take() {
             Some(signals) => signals,
             None => Signals::catch().map_err(NodeError::System)?,
         };
         while self.stopping.phase() == Phase::Running && !signals.wait(LOOK) {}
-        let stopping = Arc::clone(&self.stopping);
+        let (stopping, at_once) = (Arc::clone(&self.stopping), Arc::clone(&self.stopping));
         let shared = Arc::clone(&self.handle.shared);
         signals.on_next(move || {
-            stopping.stop_now();
+            at_once.stop_now();
             shared.ingresses.iter().for_each(Ingress::wake);
         });
         self.stop();
-        Ok(())
+        stopping.take_failure().map_or(Ok(()), Err)
     }
 
     /// Stops gracefully: takes no new work, finishes what is under way within the drain limit, and

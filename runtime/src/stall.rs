@@ -21,7 +21,17 @@ mod tick;
 pub(crate) use reporter::{Reporter, Sightings, Sink};
 pub(crate) use tick::Watch;
 
+use crate::node::NodeBuilder;
+
 /// When turns are reported. Whatever is counted in milliseconds here is seen to about one.
+///
+/// # Signals
+/// Shards are looked at by a timer that interrupts them with SIGURG. The handler for it is
+/// installed with the first node that is watched, and stays; it passes on to the one before what is
+/// none of its own, and system calls of handlers are restarted where the kernel can do so. Those
+/// that the kernel does not restart (`man 7 signal`: `poll`, `nanosleep`, reads with a timeout) may
+/// end early with EINTR in turns that block. A handler of the service's own that is installed later
+/// has to pass on likewise, or gets the ticks and nothing is seen: use [`OFF`](Self::OFF) then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StallConfig {
@@ -46,6 +56,20 @@ impl StallConfig {
 
     fn is_off(&self) -> bool {
         self.after == Duration::MAX
+    }
+}
+
+impl NodeBuilder {
+    /// When a turn that keeps its shard for too long is reported ([`StallConfig::OFF`]: never).
+    pub fn stalls(mut self, config: StallConfig) -> Self {
+        self.stalls = config;
+        self
+    }
+
+    /// Who is told of such turns, on a thread of its own (default: the standard error).
+    pub fn on_stall(mut self, sink: impl FnMut(StallReport) + Send + 'static) -> Self {
+        self.stall_sink = Sink(Box::new(sink));
+        self
     }
 }
 

@@ -11,7 +11,10 @@
 //! and none changed, means that all reports stood at one time.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use crate::node::NodeError;
 
 /// What the shards of a stopping node know of each other.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub(crate) struct Stopping {
     /// How long the drain may take.
     limit: Duration,
     reports: Vec<Report>,
+    /// The first of the reasons for which the node cannot go on.
+    failure: Mutex<Option<NodeError>>,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +50,7 @@ pub(crate) enum Phase {
 impl Stopping {
     pub(crate) fn new(shards: usize, limit: Duration) -> Self {
         let reports = (0..shards).map(|_| Report::default()).collect();
-        Self { phase: AtomicU8::new(0), limit, reports }
+        Self { phase: AtomicU8::new(0), limit, reports, failure: Mutex::new(None) }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -64,6 +69,20 @@ impl Stopping {
     /// Begins the drain.
     pub(crate) fn begin(&self) {
         self.phase.fetch_max(1, Ordering::AcqRel);
+    }
+
+    /// Begins the drain of a node that cannot go on. Returns whether this is the first reason.
+    pub(crate) fn fail(&self, error: NodeError) -> bool {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = failure.is_none();
+        failure.get_or_insert(error);
+        self.begin();
+        is_first
+    }
+
+    /// Why the node could not go on, if that is why it stopped.
+    pub(crate) fn take_failure(&self) -> Option<NodeError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Ends everything without a drain, or what is left of it.
@@ -123,6 +142,16 @@ mod tests {
         assert!(!stopping.report(1, true, (0, 10)), "shard 0 is at work");
         assert!(stopping.report(0, true, (10, 0)));
         assert_eq!(stopping.phase(), Phase::Stopped);
+    }
+
+    #[test]
+    fn first_reason_to_stop_is_kept() {
+        let stopping = Stopping::new(2, Duration::ZERO);
+        assert!(stopping.take_failure().is_none());
+        assert!(stopping.fail(NodeError::Core(1)));
+        assert!(!stopping.fail(NodeError::Core(2)));
+        assert_eq!(stopping.phase(), Phase::Draining);
+        assert!(matches!(stopping.take_failure(), Some(NodeError::Core(1))));
     }
 
     #[test]

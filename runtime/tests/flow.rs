@@ -200,6 +200,21 @@ fn ask_waits_for_room() {
 }
 
 #[test]
+fn ask_with_all_the_time_there_is_keeps_its_place() {
+    let node = start(1);
+    let let_go = hold_and_fill(&node, 1);
+    let (answered, answer) = mpsc::channel();
+    thread::scope(|scope| {
+        let ask = node.entity::<Journal>(2).add(7).wait_for_room().within(Duration::MAX);
+        scope.spawn(move || answered.send(ask.wait()));
+        let early = answer.recv_timeout(Duration::from_millis(50));
+        drop(let_go);
+        assert!(early.is_err(), "there is no room yet: {early:?}");
+    });
+    assert_eq!(answer.recv(), Ok(Ok(7)));
+}
+
+#[test]
 fn ask_without_room_ends_at_its_deadline_with_not_sent() {
     let node = start(1);
     let let_go = hold_and_fill(&node, 1);

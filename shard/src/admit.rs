@@ -310,7 +310,8 @@ impl Shard {
             return;
         }
         self.current = Current::answering(token);
-        if self.core.attached.get(kind, slot).is_none() {
+        if self.core.attached.get(kind, slot).is_none() && !self.core.own_timers.has_any(kind, slot)
+        {
             // A panic in the state's drop is part of the turn: its asker hears of it.
             return store.remove(slot);
         }

@@ -159,8 +159,7 @@ pub struct AsyncCall<E: Entity, M> {
 }
 
 impl<E: Handler<M>, M: Message> AsyncCall<E, M> {
-    /// Ends the wait for the answer after `limit`, or at the deadline of what is being handled,
-    /// whichever comes first.
+    /// Ends the wait for the answer after `limit`, as [`Call::within`](crate::Call::within) does.
     pub fn within(mut self, limit: Duration) -> Self {
         self.within_ns = nanoseconds(limit);
         self

@@ -1,15 +1,15 @@
 //! What an entity has beyond its state: kept aside, so that most have nothing.
 //!
-//! Who watches it, whom it started, what waits for it while it is busy, its timers. An entity that
-//! uses none of that costs no byte here.
+//! Who watches it, whom it started, what waits for it while it is busy. An entity that uses none of
+//! that costs eight bytes at most: those of its place beside another one's.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::VecDeque;
 use std::task::Waker;
 
 use crate::index::SlotNumber;
 use crate::life::Faults;
-use crate::schedule::{OwnTimers, Quiet};
+use crate::schedule::Quiet;
+use crate::slot_map::SlotMap;
 use crate::stash::Stash;
 use crate::supervise::End;
 use crate::task::TaskId;
@@ -30,7 +30,6 @@ pub(crate) struct Attached {
     pub(crate) watching: Ties,
     /// Whom it supervises, in the order in which it started them.
     pub(crate) children: Ties,
-    pub(crate) timers: OwnTimers,
     pub(crate) quiet: Option<Quiet>,
     /// Its async turns under way: the one that holds the state, or any number that do not.
     pub(crate) tasks: Vec<TaskId>,
@@ -53,11 +52,11 @@ impl Attached {
             && self.faults.count == 0
             && self.watching.is_empty()
             && self.children.is_empty()
-            && self.timers.is_empty()
             && self.quiet.is_none()
             && self.tasks.is_empty()
             && self.waiting.is_empty()
             && self.ending.is_none()
+            && self.kept.is_none()
     }
 
     /// Has an interleaved turn wait for the state. `waker` is to be woken too, where there is one.
@@ -80,54 +79,37 @@ impl Attached {
     }
 }
 
-/// By entity type and slot.
-#[derive(Default)]
+/// What is attached to entities, by type and slot.
 pub(crate) struct AttachedMap {
-    entries: HashMap<u64, Box<Attached>, BuildHasherDefault<Mixed>>,
-}
-
-/// A multiplication: the keys are small numbers of our own making.
-#[derive(Default)]
-pub(crate) struct Mixed(u64);
-
-impl Hasher for Mixed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        let mixed = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ mixed >> 32;
-    }
+    by_kind: Box<[SlotMap<Option<Box<Attached>>>]>,
+    len: usize,
 }
 
 impl AttachedMap {
-    fn name(kind: u16, slot: SlotNumber) -> u64 {
-        u64::from(kind) << 32 | u64::from(slot)
+    /// Nothing yet, to entities of so many types.
+    pub(crate) fn new(types: usize) -> Self {
+        Self { by_kind: (0..types).map(|_| SlotMap::new()).collect(), len: 0 }
     }
 
     pub(crate) fn get_mut(&mut self, kind: u16, slot: SlotNumber) -> Option<&mut Attached> {
-        if self.entries.is_empty() {
-            return None;
-        }
-        self.entries.get_mut(&Self::name(kind, slot)).map(|entry| &mut **entry)
+        self.by_kind[usize::from(kind)].get_mut(slot)?.as_deref_mut()
     }
 
     pub(crate) fn get(&self, kind: u16, slot: SlotNumber) -> Option<&Attached> {
-        self.entries.get(&Self::name(kind, slot)).map(|entry| &**entry)
+        self.by_kind[usize::from(kind)].get(slot)?.as_deref()
     }
 
     /// What is attached to the entity in the slot, made where there is nothing yet.
     pub(crate) fn entry(&mut self, kind: u16, slot: SlotNumber) -> &mut Attached {
-        self.entries.entry(Self::name(kind, slot)).or_default()
+        let entry = self.by_kind[usize::from(kind)].entry(slot);
+        self.len += usize::from(entry.is_none());
+        entry.get_or_insert_default()
     }
 
     pub(crate) fn remove(&mut self, kind: u16, slot: SlotNumber) -> Option<Box<Attached>> {
-        self.entries.remove(&Self::name(kind, slot))
+        let removed = self.by_kind[usize::from(kind)].get_mut(slot)?.take();
+        self.len -= usize::from(removed.is_some());
+        removed
     }
 
     /// Forgets the entity in the slot if nothing is attached to it any more.
@@ -139,16 +121,18 @@ impl AttachedMap {
 
     /// Whether `what` holds for any of them.
     pub(crate) fn any(&self, what: impl Fn(&Attached) -> bool) -> bool {
-        self.entries.values().any(|attached| what(attached))
+        self.by_kind.iter().flat_map(SlotMap::values).flatten().any(|attached| what(attached))
     }
 
     /// Entities that have anything attached.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.len
     }
 
-    /// Takes everything out, in no order that matters.
+    /// Takes everything out.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Box<Attached>> {
-        std::mem::take(&mut self.entries).into_values()
+        self.len = 0;
+        let take = |map| std::mem::replace(map, SlotMap::new()).into_values();
+        self.by_kind.iter_mut().flat_map(take).flatten()
     }
 }

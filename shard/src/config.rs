@@ -14,9 +14,11 @@ pub const PARTITIONS: usize = 4096;
 pub struct ShardConfig {
     /// The node's secret for hashing keys. The same on every shard and node of a cluster.
     pub hash_key: HashKey,
-    /// Words of 8 bytes that may wait in the run queue (default: 8 Mi words: 64 MiB).
+    /// Words of 8 bytes that may wait in the run queue, rounded up to a power of two of 4,096 at
+    /// least (default: 8 Mi words: 64 MiB).
     pub queue_words_max: usize,
-    /// Words that may wait in the outbox to each other shard (default: 1 Mi words: 8 MiB).
+    /// Words that may wait in the outbox to each other shard, rounded likewise (default: 1 Mi: 8
+    /// MiB).
     pub outbox_words_max: usize,
     /// Asks that may wait for their answer (default: 1 Mi).
     pub asks_max: u32,
@@ -28,7 +30,8 @@ pub struct ShardConfig {
     pub turns_per_poll: u32,
     /// When turns look ahead.
     pub look_ahead: LookAhead,
-    /// Timers of entities that may be set (default: 16 Mi).
+    /// Timers of entities that may be set, those that have fired and wait for a busy entity
+    /// included (default: 16 Mi).
     pub timers_max: u32,
     /// Async turns that may be under way (default: 256 Ki).
     pub tasks_max: u32,

@@ -18,6 +18,7 @@ use crate::group::Pools;
 use crate::identity::EntityId;
 use crate::index::SlotNumber;
 use crate::key::{HashKey, Key, KeyWords};
+use crate::own_timers::OwnTimers;
 use crate::owned_record::OwnedRecord;
 use crate::peer::{IN_ORDER, Peer, SYSTEM_WORDS, write_system};
 use crate::pending::{AskedBy, Pending, Resume, Waiting};
@@ -52,9 +53,7 @@ pub(crate) struct Core {
     pub(crate) attached: AttachedMap,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) wheel: Wheel<Alarm>,
-    /// Timers of entities that are set.
-    pub(crate) timers: u32,
-    pub(crate) timers_max: u32,
+    pub(crate) own_timers: OwnTimers,
     pub(crate) tasks: Tasks,
     pub(crate) futures: Rc<FutureSlab>,
     /// Async turns that the turn under way began.
@@ -134,11 +133,10 @@ impl Core {
             stats: Stats::default(),
             reply_types: table.rows.iter().map(|row| row.reply_type).collect(),
             table: Arc::clone(table),
-            attached: AttachedMap::default(),
+            attached: AttachedMap::new(table.types.len()),
             dead_letters: DeadLetters::new(config.dead_letters_max),
             wheel: Wheel::new(u32::MAX, 0),
-            timers: 0,
-            timers_max: config.timers_max,
+            own_timers: OwnTimers::new(config.timers_max, table.types.len()),
             tasks: Tasks::new(config.tasks_max, Wakes::new(mesh.shard, own_bell, wake.clone())),
             futures: Rc::default(),
             begun: Vec::new(),
@@ -184,10 +182,14 @@ impl Core {
     #[inline(always)]
     pub(crate) fn deadline_of_ask(&self, of_turn_ns: u64, within_ns: u64) -> u64 {
         let inherits = of_turn_ns != u64::MAX && !planted(Bug::DeadlineNotInherited);
-        let longest_ns = if inherits { of_turn_ns } else { self.ask_deadline_ns() };
-        let deadline_ns = match within_ns {
-            u64::MAX => longest_ns,
-            within_ns => longest_ns.min(self.now.monotonic_ns.saturating_add(within_ns)),
+        let limit_ns = match within_ns {
+            u64::MAX => u64::MAX,
+            within_ns => self.now.monotonic_ns.saturating_add(within_ns),
+        };
+        let deadline_ns = match inherits {
+            true => limit_ns.min(of_turn_ns),
+            false if within_ns == u64::MAX => self.ask_deadline_ns(),
+            false => limit_ns,
         };
         deadline_ns & !1 | u64::from(inherits)
     }

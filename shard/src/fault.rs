@@ -145,7 +145,6 @@ impl Shard {
         self.core.stats.faults += 1;
         self.core.reading = false;
         let reason = panic_reason(&*panic).to_owned();
-        let backtrace = (self.core.backtrace)();
         // A panic's payload may panic in its own drop.
         self.drop_guarded(|| drop(panic));
         if let Some(task) = self.core.polling.take() {
@@ -161,6 +160,7 @@ impl Shard {
         let in_memory = |id: &StoreId| unsafe { id.get() }.stage(current.slot) != Slot::Free;
         match current.store.filter(in_memory) {
             Some(id) => {
+                let backtrace = (self.core.backtrace)();
                 let message = (current.message != NO_MESSAGE).then_some(current.message);
                 self.fail(id, current.slot, Failure { token, message, reason, backtrace });
             }

@@ -96,13 +96,13 @@ impl Shard {
         self.core.tasks.len()
     }
 
-    /// Timers of entities that are set.
+    /// Timers of entities that are set, or have fired and wait for their turn.
     pub fn timers(&self) -> usize {
-        self.core.timers as usize
+        self.core.own_timers.len()
     }
 
-    /// Entities that have anything beyond their state: watchers, a supervisor, timers, a stash, or
-    /// a fault behind them.
+    /// Entities that have anything beyond their state: watchers, a supervisor, a stash, or a fault
+    /// behind them; not those that have timers alone.
     pub fn entities_attached(&self) -> usize {
         self.core.attached.len()
     }

@@ -73,6 +73,8 @@ mod life;
 #[cfg(not(loom))]
 mod look_ahead;
 #[cfg(not(loom))]
+mod own_timers;
+#[cfg(not(loom))]
 mod owned_record;
 #[cfg(not(loom))]
 mod pages;
@@ -106,6 +108,8 @@ mod schedule;
 mod shard;
 #[cfg(not(loom))]
 mod slot;
+#[cfg(not(loom))]
+mod slot_map;
 #[cfg(not(loom))]
 mod stash;
 #[cfg(not(loom))]

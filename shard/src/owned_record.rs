@@ -4,13 +4,12 @@
 use std::sync::Arc;
 
 use crate::entity::{Handler, Message};
-use crate::identity::Recipient;
-use crate::key::{Key, KeyWords};
+use crate::identity::{EntityId, Recipient};
+use crate::key::KeyWords;
 use crate::record::{ASK_WORDS, Head, Kind, Payload, RECORD_WORDS_MAX, Word};
 use crate::reply::Token;
 use crate::sabotage::{Bug, planted};
 use crate::table::Table;
-use crate::turn::write_key;
 
 /// A tell or an ask with the table that knows its type. Dropped, it drops its value.
 pub(crate) struct OwnedRecord {
@@ -32,57 +31,19 @@ impl OwnedRecord {
     /// A new tell.
     pub(crate) fn tell<E: Handler<M>, M: Message>(
         table: &Arc<Table>,
-        number: u16,
+        message: u16,
         key: E::Key,
-        message: M,
+        value: M,
     ) -> Self {
-        let key = key.to_words();
-        let words = 1 + E::Key::WORDS + Payload::<M>::WORDS;
-        let mut record = vec![Word::uninit(); words].into_boxed_slice();
-        let at = record.as_mut_ptr();
-        // SAFETY: head, key and value are all of the words.
-        unsafe {
-            at.cast::<u64>().write(Head::new(Kind::Tell, words, number).bits());
-            write_key::<E::Key>(at.add(1), key);
-            Payload::<M>::write(at.add(1 + E::Key::WORDS), message);
-        }
-        Self { words: record, table: Arc::clone(table) }
+        let entity = EntityId::of::<E>(table.rows[usize::from(message)].store, key);
+        Self::tell_to(table, Recipient { entity, message }, value)
     }
 
     /// A new tell to somebody whose type is not known here.
     pub(crate) fn tell_to<M: Message>(table: &Arc<Table>, to: Recipient, message: M) -> Self {
-        let key_words = usize::from(table.rows[usize::from(to.message)].key_words);
-        let words = 1 + key_words + Payload::<M>::WORDS;
-        let mut record = vec![Word::uninit(); words].into_boxed_slice();
-        record[0] = Word::new(Head::new(Kind::Tell, words, to.message).bits());
-        for (at, word) in to.entity.key[..key_words].iter().enumerate() {
-            record[1 + at] = Word::new(*word);
-        }
-        // SAFETY: as many words as the value takes were added for it.
-        unsafe { Payload::<M>::write(record.as_mut_ptr().add(1 + key_words), message) };
-        Self { words: record, table: Arc::clone(table) }
-    }
-
-    /// A tell of a value that a timer kept.
-    ///
-    /// # Safety
-    /// `kept` holds a value of the type that `message` names, which is given up.
-    pub(crate) unsafe fn from_kept(
-        table: &Arc<Table>,
-        message: u16,
-        key: KeyWords,
-        kept: Word,
-    ) -> Self {
-        let row = &table.rows[usize::from(message)];
-        let key_words = usize::from(row.key_words);
-        let words = 1 + key_words + usize::from(row.value_words);
-        let mut record = vec![Word::uninit(); words].into_boxed_slice();
-        record[0] = Word::new(Head::new(Kind::Tell, words, message).bits());
-        for (at, word) in key[..key_words].iter().enumerate() {
-            record[1 + at] = Word::new(*word);
-        }
-        // SAFETY: the row is that of the value, which takes as many words as were added for it.
-        unsafe { (row.unkeep)(&raw const kept, record.as_mut_ptr().add(1 + key_words)) };
+        let mut record = vec![Word::uninit(); to.tell_words::<M>()].into_boxed_slice();
+        // SAFETY: as many words as a tell takes; the number is that of M to the entity's type.
+        unsafe { to.write_tell(record.as_mut_ptr(), message) };
         Self { words: record, table: Arc::clone(table) }
     }
 
@@ -163,5 +124,35 @@ impl Drop for OwnedRecord {
             // SAFETY: the record and its value are ours, and nobody uses them afterwards.
             unsafe { self.table.drop_record(self.words.as_mut_ptr()) };
         }
+    }
+}
+
+impl Recipient {
+    /// The words of a tell to it.
+    pub(crate) fn tell_words<M>(&self) -> usize {
+        1 + self.key_words() + Payload::<M>::WORDS
+    }
+
+    fn key_words(&self) -> usize {
+        if self.entity.wide { 2 } else { 1 }
+    }
+
+    /// Writes a tell: head, key, value.
+    ///
+    /// # Safety
+    /// [`tell_words`](Self::tell_words) words may be written at `at`, and the number of the message
+    /// is that of `M` to entities of this kind.
+    pub(crate) unsafe fn write_tell<M: Message>(&self, at: *mut Word, message: M) {
+        let head = Head::new(Kind::Tell, self.tell_words::<M>(), self.message).bits();
+        // SAFETY: the caller's contract.
+        unsafe { at.cast::<u64>().write(head) };
+        // SAFETY: the caller's contract.
+        unsafe { at.add(1).cast::<u64>().write(self.entity.key[0]) };
+        if self.entity.wide {
+            // SAFETY: the caller's contract: a wide key has two words.
+            unsafe { at.add(2).cast::<u64>().write(self.entity.key[1]) };
+        }
+        // SAFETY: the value takes the rest of the words.
+        unsafe { Payload::<M>::write(at.add(1 + self.key_words()), message) };
     }
 }

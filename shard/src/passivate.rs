@@ -14,6 +14,7 @@
 
 use std::time::Duration;
 
+use crate::attached::Attached;
 use crate::condition::Stage;
 use crate::index::SlotNumber;
 use crate::pending::Outside;
@@ -211,13 +212,12 @@ impl Shard {
 
     /// Whether something of the entity's own is under way.
     fn has_business(&self, kind: u16, slot: SlotNumber) -> bool {
+        let holds = |attached: &Attached| {
+            !attached.tasks.is_empty() || !attached.children.is_empty() || attached.quiet.is_some()
+        };
         !planted(Bug::PutsAwayBusy)
-            && self.core.attached.get(kind, slot).is_some_and(|attached| {
-                !attached.timers.is_empty()
-                    || !attached.tasks.is_empty()
-                    || !attached.children.is_empty()
-                    || attached.quiet.is_some()
-            })
+            && (self.core.own_timers.has_any(kind, slot)
+                || self.core.attached.get(kind, slot).is_some_and(holds))
     }
 
     /// When a hand has to move next, on a shard that does nothing else.

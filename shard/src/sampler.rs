@@ -63,10 +63,29 @@ impl Sampler {
         (weight, took_ns): (u32, u64),
         now_ns: u64,
     ) {
-        if now_ns >= self.next_decay_ns {
-            self.heat.decay();
+        if let Some(late_ns) = now_ns.checked_sub(self.next_decay_ns) {
+            let half_lives = 1 + late_ns / HALF_LIFE_NS;
+            // As many leave nothing of any count.
+            (0..half_lives.min(u64::BITS.into())).for_each(|_| self.heat.decay());
             self.next_decay_ns = now_ns + HALF_LIFE_NS;
         }
         self.heat.record(kind, key, weight, took_ns.saturating_mul(u64::from(weight)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_half_life_halves_also_where_nothing_was_recorded() {
+        for (idle, left) in [(1, 512), (3, 128), (1000, 0)] {
+            let mut sampler = Sampler::new(|| 0);
+            sampler.record(1, [1, 0], (1, 1024), 0);
+            sampler.record(2, [2, 0], (1, 1), idle * HALF_LIFE_NS);
+            let top = sampler.heat.top_by_time(2);
+            let time_ns = top.iter().find(|hot| hot.kind == 1).map_or(0, |hot| hot.time_ns);
+            assert_eq!(time_ns, left, "{idle}");
+        }
     }
 }

@@ -1,48 +1,33 @@
 //! Timers of entities, and the shard's own: what is due, and what is done then.
 //!
-//! All of them stand in one [`Wheel`]. A timer of an entity belongs to a life: it names the slot
-//! and its generation, and finds nobody when that life is over.
+//! All of them stand in one [`Wheel`](crate::timer::Wheel). A timer of an entity belongs to a life:
+//! it names the slot and its generation, and goes when that life is over. Once it has fired it
+//! stands aside until its turn, where it can still be cancelled.
 #![expect(unsafe_code, reason = "messages are kept as words until they are due")]
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::task::Waker;
 
 use crate::condition::Stage;
 use crate::core::Core;
 use crate::entity::{Handler, Message};
 use crate::fault::{Current, NO_MESSAGE};
+use crate::identity::{EntityId, Recipient};
 use crate::index::SlotNumber;
-use crate::owned_record::OwnedRecord;
+use crate::key::KeyWords;
+use crate::own_timers::Own;
 use crate::pending::Outside;
-use crate::record::{Moved, Word};
+use crate::record::{Head, Kind, Moved, Payload, RECORD_WORDS_MAX, Word};
 use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::stash::Stashed;
 use crate::store::StoreId;
-use crate::table::Table;
 use crate::task::TaskId;
 use crate::timer::TimerId;
 
 /// A timer that was set; to be [cancelled](crate::Cx::cancel).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timer(pub(crate) TimerId);
-
-/// The timers of one entity, in the order in which they were set: most fire in that order too.
-pub(crate) type OwnTimers = VecDeque<OwnTimer>;
-
-/// One timer of an entity.
-#[derive(Clone, Copy)]
-pub(crate) struct OwnTimer {
-    name: Option<u64>,
-    /// What it was called when it was set. A periodic one is set anew for each period.
-    handle: TimerId,
-    /// In the wheel.
-    id: TimerId,
-    /// It fired, and its message waits in the stash.
-    waits: bool,
-}
 
 /// The wait for a time without messages.
 pub(crate) struct Quiet {
@@ -53,8 +38,11 @@ pub(crate) struct Quiet {
     make: Make,
 }
 
-/// Makes a record with a copy of the message, from the entity to itself.
-pub(crate) type Make = Box<dyn Fn(&Arc<Table>) -> OwnedRecord>;
+/// Writes a tell with a copy of the message, from the entity to itself.
+type Make = Box<dyn Fn(&mut Space)>;
+
+/// Room for a record on the stack.
+type Space = [Word; RECORD_WORDS_MAX];
 
 /// A value that a timer keeps until it is due: itself in one word, or its heap block.
 pub(crate) type Kept<M> = Moved<M, 8>;
@@ -64,11 +52,11 @@ pub(crate) enum Alarm {
     /// The wait before a restart is over.
     Restart { store: u16, slot: SlotNumber, generation: u32 },
     /// A message to the entity itself; the value is of the message's type.
-    Message { store: u16, message: u16, slot: SlotNumber, generation: u32, value: Word },
+    Once { own: Own, message: u16, value: Word },
     /// The same, again and again.
-    Every(Box<Every>),
+    Every { own: Own, every: Box<Every> },
     /// Look whether the entity had no message for long enough.
-    Quiet { store: u16, slot: SlotNumber, generation: u32 },
+    Quiet { store: u16, slot: SlotNumber },
     /// An async turn slept.
     Wake(TaskId),
     /// A part of an async turn slept, which has a waker of its own.
@@ -77,16 +65,23 @@ pub(crate) enum Alarm {
     Cancel(TaskId),
 }
 
-const _: () = assert!(size_of::<Alarm>() <= 24, "ten million of them");
+const _: () = assert!(size_of::<Alarm>() <= 40, "with its entry, a cache line");
+
+impl Alarm {
+    /// What ties it to its entity, if it is a timer of one.
+    pub(crate) fn own(&mut self) -> Option<&mut Own> {
+        match self {
+            Self::Once { own, .. } | Self::Every { own, .. } => Some(own),
+            _ => None,
+        }
+    }
+}
 
 /// A periodic timer.
 pub(crate) struct Every {
-    store: u16,
-    slot: SlotNumber,
-    generation: u32,
-    /// What it was called when it was set; `None` until that is known.
-    handle: Option<TimerId>,
     period_ns: u64,
+    /// It fired, and its message waits in the stash.
+    waits: bool,
     make: Make,
 }
 
@@ -118,25 +113,18 @@ impl Core {
         at_ns: u64,
         message: M,
     ) -> Result<Timer, M> {
-        if self.timers >= self.timers_max {
+        if self.own_timers.is_full() {
             return Err(message);
         }
         let mut value = Word::uninit();
         // SAFETY: one word, which is what a kept value takes.
         unsafe { Kept::<M>::write(&raw mut value, message) };
-        let Owner { kind: store, slot, generation } = owner;
         let number = self.directory.message::<E, M>();
-        let alarm = Alarm::Message { store, message: number, slot, generation, value };
+        let alarm = |own| Alarm::Once { own, message: number, value };
         let early_ns = if planted(Bug::EarlyTimer) { 1_000_000_000 } else { 0 };
-        let at_ns = at_ns.saturating_sub(early_ns);
-        match self.wheel.insert(at_ns, alarm) {
-            Ok(id) => {
-                self.own_timer(owner, name, id);
-                Ok(Timer(id))
-            }
-            // SAFETY: the value comes back as it was written.
-            Err(_) => Err(unsafe { Kept::<M>::read(&raw const value) }),
-        }
+        let set = self.set_own(owner, name, at_ns.saturating_sub(early_ns), alarm);
+        // SAFETY: the value comes back as it was written.
+        set.map(Timer).map_err(|_| unsafe { Kept::<M>::read(&raw const value) })
     }
 
     /// Has copies of `message` sent by the entity to itself, every `period_ns`.
@@ -147,17 +135,15 @@ impl Core {
         period_ns: u64,
         message: M,
     ) -> Result<Timer, M> {
-        if self.timers >= self.timers_max {
+        if self.own_timers.is_full() {
             return Err(message);
         }
         let make = self.maker::<E, M>(key, message.clone());
-        let Owner { kind: store, slot, generation } = owner;
         let period_ns = period_ns.max(1_000_000);
-        let every = Every { store, slot, generation, handle: None, period_ns, make };
+        let every = Box::new(Every { period_ns, waits: false, make });
         let at_ns = self.now.monotonic_ns.saturating_add(period_ns);
-        let id = self.wheel.insert(at_ns, Alarm::Every(Box::new(every))).map_err(|_| message)?;
-        self.own_timer(owner, name, id);
-        Ok(Timer(id))
+        let set = self.set_own(owner, name, at_ns, |own| Alarm::Every { own, every });
+        set.map(Timer).map_err(|_| message)
     }
 
     /// Has a copy of `message` sent by the entity to itself whenever it had none for `quiet_ns`.
@@ -169,10 +155,10 @@ impl Core {
     ) {
         self.clear_quiet(owner);
         let make = self.maker::<E, M>(key, message);
-        let Owner { kind: store, slot, generation } = owner;
+        let Owner { kind: store, slot, .. } = owner;
         let last_ns = self.now.monotonic_ns;
         let at_ns = last_ns.saturating_add(quiet_ns);
-        let Ok(timer) = self.wheel.insert(at_ns, Alarm::Quiet { store, slot, generation }) else {
+        let Ok(timer) = self.wheel.insert(at_ns, Alarm::Quiet { store, slot }) else {
             return;
         };
         let quiet = Quiet { quiet_ns, last_ns, timer, make };
@@ -188,65 +174,18 @@ impl Core {
     }
 
     fn maker<E: Handler<M>, M: Message + Clone>(&self, key: E::Key, message: M) -> Make {
-        let number = self.directory.message::<E, M>();
-        Box::new(move |table| OwnedRecord::tell::<E, M>(table, number, key, message.clone()))
-    }
-
-    fn own_timer(&mut self, owner: Owner, name: Option<u64>, id: TimerId) {
-        self.timers += 1;
-        if let Some(name) = name {
-            self.cancel_named(owner, name);
-        }
-        let timer = OwnTimer { name, handle: id, id, waits: false };
-        self.attached.entry(owner.kind, owner.slot).timers.push_back(timer);
-    }
-
-    /// Cancels a timer of the entity. Returns whether it was still set.
-    pub(crate) fn cancel_timer(&mut self, owner: Owner, id: TimerId) -> bool {
-        self.cancel_own(owner, |timer| timer.handle == id)
-    }
-
-    /// Cancels the timer of this name. Returns whether one was set.
-    pub(crate) fn cancel_named(&mut self, owner: Owner, name: u64) -> bool {
-        self.cancel_own(owner, |timer| timer.name == Some(name))
-    }
-
-    fn cancel_own(&mut self, owner: Owner, which: impl Fn(&OwnTimer) -> bool) -> bool {
-        let Some(attached) = self.attached.get_mut(owner.kind, owner.slot) else { return false };
-        // Most that are cancelled were set lately.
-        let Some(at) = attached.timers.iter().rposition(which) else { return false };
-        let timer = attached.timers.remove(at);
-        timer.inspect(|timer| self.forget_timer(timer.id)).is_some()
-    }
-
-    /// Takes a timer that has fired from its entity's list. Returns whether it was there.
-    fn disown(&mut self, kind: u16, slot: SlotNumber, handle: TimerId) -> bool {
-        let Some(attached) = self.attached.get_mut(kind, slot) else { return false };
-        let at = attached.timers.iter().position(|timer| timer.handle == handle);
-        at.and_then(|at| attached.timers.remove(at)).is_some()
-    }
-
-    fn own_timer_mut(
-        &mut self,
-        kind: u16,
-        slot: SlotNumber,
-        handle: TimerId,
-    ) -> Option<&mut OwnTimer> {
-        let attached = self.attached.get_mut(kind, slot)?;
-        attached.timers.iter_mut().find(|timer| timer.handle == handle)
-    }
-
-    /// Drops a timer that its entity has given up.
-    pub(crate) fn forget_timer(&mut self, id: TimerId) {
-        if let Some(alarm) = self.wheel.cancel(id) {
-            self.timers -= 1;
-            self.drop_alarm(alarm);
-        }
+        let entity = EntityId::of::<E>(self.directory.entity::<E>(), key);
+        let to = Recipient { entity, message: self.directory.message::<E, M>() };
+        Box::new(move |space| {
+            let message = message.clone();
+            // SAFETY: there is room for any record; the number is that of M to E.
+            unsafe { to.write_tell(space.as_mut_ptr(), message) };
+        })
     }
 
     /// Drops what a timer kept.
     pub(crate) fn drop_alarm(&self, alarm: Alarm) {
-        if let Alarm::Message { message, mut value, .. } = alarm {
+        if let Alarm::Once { message, mut value, .. } = alarm {
             let drop_kept = self.table.rows[usize::from(message)].drop_kept;
             // SAFETY: the value is of the type that its number names, and is given up.
             unsafe { drop_kept(&raw mut value) };
@@ -260,24 +199,30 @@ impl Shard {
         let now_ns = self.core.now.monotonic_ns;
         let mut steps = WHEEL_STEPS_PER_POLL;
         while self.alarms_left > 0
-            && let Some(due) = self.core.wheel.pop_due(now_ns, &mut steps)
+            && let Some(timer) = self.core.wheel.pop_due(now_ns, &mut steps)
         {
             self.alarms_left -= 1;
             self.core.stats.timers_fired += 1;
-            self.fire(due.id, due.value, outside);
+            self.fire(timer, outside);
         }
     }
 
     /// Drops all timers of a life that is over.
-    pub(crate) fn forget_timers(&mut self, timers: OwnTimers, quiet: Option<Quiet>) {
-        for timer in timers {
-            let core = &mut self.core;
+    pub(crate) fn forget_timers(&mut self, kind: u16, slot: SlotNumber) {
+        if planted(Bug::StaleTimer) {
+            return;
+        }
+        while let Some(timer) = self.core.any_own(kind, slot) {
+            let alarm = self.core.disown(timer);
+            let core = &self.core;
             // The values may have a drop of the user's.
-            if catch_unwind(AssertUnwindSafe(|| core.forget_timer(timer.id))).is_err() {
+            let drop_it = || alarm.into_iter().for_each(|alarm| core.drop_alarm(alarm));
+            if catch_unwind(AssertUnwindSafe(drop_it)).is_err() {
                 self.core.stats.faults += 1;
             }
         }
-        if let Some(quiet) = quiet {
+        let attached = self.core.attached.get_mut(kind, slot);
+        if let Some(quiet) = attached.and_then(|attached| attached.quiet.take()) {
             self.core.wheel.cancel(quiet.timer);
             self.drop_guarded(|| drop(quiet));
         }
@@ -288,7 +233,38 @@ impl Shard {
         self.alarms_left = FIRED_PER_POLL;
     }
 
-    fn fire(&mut self, timer: TimerId, alarm: Alarm, outside: &mut dyn Outside) {
+    fn fire(&mut self, timer: TimerId, outside: &mut dyn Outside) {
+        match self.core.wheel.get_mut(timer) {
+            Some(Alarm::Once { own, .. }) => {
+                let owner = own.owner();
+                self.fire_own(timer, owner, outside);
+            }
+            Some(Alarm::Every { own, every }) => {
+                let (owner, period_ns) = (own.owner(), every.period_ns);
+                let waits = std::mem::replace(&mut every.waits, true);
+                // From now and not from when it was due: a shard that was late does not catch up in
+                // a rush.
+                let at_ns = self.core.now.monotonic_ns.saturating_add(period_ns);
+                self.core.wheel.set_again(timer, at_ns);
+                // Where the entity is busy for longer than a period, its message waits once.
+                if !waits {
+                    self.fire_own(timer, owner, outside);
+                }
+            }
+            Some(Alarm::Quiet { store, slot }) => {
+                let entity = (*store, *slot);
+                self.fire_quiet(timer, entity, outside);
+            }
+            _ => {
+                if let Some(alarm) = self.core.wheel.cancel(timer) {
+                    self.fire_for_shard(alarm, outside);
+                }
+            }
+        }
+    }
+
+    /// Does what is due that is not a message to an entity.
+    fn fire_for_shard(&mut self, alarm: Alarm, outside: &mut dyn Outside) {
         match alarm {
             Alarm::Restart { store, slot, generation } => {
                 let id = self.stores[usize::from(store)];
@@ -296,20 +272,6 @@ impl Shard {
                 if unsafe { id.get() }.generation(slot) == generation {
                     self.restart_now(id, slot, outside);
                 }
-            }
-            Alarm::Message { store, message, slot, generation, value } => {
-                self.core.timers -= 1;
-                let key = self.key_of(store, slot);
-                // SAFETY: the value is of the message's type, and is given up.
-                let record = unsafe { OwnedRecord::from_kept(&self.table, message, key, value) };
-                // Until then it can be cancelled.
-                self.run_own(record, (store, slot, generation), outside, move |core| {
-                    core.disown(store, slot, timer)
-                });
-            }
-            Alarm::Every(every) => self.fire_periodic(timer, every, outside),
-            Alarm::Quiet { store, slot, generation } => {
-                self.fire_quiet(timer, (store, slot, generation), outside);
             }
             Alarm::Wake(task) | Alarm::Cancel(task) if !self.core.tasks.is_here(task) => {}
             Alarm::Wake(task) => self.poll_task(task),
@@ -319,48 +281,98 @@ impl Shard {
                 self.current = Current::NONE;
             }
             Alarm::Cancel(task) => self.cancel_late(task),
+            Alarm::Once { .. } | Alarm::Every { .. } | Alarm::Quiet { .. } => {
+                unreachable!("their entities are dealt with before")
+            }
         }
     }
 
-    fn key_of(&self, store: u16, slot: SlotNumber) -> crate::key::KeyWords {
+    /// Has the message of a timer its turn, now or behind what waits.
+    fn fire_own(&mut self, timer: TimerId, owner: Owner, outside: &mut dyn Outside) {
+        let Owner { kind, slot, generation } = owner;
+        let id = self.stores[usize::from(kind)];
         // SAFETY: one step.
-        unsafe { self.stores[usize::from(store)].get() }.key(slot)
+        let alive = unsafe { id.get() }.is_alive(slot, generation);
+        debug_assert!(alive || planted(Bug::StaleTimer), "it goes with its life");
+        self.turn_or_stash(id, (slot, generation), false, outside, move |shard, outside| {
+            shard.run_own(timer, (id, slot), outside);
+        });
     }
 
-    fn fire_periodic(&mut self, timer: TimerId, mut every: Box<Every>, outside: &mut dyn Outside) {
-        let (store, slot, generation) = (every.store, every.slot, every.generation);
-        let handle = *every.handle.get_or_insert(timer);
-        // From now and not from when it was due: a shard that was late does not catch up in a rush.
-        let at_ns = self.core.now.monotonic_ns.saturating_add(every.period_ns);
-        let Ok(id) = self.core.wheel.insert(at_ns, Alarm::Every(every)) else {
-            self.core.timers -= 1;
-            self.core.disown(store, slot, handle);
-            return;
-        };
-        let Some(own) = self.core.own_timer_mut(store, slot, handle) else { return };
-        own.id = id;
-        if std::mem::replace(&mut own.waits, true) {
-            // The entity is busy for longer than a period: its message waits once.
-            return;
+    /// Runs the turn of a timer that has fired, unless it was cancelled while it waited.
+    fn run_own(
+        &mut self,
+        timer: TimerId,
+        (id, slot): (StoreId, SlotNumber),
+        outside: &mut dyn Outside,
+    ) {
+        match self.core.wheel.get_mut(timer) {
+            Some(Alarm::Once { .. }) => {
+                let Some(Alarm::Once { message, value, .. }) = self.core.disown(timer) else {
+                    return;
+                };
+                let mut space = [Word::uninit(); RECORD_WORDS_MAX];
+                // SAFETY: one step.
+                let key = unsafe { id.get() }.key(slot);
+                // SAFETY: the value is of the message's type, and is given up.
+                unsafe { self.tell_of_kept(&mut space, message, key, &value) };
+                // SAFETY: it has just been written.
+                unsafe { self.run_space(&mut space, slot, outside) };
+            }
+            Some(Alarm::Every { every, .. }) => {
+                every.waits = false;
+                self.current = Current::new(id, slot, None, NO_MESSAGE);
+                let (mut space, mut twin) = ([Word::uninit(); RECORD_WORDS_MAX], None);
+                (every.make)(&mut space);
+                if planted(Bug::TimerTwice) {
+                    (every.make)(twin.insert([Word::uninit(); RECORD_WORDS_MAX]));
+                }
+                self.current.clear();
+                // SAFETY: it has just been written.
+                unsafe { self.run_space(&mut space, slot, outside) };
+                if let Some(twin) = &mut twin {
+                    // SAFETY: as above.
+                    unsafe { self.run_space(twin, slot, outside) };
+                }
+            }
+            // It was cancelled while it waited.
+            _ => {}
         }
-        self.current = Current::new(self.stores[usize::from(store)], slot, None, NO_MESSAGE);
-        let Some(Alarm::Every(every)) = self.core.wheel.get_mut(id) else { return };
-        let record = (every.make)(&self.table);
-        let twin = planted(Bug::TimerTwice).then(|| (every.make)(&self.table));
-        self.current.clear();
-        if let Some(twin) = twin {
-            self.run_own(twin, (store, slot, generation), outside, |_| true);
+    }
+
+    /// Writes the tell of a value that a timer kept.
+    ///
+    /// # Safety
+    /// `kept` holds a value of the type that `message` names, which is given up.
+    unsafe fn tell_of_kept(&self, space: &mut Space, message: u16, key: KeyWords, kept: &Word) {
+        let row = &self.table.rows[usize::from(message)];
+        let key_words = usize::from(row.key_words);
+        let words = 1 + key_words + usize::from(row.value_words);
+        space[0] = Word::new(Head::new(Kind::Tell, words, message).bits());
+        for (at, word) in key[..key_words].iter().enumerate() {
+            space[1 + at] = Word::new(*word);
         }
-        self.run_own(record, (store, slot, generation), outside, move |core| {
-            let own = core.own_timer_mut(store, slot, handle);
-            own.is_some_and(|own| std::mem::take(&mut own.waits))
-        });
+        // SAFETY: the row is that of the value, and there is room for any record.
+        unsafe { (row.unkeep)(kept, space.as_mut_ptr().add(1 + key_words)) };
+    }
+
+    /// Runs the turn of a tell that was written for the entity in the slot.
+    ///
+    /// # Safety
+    /// A whole tell of this table stands in the space, and is given up.
+    unsafe fn run_space(&mut self, space: &mut Space, slot: SlotNumber, outside: &mut dyn Outside) {
+        // SAFETY: the first word of a record is always written.
+        let head = Head::from_bits(unsafe { space[0].assume_init() });
+        // Another turn, though the queue stands where it stood.
+        self.polls += 1;
+        // SAFETY: the caller's contract.
+        unsafe { self.run_record(space.as_mut_ptr(), head.with_status(slot + 1), outside) };
     }
 
     fn fire_quiet(
         &mut self,
         timer: TimerId,
-        (store, slot, generation): (u16, SlotNumber, u32),
+        (store, slot): (u16, SlotNumber),
         outside: &mut dyn Outside,
     ) {
         let (now_ns, id) = (self.core.now.monotonic_ns, self.stores[usize::from(store)]);
@@ -368,42 +380,25 @@ impl Shard {
         let free = unsafe { id.get() }.stage(slot) == Stage::Live;
         let attached = self.core.attached.get_mut(store, slot);
         let quiet = attached.and_then(|attached| attached.quiet.as_mut());
-        let Some(quiet) = quiet.filter(|quiet| quiet.timer == timer) else { return };
+        let Some(quiet) = quiet.filter(|quiet| quiet.timer == timer) else {
+            self.core.wheel.cancel(timer);
+            return;
+        };
         let due_ns = quiet.last_ns.saturating_add(quiet.quiet_ns);
         let is_due = due_ns <= now_ns;
         if is_due || !free {
             // While it is busy, it is not quiet.
             quiet.last_ns = now_ns;
         }
-        let at_ns = quiet.last_ns.saturating_add(quiet.quiet_ns);
-        if let Ok(id) = self.core.wheel.insert(at_ns, Alarm::Quiet { store, slot, generation }) {
-            quiet.timer = id;
-        }
+        self.core.wheel.set_again(timer, quiet.last_ns.saturating_add(quiet.quiet_ns));
         if is_due && free {
             self.current = Current::new(id, slot, None, NO_MESSAGE);
-            let record = (quiet.make)(&self.table);
+            let mut space = [Word::uninit(); RECORD_WORDS_MAX];
+            (quiet.make)(&mut space);
             self.current.clear();
-            self.run_own(record, (store, slot, generation), outside, |_| true);
+            // SAFETY: it has just been written.
+            unsafe { self.run_space(&mut space, slot, outside) };
         }
-    }
-
-    /// Runs the turn of a message that an entity sent itself, if it is still in the same life; now,
-    /// or when it is its turn. `wanted` is asked just before.
-    fn run_own(
-        &mut self,
-        record: OwnedRecord,
-        (store, slot, generation): (u16, SlotNumber, u32),
-        outside: &mut dyn Outside,
-        wanted: impl FnOnce(&mut Core) -> bool + 'static,
-    ) {
-        let id = self.stores[usize::from(store)];
-        self.turn_or_stash(id, (slot, generation), false, outside, move |shard, outside| {
-            if wanted(&mut shard.core) {
-                shard.run_owned(record, outside);
-            } else {
-                shard.drop_guarded(|| drop(record));
-            }
-        });
     }
 
     /// Runs `turn` on the entity in the life of this generation: now, or behind what waits.
@@ -441,5 +436,5 @@ impl Shard {
 /// `kept` holds an `M` in its kept form, which is given up; `at` has room for its payload.
 pub(crate) unsafe fn unkeep<M: Message>(kept: *const Word, at: *mut Word) {
     // SAFETY: the caller's contract.
-    unsafe { crate::record::Payload::<M>::write(at, Kept::<M>::read(kept)) };
+    unsafe { Payload::<M>::write(at, Kept::<M>::read(kept)) };
 }

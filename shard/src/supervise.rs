@@ -220,18 +220,14 @@ impl Shard {
     /// answer of those turns is told `error`.
     fn leave_life(&mut self, id: StoreId, slot: SlotNumber, entity: EntityId, error: &AskError) {
         self.cancel_tasks(id, slot, error);
+        self.forget_timers(entity.kind, slot);
         let Some(attached) = self.core.attached.get_mut(entity.kind, slot) else { return };
         let children = std::mem::take(&mut attached.children);
         let watching = std::mem::take(&mut attached.watching);
-        let timers = std::mem::take(&mut attached.timers);
-        let quiet = attached.quiet.take();
         attached.waiting.clear();
         attached.ending = None;
         if std::mem::take(&mut attached.said_goodbye) {
             self.core.leaving[usize::from(entity.kind)] -= 1;
-        }
-        if !planted(Bug::StaleTimer) {
-            self.forget_timers(timers, quiet);
         }
         for Tie { entity: child, number } in children.iter() {
             if planted(Bug::OrphanGoesOn) {
@@ -261,6 +257,7 @@ impl Shard {
     fn end_for_next(&mut self, id: StoreId, slot: SlotNumber, end: End) {
         let entity = self.identity(id, slot);
         if self.core.attached.get_mut(entity.kind, slot).is_none() {
+            self.forget_timers(entity.kind, slot);
             return self.drop_guarded(|| {
                 // SAFETY: one step, after the user's code.
                 unsafe { id.get() }.remove(slot);

@@ -13,16 +13,16 @@
 //!
 //! # Invariants
 //! * No timer is earlier than `cursor`. A deadline before it counts as `cursor`.
-//! * A timer's bucket is the one that [`BucketNumber::of`] names for its tick, seen from `cursor`,
-//!   or it is the bucket that is being moved down. So on level 0 no bucket before `cursor` has
-//!   timers, and above it none up to `cursor`; and all of a level come before all of the next.
+//! * A timer that is set is in the bucket that [`BucketNumber::of`] names for its tick, seen from
+//!   `cursor`, or in the bucket that is being moved down. So on level 0 no bucket before `cursor`
+//!   has timers, and above it none up to `cursor`; and all of a level come before all of the next.
 //! * While a bucket is being moved down, what is set for its time goes to its end. So a timer never
 //!   overtakes one that was set before it for the same tick.
 
 use std::mem;
 use std::num::NonZeroU16;
 
-/// Names a timer that was set. Once the timer has fired or was cancelled, it finds nobody.
+/// Names a timer that was set. Once the timer was taken out, it finds nobody.
 ///
 /// Generations come round after 2^32 uses of one place; an id that is kept for longer can meet
 /// another timer.
@@ -32,17 +32,10 @@ pub(crate) struct TimerId {
     generation: u32,
 }
 
-/// A timer that has fired.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Due<T> {
-    /// The name that it had.
-    pub(crate) id: TimerId,
-    /// As it was set.
-    pub(crate) deadline_ns: u64,
-    pub(crate) value: T,
-}
-
 /// All timers of one shard, each with a value.
+///
+/// One that has fired stands *aside*, under its name and with its value, until it is taken out or
+/// set again.
 ///
 /// # Cost
 /// A timer takes 24 bytes beside its value, and no allocation once there were as many before.
@@ -52,6 +45,7 @@ pub(crate) struct Wheel<T> {
     timers_max: u32,
     /// First of the free entries, linked through `next`.
     free: u32,
+    /// Timers that are set: without those aside.
     len: u32,
     /// The present tick: every timer of an earlier one has fired.
     cursor: u64,
@@ -86,7 +80,7 @@ struct Bucket {
     last: u32,
 }
 
-/// A level and a place on it, as one number that is never 0.
+/// A level and a place on it, as one number that is never 0; or [`ASIDE`](BucketNumber::ASIDE).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct BucketNumber(NonZeroU16);
 
@@ -129,14 +123,14 @@ impl<T> Wheel<T> {
         self.len == 0
     }
 
-    /// Sets a timer: `value` comes out of [`pop_due`](Self::pop_due) at the first tick that does
-    /// not begin before `deadline_ns`. So it is never early, and up to a tick (1.05 ms) late.
+    /// Sets a timer: it comes out of [`pop_due`](Self::pop_due) at the first tick that does not
+    /// begin before `deadline_ns`. So it is never early, and up to a tick (1.05 ms) late.
     ///
     /// A deadline in the past counts as the present tick. One within the last tick before
     /// `u64::MAX` never comes.
     ///
     /// # Errors
-    /// The value, when `timers_max` timers are set.
+    /// The value, when there are `timers_max` timers, those aside included.
     #[inline]
     pub(crate) fn insert(&mut self, deadline_ns: u64, value: T) -> Result<TimerId, T> {
         let (index, generation) = match self.entries.get(self.free as usize) {
@@ -160,11 +154,20 @@ impl<T> Wheel<T> {
         Ok(TimerId { index, generation })
     }
 
-    /// Takes a timer out before its time.
+    /// Takes a timer out: before its time, or one that stands aside.
     #[inline]
     pub(crate) fn cancel(&mut self, id: TimerId) -> Option<T> {
         self.find(id)?;
-        Some(self.take(id.index).value)
+        Some(self.take(id.index))
+    }
+
+    /// Sets a timer that stands aside for another time. Its name stays.
+    pub(crate) fn set_again(&mut self, id: TimerId, deadline_ns: u64) {
+        debug_assert!(self.find(id).is_some_and(|timer| timer.bucket == BucketNumber::ASIDE));
+        let bucket = self.bucket_for(deadline_ns);
+        self.timer_mut(id.index).deadline_ns = deadline_ns;
+        self.append(bucket, id.index);
+        self.len += 1;
     }
 
     /// The value of a timer.
@@ -173,16 +176,21 @@ impl<T> Wheel<T> {
         Some(&mut self.timer_mut(id.index).value)
     }
 
+    /// The name of the timer at a [place](TimerId::place) that is in use.
+    pub(crate) fn id_at(&mut self, place: u32) -> TimerId {
+        TimerId { index: place, generation: self.timer_mut(place).generation }
+    }
+
     /// The deadline of a timer, as it was set.
     #[cfg(test)]
     pub(crate) fn deadline_ns(&self, id: TimerId) -> Option<u64> {
         self.find(id).map(|timer| timer.deadline_ns)
     }
 
-    /// Takes out the next timer that is due at `now_ns`: in the order of ticks, and within one in
+    /// Puts the next timer that is due at `now_ns` aside: in the order of ticks, and within one in
     /// the order in which they were set. A poll calls it until it returns `None`.
     ///
-    /// `budget` counts down by one for each timer that is taken out or moved to a lower level. When
+    /// `budget` counts down by one for each timer that is put aside or moved to a lower level. When
     /// it is used up there is `None`, whatever else is due, and the next call goes on from there.
     /// So a budget should be larger than the number of timers that are set between two polls.
     ///
@@ -190,7 +198,7 @@ impl<T> Wheel<T> {
     /// Beside what `budget` counts, at most one look at each level; none while nothing is due and
     /// the tick is the same.
     #[inline]
-    pub(crate) fn pop_due(&mut self, now_ns: u64, budget: &mut u32) -> Option<Due<T>> {
+    pub(crate) fn pop_due(&mut self, now_ns: u64, budget: &mut u32) -> Option<TimerId> {
         let now = now_ns >> TICK_BITS;
         loop {
             if let Some(from) = self.moving {
@@ -201,7 +209,7 @@ impl<T> Wheel<T> {
                 return None;
             } else if present.first != NONE {
                 *budget -= 1;
-                return Some(self.take(present.first));
+                return Some(self.put_aside(present.first));
             } else if self.cursor == now {
                 return None;
             }
@@ -241,7 +249,7 @@ impl<T> Wheel<T> {
     pub(crate) fn clear_with(&mut self, mut each: impl FnMut(T)) {
         for index in 0..self.entries.len() {
             if let Entry::Timer(_) = self.entries[index] {
-                each(self.take(index as u32).value);
+                each(self.take(index as u32));
             }
         }
         debug_assert!(self.is_empty());
@@ -263,19 +271,29 @@ impl<T> Wheel<T> {
         }
     }
 
-    /// Unlinks the timer at `index` and frees its entry.
+    /// Takes the timer at `index` out of its bucket.
     #[inline]
-    fn take(&mut self, index: u32) -> Due<T> {
+    fn put_aside(&mut self, index: u32) -> TimerId {
         self.unlink(index);
+        self.len -= 1;
+        let timer = self.timer_mut(index);
+        timer.bucket = BucketNumber::ASIDE;
+        TimerId { index, generation: timer.generation }
+    }
+
+    /// Frees the entry of the timer at `index`.
+    #[inline]
+    fn take(&mut self, index: u32) -> T {
+        if self.timer_mut(index).bucket != BucketNumber::ASIDE {
+            self.put_aside(index);
+        }
         let generation = self.timer_mut(index).generation;
         let free = Entry::Free { generation: generation.wrapping_add(1), next: self.free };
         let Entry::Timer(timer) = mem::replace(&mut self.entries[index as usize], free) else {
-            unreachable!("it has just been unlinked");
+            unreachable!("it was a timer a moment ago");
         };
         self.free = index;
-        self.len -= 1;
-        let id = TimerId { index, generation };
-        Due { id, deadline_ns: timer.deadline_ns, value: timer.value }
+        timer.value
     }
 
     /// Where a timer belongs that is set now, or that moves down now.
@@ -361,7 +379,17 @@ impl<T> Wheel<T> {
     }
 }
 
+impl TimerId {
+    /// Where the timer stands: a number that is its own while it is not taken out.
+    pub(crate) fn place(self) -> u32 {
+        self.index
+    }
+}
+
 impl BucketNumber {
+    /// No bucket: the timer has fired.
+    const ASIDE: Self = Self(NonZeroU16::MAX);
+
     #[inline(always)]
     fn new(level: usize, place: usize) -> Self {
         debug_assert!(level < LEVELS && place < BUCKETS_PER_LEVEL);
@@ -421,16 +449,33 @@ impl BucketNumber {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
     use std::rc::Rc;
 
-    const TICK_NS: u64 = 1 << TICK_BITS;
-    const HOUR_NS: u64 = 3_600_000_000_000;
+    pub(super) const TICK_NS: u64 = 1 << TICK_BITS;
+    pub(super) const HOUR_NS: u64 = 3_600_000_000_000;
+
+    /// A timer that has fired and was taken out.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Due<T> {
+        id: TimerId,
+        deadline_ns: u64,
+        value: T,
+    }
+
+    fn take_due<T>(wheel: &mut Wheel<T>, now_ns: u64, budget: &mut u32) -> Option<Due<T>> {
+        let id = wheel.pop_due(now_ns, budget)?;
+        let deadline_ns = wheel.deadline_ns(id).expect("it stands aside");
+        let value = wheel.cancel(id).expect("it stands aside");
+        Some(Due { id, deadline_ns, value })
+    }
 
     fn pop<T>(wheel: &mut Wheel<T>, now_ns: u64) -> Option<T> {
-        wheel.pop_due(now_ns, &mut { u32::MAX }).map(|due| due.value)
+        take_due(wheel, now_ns, &mut { u32::MAX }).map(|due| due.value)
     }
 
     fn pop_all<T>(wheel: &mut Wheel<T>, now_ns: u64) -> Vec<T> {
@@ -442,7 +487,7 @@ mod tests {
     }
 
     /// All invariants, at the cost of a walk over everything.
-    fn check<T>(wheel: &Wheel<T>) {
+    pub(super) fn check<T>(wheel: &Wheel<T>) {
         let mut linked = 0;
         for (place, bucket) in wheel.buckets.iter().enumerate() {
             let number = BucketNumber::new(place / BUCKETS_PER_LEVEL, place % BUCKETS_PER_LEVEL);
@@ -470,7 +515,12 @@ mod tests {
             free += 1;
         }
         assert_eq!(index, NONE);
-        assert_eq!(linked + free, wheel.entries.len());
+        let is_aside = |entry: &&Entry<T>| match entry {
+            Entry::Timer(timer) => timer.bucket == BucketNumber::ASIDE,
+            Entry::Free { .. } => false,
+        };
+        let aside = wheel.entries.iter().filter(is_aside).count();
+        assert_eq!(linked + aside + free, wheel.entries.len());
     }
 
     #[test]
@@ -481,7 +531,7 @@ mod tests {
             assert_eq!(wheel.next_deadline_ns(), Some(7 * TICK_NS));
             let mut budget = 10;
             assert_eq!(wheel.pop_due(7 * TICK_NS - 1, &mut budget), None);
-            let due = wheel.pop_due(7 * TICK_NS, &mut budget);
+            let due = take_due(&mut wheel, 7 * TICK_NS, &mut budget);
             assert_eq!(due, Some(Due { id, deadline_ns, value: () }));
             assert_eq!(wheel.next_deadline_ns(), None);
         }
@@ -554,6 +604,28 @@ mod tests {
     }
 
     #[test]
+    fn timer_that_has_fired_stands_aside_until_it_is_set_again_or_taken_out() {
+        let mut wheel = Wheel::new(1, 0);
+        let id = set(&mut wheel, TICK_NS, 'a');
+        for tick in [1, 3, 700] {
+            assert_eq!(wheel.pop_due(tick * TICK_NS, &mut 10), Some(id));
+            assert_eq!((wheel.next_deadline_ns(), wheel.is_empty()), (None, true));
+            assert_eq!((wheel.get_mut(id).copied(), wheel.id_at(id.place())), (Some('a'), id));
+            assert_eq!(wheel.insert(0, 'b'), Err('b'), "it takes its room");
+            check(&wheel);
+            wheel.set_again(id, (tick + 2) * TICK_NS);
+            assert_eq!(wheel.pop_due((tick + 1) * TICK_NS, &mut 10), None);
+            check(&wheel);
+        }
+        assert_eq!(wheel.cancel(id), Some('a'));
+        check(&wheel);
+        set(&mut wheel, 0, 'c');
+        let id = wheel.pop_due(HOUR_NS, &mut 10).expect("it is due");
+        assert_eq!((wheel.cancel(id), wheel.cancel(id)), (Some('c'), None));
+        check(&wheel);
+    }
+
+    #[test]
     fn generation_wraps() {
         let mut wheel = Wheel::new(1, 0);
         let id = set(&mut wheel, 0, ());
@@ -595,7 +667,7 @@ mod tests {
         wheel.cancel(ids[500]);
         assert_eq!(pop_all(&mut wheel, 0).len(), 1);
         assert!(wheel.pop_due(HOUR_NS, &mut 400).is_some(), "some wait, some are half way");
-        let left = wheel.len as usize;
+        let left = wheel.len as usize + 1;
         let mut values = 0;
         wheel.clear_with(|_| values += 1);
         assert_eq!(values, left);
@@ -653,7 +725,7 @@ mod tests {
         while !wheel.is_empty() {
             assert!(wheel.next_deadline_ns() <= Some(now_ns), "there is work to go on with");
             let mut budget = BUDGET;
-            while let Some(due) = wheel.pop_due(now_ns, &mut budget) {
+            while let Some(due) = take_due(&mut wheel, now_ns, &mut budget) {
                 fired.push(due.deadline_ns);
             }
             let after = buckets(&wheel);
@@ -669,7 +741,7 @@ mod tests {
     }
 
     /// Xorshift (Marsaglia 2003).
-    struct Random(u64);
+    pub(super) struct Random(pub(super) u64);
 
     impl Random {
         fn next(&mut self) -> u64 {
@@ -679,117 +751,14 @@ mod tests {
             self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
         }
 
-        fn below(&mut self, end: u64) -> u64 {
+        pub(super) fn below(&mut self, end: u64) -> u64 {
             (self.next() >> 32) % end
         }
 
         /// A number of any magnitude.
-        fn spread(&mut self) -> u64 {
+        pub(super) fn spread(&mut self) -> u64 {
             let bits = self.below(64);
             self.next() >> bits
-        }
-    }
-
-    /// What the wheel should do: timers by tick, then by the order in which they were set.
-    struct Model {
-        wheel: Wheel<u64>,
-        timers: BTreeMap<(u64, u64), (TimerId, u64)>,
-        set: u64,
-        now_ns: u64,
-        random: Random,
-    }
-
-    impl Model {
-        fn insert(&mut self) {
-            let ahead_ns = match self.random.below(4) {
-                0 => self.random.below(1 << 22),
-                1 => self.random.below(1 << 32),
-                _ => self.random.spread(),
-            };
-            let deadline_ns = match self.random.below(10) {
-                0 => self.now_ns.saturating_sub(ahead_ns),
-                _ => self.now_ns.saturating_add(ahead_ns),
-            };
-            let value = self.set;
-            match self.wheel.insert(deadline_ns, value) {
-                Ok(id) => {
-                    let tick = deadline_ns.div_ceil(TICK_NS).max(self.wheel.cursor);
-                    self.timers.insert((tick, value), (id, deadline_ns));
-                    self.set += 1;
-                }
-                Err(back) => {
-                    assert_eq!((back, self.timers.len()), (value, self.wheel.timers_max as usize));
-                }
-            }
-        }
-
-        fn cancel(&mut self) {
-            let from = (self.random.spread() >> TICK_BITS, 0);
-            let Some((key, _)) = self.timers.range(from..).next() else { return };
-            let key = *key;
-            let (id, deadline_ns) = self.timers.remove(&key).expect("it has just been found");
-            assert_eq!(self.wheel.deadline_ns(id), Some(deadline_ns));
-            assert_eq!(self.wheel.get_mut(id).copied(), Some(key.1));
-            assert_eq!(self.wheel.cancel(id), Some(key.1));
-            assert_eq!(self.wheel.cancel(id), None);
-        }
-
-        fn advance(&mut self) {
-            let ahead_ns = match self.random.below(40) {
-                0 => self.random.below(10 * HOUR_NS),
-                1 => self.random.spread() >> self.random.below(16),
-                2 => self.wheel.next_deadline_ns().unwrap_or(0).saturating_sub(self.now_ns),
-                3..20 => self.random.below(1 << 23),
-                _ => self.random.below(1 << 18),
-            };
-            self.now_ns = self.now_ns.saturating_add(ahead_ns);
-        }
-
-        fn poll(&mut self) {
-            let mut budget =
-                if self.random.below(2) == 0 { u32::MAX } else { self.random.below(40) as u32 };
-            while let Some(due) = self.wheel.pop_due(self.now_ns, &mut budget) {
-                let first = self.timers.pop_first().expect("the model has it too");
-                assert_eq!((due.id, due.deadline_ns, due.value), (first.1.0, first.1.1, first.0.1));
-                assert!(due.deadline_ns <= self.now_ns, "it is early");
-                assert_eq!(self.wheel.cancel(due.id), None);
-            }
-            let first = self.timers.first_key_value().map(|((tick, _), _)| *tick);
-            let next_ns = self.wheel.next_deadline_ns();
-            assert_eq!(first.is_none(), next_ns.is_none());
-            if let (Some(tick), Some(next_ns)) = (first, next_ns) {
-                assert!(next_ns >> TICK_BITS <= tick, "it would be overslept");
-                if budget > 0 {
-                    assert!(tick > self.now_ns >> TICK_BITS, "it is late");
-                    assert!(next_ns > self.now_ns, "nothing is due");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn wheel_does_what_an_ordered_map_does() {
-        for seed in 1..=60 {
-            println!("seed {seed}");
-            let mut random = Random(seed);
-            let now_ns = random.spread() >> random.below(40);
-            let wheel = Wheel::new(1 + random.below(600) as u32, now_ns);
-            let mut model = Model { wheel, timers: BTreeMap::new(), set: 0, now_ns, random };
-            let mut most = 0;
-            for step in 0..4000 {
-                match model.random.below(16) {
-                    0..8 => model.insert(),
-                    8..11 => model.cancel(),
-                    11..14 => model.poll(),
-                    _ => model.advance(),
-                }
-                assert_eq!(model.wheel.len as usize, model.timers.len());
-                most = most.max(model.timers.len());
-                assert_eq!(model.wheel.entries.len(), most, "entries are used again");
-                if step % 16 == 0 {
-                    check(&model.wheel);
-                }
-            }
         }
     }
 }

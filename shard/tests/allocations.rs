@@ -96,6 +96,21 @@ impl Message for Never {
     type Reply = ();
 }
 
+/// Has the counter sent [`Often`] every millisecond, and again each time it gets it.
+struct Repeat;
+
+impl Message for Repeat {
+    type Reply = ();
+}
+
+/// A message of a timer that is due often.
+#[derive(Clone)]
+struct Often;
+
+impl Message for Often {
+    type Reply = ();
+}
+
 /// A message of a timer that is never due here.
 #[derive(Clone)]
 struct Never;
@@ -112,7 +127,8 @@ impl Entity for Counter {
     fn register(table: &mut Registration<'_, Self>) {
         table.message::<Add>("add").message::<Widest>("widest").message::<Relay>("relay");
         table.message::<Attach>("attach").message::<Think>("think").message::<Never>("never");
-        table.message::<Terminated>("terminated");
+        table.message::<Terminated>("terminated").message::<Repeat>("repeat");
+        table.message::<Often>("often");
     }
 }
 
@@ -163,6 +179,25 @@ impl Handler<Attach> for Counter {
         if cx.key() % 2 == 0 {
             cx.receive_timeout(hour, Never);
         }
+    }
+}
+
+impl Handler<Repeat> for Counter {
+    type Answer = ();
+
+    fn handle(&mut self, _: Repeat, cx: &mut Cx<'_, Self>) {
+        assert!(cx.every(Duration::from_millis(1), Often).is_ok());
+    }
+}
+
+impl Handler<Often> for Counter {
+    type Answer = ();
+
+    /// Two timers take the places of two: one that has fired, and one with a name.
+    fn handle(&mut self, _: Often, cx: &mut Cx<'_, Self>) {
+        self.sum += 1;
+        assert!(cx.after(Duration::from_micros(100), Never).is_ok());
+        assert!(cx.after_keyed(1, Duration::from_secs(1), Never).is_ok());
     }
 }
 
@@ -332,6 +367,25 @@ fn no_allocation_per_message_of_entities_that_have_timers_and_watchers() {
         });
         assert_eq!(allocations, 0, "{shards} shards");
     }
+}
+
+#[test]
+fn no_allocation_per_timer_set_or_fired() {
+    let mut pair = Pair::new(1);
+    for key in 0..KEYS {
+        assert!(pair.shards[0].tell::<Counter, _>(key, Repeat).is_ok());
+    }
+    let mut wait = |milliseconds: u64| {
+        for _ in 0..milliseconds {
+            pair.now.monotonic_ns += 1_000_000;
+            pair.settle();
+        }
+        (pair.shards[0].stats().timers_fired, ALLOCATIONS.get())
+    };
+    let (fired, allocations) = wait(100);
+    let (fired_later, allocations_later) = wait(1_000);
+    assert!(fired_later - fired > 200 * KEYS, "periods and what they set");
+    assert_eq!(allocations_later - allocations, 0);
 }
 
 #[test]

@@ -31,12 +31,6 @@ impl Reply {
         Self::Error("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
 }
 
-impl From<bool> for Reply {
-    fn from(yes: bool) -> Self {
-        Self::Integer(i64::from(yes))
-    }
-}
-
 impl ToValue for Reply {
     #[inline]
     fn write_to(&self, out: &mut dyn ValueWriter) {

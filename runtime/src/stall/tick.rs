@@ -3,8 +3,9 @@
 //! # The signal
 //! SIGURG, as Go's runtime has it for preemption: ignored by default, so a late tick harms nobody;
 //! not queued, so ticks do not pile up; passed on in silence by debuggers; and wanted by hardly any
-//! program. Whoever handles it too is not disturbed: what is not our timer's goes on to them.
-//! System calls of handlers are restarted where the kernel can do so.
+//! program. Whoever handles it too is not disturbed: what is not our timer's goes on to them. Only
+//! one that is sent to a shard's own thread may coincide with a tick and be lost, as a second of
+//! two such signals always may. System calls of handlers are restarted where the kernel can do so.
 //!
 //! # What the handler may do
 //! It interrupts anything, an allocation or a lock being taken. So it reads the clock, reads

@@ -333,6 +333,53 @@ mod tests {
     }
 
     #[test]
+    fn renamed_crate_is_the_only_one_that_is_named() {
+        let block = quote! {
+            impl Account {
+                fn plain(&mut self, amount: i64, cx: &mut Cx<Self>) -> Later<i64> { it }
+                #[fallible]
+                #[retry]
+                #[command("A", each = pairs)]
+                fn fallible(&mut self, value: Text) -> Result<(), Text> { it }
+                #[read]
+                fn read(&self) {}
+                #[fallible]
+                async fn turn(&mut self, cx: &mut AsyncCx<Self>) -> Result<(), Text> { it }
+                #[read]
+                async fn reads(&self) {}
+                #[interleave]
+                async fn beside(cx: AsyncCx<Self>) {}
+                #[on]
+                fn failed(&mut self, fault: Fault) {}
+                #[local]
+                fn local(&mut self) {}
+                #[sweep("B", words("C"))]
+                fn visit(&self, key: u64, total: &mut Total) {}
+            }
+        };
+        let expanded = expand(quote!(crate = other), block).to_string();
+        assert_lacks(&expanded, "compile_error");
+        assert_lacks(&expanded.replace("__coreside_handlers", ""), "coreside");
+        let options = quote!(
+            crate = other,
+            idle = "1s",
+            backoff = "1s..2s",
+            on_fault = resume,
+            children = one_for_all,
+            activate_async = load,
+            on_stop = stop,
+            on_passivate = leave
+        );
+        let state = quote!(
+            struct Account;
+        );
+        let expanded = entity::expand(options, state.clone()).to_string();
+        let expanded = expanded + &entity::expand(quote!(crate = other), state).to_string();
+        assert_lacks(&expanded, "compile_error");
+        assert_lacks(&expanded.replace("__coreside_handlers", ""), "coreside");
+    }
+
+    #[test]
     fn mistakes_are_explained() {
         assert_explained(
             quote!(

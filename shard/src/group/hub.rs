@@ -191,8 +191,11 @@ impl<M: Published> Handler<Unsubscribe<M>> for Hub<M> {
     fn handle(&mut self, unsubscribe: Unsubscribe<M>, cx: &mut Cx<'_, Self>) {
         let subscriber = (unsubscribe.resolve)(&cx.core.directory, unsubscribe.key);
         let shard = cx.core.home(subscriber.entity());
-        if let Some(line) = self.lines.iter().find(|line| line.shard == shard) {
-            cx.core.tell_surely::<Relay<M>, _>(line.relay, Remove { subscriber });
+        if let Some(line) = self.lines.iter().find(|line| line.shard == shard)
+            && cx.core.tell::<Relay<M>, _>(line.relay, Remove { subscriber }).is_err()
+        {
+            // There is no bound to how often one is taken back.
+            cx.fail("the queue on the way to the subscriber is full");
         }
         self.stop_if_empty(cx);
     }

@@ -122,14 +122,13 @@ impl<M: Published> Handler<Add<M>> for Relay<M> {
     fn handle(&mut self, Add { subscriber, hub }: Add<M>, cx: &mut Cx<'_, Self>) {
         self.hub = Some(hub);
         let entity = subscriber.entity();
-        if self.find(entity).is_some() {
-            return self.report_gone(cx);
+        // Of one that cannot be watched, nobody could say when it ends.
+        if self.find(entity).is_some() || cx.watch_entity(entity).is_err() {
+            self.report_gone(cx);
+        } else {
+            self.subscribers.push(subscriber);
         }
-        if cx.watch_entity(entity).is_err() {
-            // Nobody could say when it ends.
-            return self.report_gone(cx);
-        }
-        self.subscribers.push(subscriber);
+        self.stop_if_empty(cx);
     }
 }
 

@@ -7,7 +7,6 @@ use crate::core::Core;
 use crate::entity::{Handler, Message};
 use crate::identity::{EntityId, Recipient};
 use crate::key::{Key, KeyWords};
-use crate::record::{Head, Kind, Payload, Word};
 use crate::table::Directory;
 
 /// An entity that handles `M`, without its own type.
@@ -48,7 +47,7 @@ impl<M: Message> Subscriber<M> {
 
     /// Sends it a message, if the queue on the way has room.
     pub(crate) fn tell(&self, core: &mut Core, message: M) -> bool {
-        let words = words_of::<M>(&self.to);
+        let words = self.to.tell_words::<M>();
         let home = usize::from(core.home(self.to.entity));
         let room = match core.peers.get_mut(home) {
             Some(Some(peer)) => peer.reserve(words),
@@ -56,7 +55,7 @@ impl<M: Message> Subscriber<M> {
         };
         let Some(at) = room else { return false };
         // SAFETY: as many words were reserved, and the message is the one of the number.
-        unsafe { write_tell(at, words, &self.to, message) };
+        unsafe { self.to.write_tell(at, message) };
         true
     }
 }
@@ -80,33 +79,9 @@ impl Core {
             entity: EntityId::of::<E>(kind, key),
             message: self.directory.message::<E, M>(),
         };
-        let words = words_of::<M>(&to);
+        let words = to.tell_words::<M>();
         let at = self.reserve_answer(self.home(to.entity), words);
         // SAFETY: as many words were reserved, and the message is the one of the number.
-        unsafe { write_tell(at, words, &to, message) };
+        unsafe { to.write_tell(at, message) };
     }
-}
-
-fn words_of<M>(to: &Recipient) -> usize {
-    1 + if to.entity.wide { 2 } else { 1 } + Payload::<M>::WORDS
-}
-
-/// Writes a tell: head, key, value.
-///
-/// # Safety
-/// `words` words may be written at `at`, as many as [`words_of`] says; `to.message` is the number
-/// of `M` to entities of that kind.
-unsafe fn write_tell<M: Message>(at: *mut Word, words: usize, to: &Recipient, message: M) {
-    let head = Head::new(Kind::Tell, words, to.message).bits();
-    // SAFETY: the caller's contract.
-    unsafe { at.cast::<u64>().write(head) };
-    // SAFETY: the caller's contract.
-    unsafe { at.add(1).cast::<u64>().write(to.entity.key[0]) };
-    if to.entity.wide {
-        // SAFETY: the caller's contract: a wide key has two words.
-        unsafe { at.add(2).cast::<u64>().write(to.entity.key[1]) };
-    }
-    let key_words = if to.entity.wide { 2 } else { 1 };
-    // SAFETY: the value takes the rest of the words.
-    unsafe { Payload::<M>::write(at.add(1 + key_words), message) };
 }

@@ -72,6 +72,8 @@ impl<M: Published, V: Via> Topic<M, V> {
     }
 
     /// Takes the subscription of the entity `key` of type `E` back. What is on its way arrives.
+    /// Where the queue on the way is full it stays, a fault is counted, and who asks is told
+    /// [`Failed`](crate::AskError::Failed).
     pub fn unsubscribe_entity<E: Handler<M>>(self, key: E::Key) -> V::Call<Hub<M>, Unsubscribe<M>> {
         let unsubscribe = Unsubscribe::new(key.to_words(), Subscriber::new::<E>);
         self.via.call::<Hub<M>, _>(self.name, unsubscribe)
@@ -90,7 +92,8 @@ impl<'c, 'a, M: Published, E: Handler<M>> Topic<M, &'c mut Cx<'a, E>> {
         self.subscribe_entity::<E>(key)
     }
 
-    /// Takes the subscription of this entity back. What is on its way arrives.
+    /// Takes the subscription of this entity back, like
+    /// [`unsubscribe_entity`](Self::unsubscribe_entity).
     pub fn unsubscribe(self) -> Call<'c, 'a, E, Hub<M>, Unsubscribe<M>> {
         let key = self.via.key;
         self.unsubscribe_entity::<E>(key)

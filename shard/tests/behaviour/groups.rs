@@ -271,6 +271,38 @@ fn topic_without_subscribers_takes_no_memory() {
 }
 
 #[test]
+fn relay_that_can_watch_nobody_does_not_stay() {
+    let mut mesh = listeners_with(2, 1 << 14, &ShardConfig { system_max: 0, ..config() }, 1);
+    for id in 0..10 {
+        tell(&mut mesh, id, Do::Subscribe);
+    }
+    mesh.settle();
+    assert_eq!((topic_entities(&mesh), publish(&mut mesh, 1)), (0, Ok(0)));
+}
+
+#[test]
+fn subscriptions_taken_back_too_often_are_bounded() {
+    let config = ShardConfig { outbox_words_max: 4096, ..config() };
+    let mut mesh = listeners_with(2, RING_WORDS_MIN, &config, 1);
+    let hub = mesh.home(topic());
+    let lives_with_hub = |id: &u64| mesh.home(*id) == hub;
+    let near = (0..).find(lives_with_hub).expect("one of two shards");
+    let far = (0..).find(|id| !lives_with_hub(id)).expect("the other");
+    tell(&mut mesh, far, Do::Subscribe);
+    mesh.settle();
+    // While the other shard does nothing.
+    for _ in 0..20 {
+        assert!(mesh.shards[hub].tell::<Listener<u64>, _>(near, Do::Nothing).is_ok());
+        let what = Do::UnsubscribeOther(far, 100);
+        assert!(mesh.shards[hub].tell::<Listener<u64>, _>(near, what).is_ok());
+        (0..4).for_each(|_| mesh.poll(hub));
+    }
+    assert!(mesh.count(|stats| stats.faults) > 500);
+    mesh.settle();
+    assert_eq!(publish(&mut mesh, 1), Ok(0), "one of them arrived");
+}
+
+#[test]
 fn subscribers_are_bounded_and_refused_ones_are_told() {
     let mut mesh = listeners(1, 1);
     let most = u64::from(Hub::<News>::SUBSCRIBERS_MAX);

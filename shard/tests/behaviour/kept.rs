@@ -32,6 +32,8 @@ enum Do {
     Nothing,
     Stop,
     Panic,
+    /// The clerk takes its watches back.
+    Unwatch,
 }
 
 impl Message for Do {
@@ -40,7 +42,7 @@ impl Message for Do {
 
 fn act<E: Entity>(what: Do, cx: &mut Cx<'_, E>) {
     match what {
-        Do::Nothing => {}
+        Do::Nothing | Do::Unwatch => {}
         Do::Stop => cx.stop(),
         Do::Panic => panic!("told to"),
     }
@@ -111,6 +113,9 @@ impl Handler<Do> for Clerk {
 
     fn handle(&mut self, what: Do, cx: &mut Cx<'_, Self>) {
         see("clerk does", 0);
+        if what == Do::Unwatch {
+            (0..WORKERS).for_each(|key| cx.unwatch::<Worker>(key));
+        }
         act(what, cx);
     }
 }
@@ -281,6 +286,22 @@ fn singleton_comes_back_and_keeps_its_mail() {
     }
     assert_eq!((seen("clerk", 0), seen("clerk does", 0)), (3, 4));
     assert_eq!(mesh.shards.iter().map(|shard| shard.entities::<Clerk>()).sum::<usize>(), 1);
+}
+
+#[test]
+fn kept_instance_with_nothing_else_attached_is_begun_again() {
+    let mut mesh = mesh(2, 1);
+    start(&mut mesh);
+    mesh.settle();
+    // From here on nobody watches a worker, and the clerk watches nobody.
+    assert!(mesh.shards[0].tell::<Clerk, _>(Single, Do::Unwatch).is_ok());
+    mesh.settle();
+    assert!(mesh.shards[0].tell::<Clerk, _>(Single, Do::Stop).is_ok());
+    (0..WORKERS).for_each(|key| tell(&mut mesh, key, Do::Stop));
+    mesh.settle();
+    mesh.wait(20_000_000);
+    assert_eq!((workers(&mesh) as u64, seen("clerk", 0)), (WORKERS, 2));
+    assert!((0..WORKERS).all(|key| seen("activate", key) == 2));
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub(crate) enum Do {
     Nothing,
     Subscribe,
     Unsubscribe,
+    /// Takes the subscription of another one back, so many times.
+    UnsubscribeOther(u64, u32),
     SubscribeAndPublish(u64),
     Publish(u64),
     Stop,
@@ -132,6 +134,12 @@ impl<K: ListenerKey> Handler<Do> for Listener<K> {
             Do::Subscribe => subscribe(cx),
             Do::Unsubscribe => {
                 cx.topic::<News>("news").unsubscribe().try_tell().expect("room");
+            }
+            Do::UnsubscribeOther(other, times) => {
+                for _ in 0..times {
+                    let topic = cx.topic::<News>("news");
+                    topic.unsubscribe_entity::<Listener<u64>>(other).try_tell().expect("room");
+                }
             }
             Do::SubscribeAndPublish(number) => {
                 subscribe(cx);

@@ -1,6 +1,8 @@
 //! Every ask ends, at the latest at its deadline; what is asked on its behalf inherits it; and what
 //! is late is not done.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use coreside_shard::{AskError, AsyncCx, Cx, Reason, ShardConfig};
@@ -147,6 +149,44 @@ fn within_limits_one_ask_and_not_what_follows_its_answer() {
     assert!((70..=80).contains(&left), "{left} ms left");
     gate.open();
     mesh.settle();
+}
+
+#[test]
+fn within_takes_the_place_of_the_nodes_timeout_where_nobody_waits() {
+    let mut mesh = Mesh::new(1, 1);
+    let gate = Gate::new();
+    let held = gate.clone();
+    mesh.tell_plain(
+        2,
+        tell(move |_, cx| {
+            let _later = cx.run(async move |_, _| held.passed().await);
+        }),
+    );
+    let (answered, ended) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let counts = move |count: &Arc<AtomicU32>| count.load(Ordering::Relaxed);
+    let (on_answer, on_end) = (Arc::clone(&answered), Arc::clone(&ended));
+    mesh.tell_plain(
+        1,
+        tell(move |_, cx| {
+            let call = cx.entity::<Agent<Plain>>(2).message(echo(2));
+            let asked = call.within(Duration::from_secs(10)).ask(move |_, answer, _| {
+                assert_eq!(answer, Ok(2));
+                on_answer.fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(asked.is_ok());
+            let call = cx.entity::<Agent<Plain>>(2).message(echo(3));
+            let asked = call.ask(move |_, answer, _| {
+                assert!(answer.is_err(), "the node's own second");
+                on_end.fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(asked.is_ok());
+        }),
+    );
+    mesh.wait_ms(3_000);
+    assert_eq!((counts(&answered), counts(&ended)), (0, 1));
+    gate.open();
+    mesh.settle();
+    assert_eq!((counts(&answered), counts(&ended)), (1, 1));
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod deadlines;
 mod fairness;
 mod gate;
 mod interleaved;
+mod many_timers;
 mod mesh;
 mod notes;
 mod overload;
