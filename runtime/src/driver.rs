@@ -13,12 +13,11 @@
 //! [`Doorbell`]: coreside_shard::Doorbell
 #![expect(unsafe_code, reason = "a shard that lies still is watched")]
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use coreside_net::{Facts, Net, NetConfig};
+use coreside_net::{Facts, Listeners, Net, NetConfig, native};
 use coreside_shard::{AskError, MeshEnd, Placement, Progress, Shard, ShardConfig, Table};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder};
 
@@ -45,7 +44,8 @@ pub(crate) struct Drive {
     pub(crate) mesh: MeshEnd,
     pub(crate) placement: Placement,
     pub(crate) net: NetConfig,
-    pub(crate) listener: Option<TcpListener>,
+    pub(crate) listeners: Listeners,
+    pub(crate) cluster: u128,
     pub(crate) idle: Idle,
     /// Where the clocks of all shards begin.
     pub(crate) start: Instant,
@@ -113,13 +113,18 @@ impl Drive {
         let number = self.mesh.shard();
         let shared = Arc::clone(&self.shared);
         let wake = move |shard: u16| shared.ingresses[usize::from(shard)].wake();
-        let port = self.listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let port = self.listeners.resp.as_ref().and_then(|listener| listener.local_addr().ok());
         let mut shard =
             Shard::new(&self.shard, self.table, self.mesh, self.placement, Arc::new(wake))
                 .map_err(NodeError::System)?;
-        let mut net = Net::new(self.net, self.listener).map_err(NodeError::Net)?;
+        let mut net = Net::new(self.net, self.listeners).map_err(NodeError::Net)?;
         net.register_eventfd(self.shared.ingresses[usize::from(number)].eventfd())
             .map_err(NodeError::Net)?;
+        net.set_native_facts(native::Facts {
+            shard: number,
+            shards: self.shared.ingresses.len() as u16,
+            cluster: self.cluster,
+        });
         let mut clock = Clock::new(self.start);
         shard.start_kept(clock.now());
         let spin = match self.idle {

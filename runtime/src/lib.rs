@@ -59,6 +59,7 @@ mod node;
 #[cfg(feature = "cli")]
 mod options;
 mod park;
+mod ports;
 mod signals;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -67,7 +68,12 @@ mod stopping;
 mod tell;
 mod topology;
 
-pub use coreside_macros::{entity, handlers};
+/// For the code of `#[wire]`.
+#[doc(hidden)]
+pub use coreside_shard::{rkyv, schema};
+
+pub use coreside_macros::{entity, handlers, wire};
+pub use coreside_net::client::{Client, ClientBuilder, ClientError, ClientRequest};
 pub use coreside_net::{Limits, NetConfig, NetError};
 #[cfg(sabotage)]
 pub use coreside_shard::sabotage;
@@ -78,7 +84,7 @@ pub use coreside_shard::{
     INLINE_BYTES_MAX, Key, KeyWords, Later, Life, LookAhead, Message, Name, NotAsked, OnFault,
     Publish, Published, Reason, Registration, RegistryError, ReplyTo, Single, Sleep, Span,
     Subscribe, Sweep, Terminated, Timer, ToValue, Topic, Unsubscribe, ValueWriter, Via, Visit,
-    parse_integer,
+    WireType, parse_integer,
 };
 pub use handle::{Handle, NodeStats, Request};
 pub use inspect::LetterNote;

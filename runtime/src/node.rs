@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use coreside_net::{NetConfig, NetError, listen};
+use coreside_net::{NetConfig, NetError};
 use coreside_shard::{
     Entity, EntityId, HashKey, LookAhead, Placement, PoolKeys, Registry, RegistryError,
     ShardConfig, Table,
@@ -18,6 +18,7 @@ use crate::faults::{self, FaultSink};
 use crate::group::Pools;
 use crate::handle::{Counts, Handle, Shared};
 use crate::ingress::Ingress;
+use crate::ports::Ports;
 use crate::signals::Signals;
 use crate::stall::{Reporter, Sink, StallConfig};
 use crate::stopping::{Phase, Stopping};
@@ -63,7 +64,8 @@ pub struct NodeBuilder {
     shards: Option<usize>,
     cores: Option<Vec<usize>>,
     idle: Option<Idle>,
-    listen: Option<SocketAddr>,
+    pub(crate) ports: Ports,
+    pub(crate) cluster: u128,
     net: NetConfig,
     shard: ShardConfig,
     ring_bytes: Option<usize>,
@@ -135,7 +137,8 @@ impl Default for NodeBuilder {
             shards: None,
             cores: None,
             idle: None,
-            listen: None,
+            ports: Ports::default(),
+            cluster: 0,
             net: NetConfig::default(),
             shard: ShardConfig::new(HashKey::new(random_bits())),
             ring_bytes: None,
@@ -174,13 +177,6 @@ impl NodeBuilder {
     /// at once where there are more shards than cores).
     pub fn idle(mut self, idle: Idle) -> Self {
         self.idle = Some(idle);
-        self
-    }
-
-    /// Serves Redis clients (RESP2 and RESP3) on `address` (default: nobody). Port 0 takes any free
-    /// one.
-    pub fn listen(mut self, address: SocketAddr) -> Self {
-        self.listen = Some(address);
         self
     }
 
@@ -279,14 +275,7 @@ impl NodeBuilder {
             Idle::Park { spin: Duration::from_micros(if roomy { 50 } else { 0 }) }
         });
         let table = take(&mut self.registry).build().map_err(NodeError::Registry)?;
-        let mut listeners = match self.listen {
-            Some(address) => {
-                listen(address, count).map_err(|error| NodeError::Listen(address, error))?
-            }
-            None => vec![],
-        };
-        let local_addr = listeners.first().and_then(|listener| listener.local_addr().ok());
-
+        let open = self.ports.open(count)?;
         let mesh = coreside_shard::mesh(count, self.ring_words(count));
         let placement = Placement::even(count as u16);
         let reporter = Reporter::start(self.stalls, take(&mut self.stall_sink), &table, count);
@@ -300,15 +289,15 @@ impl NodeBuilder {
         let start = Instant::now();
         let (ready, started) = mpsc::channel();
         let mut running = Vec::with_capacity(count);
-        for (end, seat) in mesh.into_iter().zip(seats) {
-            let listener = (!listeners.is_empty()).then(|| listeners.remove(0));
+        for ((end, seat), listeners) in mesh.into_iter().zip(seats).zip(open.listeners) {
             let drive = Drive {
                 shard: self.shard.clone(),
                 table: Arc::clone(&table),
                 mesh: end,
                 placement: placement.clone(),
                 net: self.net,
-                listener,
+                listeners,
+                cluster: self.cluster,
                 idle,
                 start,
                 shared: Arc::clone(&shared),
@@ -325,7 +314,8 @@ impl NodeBuilder {
             return Err(abandon(running, &stopping, &shared, error));
         }
         let handle = Handle { shared };
-        Ok(Node { handle, running, stopping, local_addr, notes, signals, _reporter: reporter })
+        let addresses = (open.resp, open.native);
+        Ok(Node { handle, running, stopping, addresses, notes, signals, _reporter: reporter })
     }
 
     fn ring_words(&self, shards: usize) -> usize {
@@ -413,7 +403,8 @@ pub struct Node {
     handle: Handle,
     running: Vec<Running>,
     stopping: Arc<Stopping>,
-    local_addr: Option<SocketAddr>,
+    /// Where Redis clients, and native clients, are served.
+    addresses: (Option<SocketAddr>, Option<SocketAddr>),
     notes: Vec<String>,
     signals: Option<Signals>,
     /// Ends behind the shards.
@@ -433,7 +424,12 @@ impl Node {
 
     /// Where clients are served.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.local_addr
+        self.addresses.0
+    }
+
+    /// Where native clients are served.
+    pub fn native_addr(&self) -> Option<SocketAddr> {
+        self.addresses.1
     }
 
     /// How many shards the node has.

@@ -1,0 +1,93 @@
+//! A node over the native protocol, from a client of the same program.
+
+use std::net::SocketAddr;
+
+use coreside::{AskError, Client, Cx, Node, entity, handlers, wire};
+
+#[wire]
+#[derive(Clone, Debug, PartialEq)]
+struct Transfer {
+    from: u64,
+    to: u64,
+    amount: i64,
+    memo: Option<String>,
+}
+
+#[entity]
+#[derive(Default)]
+struct Account {
+    balance: i64,
+    memos: Vec<String>,
+}
+
+#[handlers]
+impl Account {
+    #[wire]
+    fn deposit(&mut self, amount: i64) -> i64 {
+        self.balance += amount;
+        self.balance
+    }
+
+    /// Moves money to an account that may live on another shard.
+    #[local]
+    #[wire]
+    fn transfer(&mut self, transfer: Transfer, cx: &mut Cx<Self>) -> Result<i64, i64> {
+        if self.balance < transfer.amount {
+            return Err(self.balance);
+        }
+        self.balance -= transfer.amount;
+        self.memos.extend(transfer.memo);
+        let credit = cx.entity::<Self>(transfer.to).deposit(transfer.amount).try_tell();
+        assert!(credit.is_ok(), "a queue of a few");
+        Ok(self.balance)
+    }
+
+    #[local]
+    #[wire]
+    fn memos(&self) -> Vec<String> {
+        self.memos.clone()
+    }
+}
+
+fn loopback() -> SocketAddr {
+    ([127, 0, 0, 1], 0).into()
+}
+
+#[test]
+fn references_are_the_same_outside_as_inside() {
+    let node = Node::builder().entity::<Account>().shards(3).listen_native(loopback()).start();
+    let node = node.expect("a node");
+    let address = node.native_addr().expect("it listens");
+    let client = Client::builder().entity::<Account>().connect(address).expect("a client");
+    for key in 0..100 {
+        assert_eq!(client.entity::<Account>(key).deposit(100).wait(), Ok(100));
+    }
+    for from in 0..100 {
+        let memo = (from % 2 == 0).then(|| format!("from {from}"));
+        let transfer = Transfer { from, to: (from + 1) % 100, amount: 30, memo };
+        let left = client.entity::<Account>(from).transfer(transfer).wait();
+        assert!(matches!(left, Ok(Ok(70 | 100))), "{left:?}");
+    }
+    let broke = Transfer { from: 1, to: 2, amount: 1_000, memo: None };
+    assert!(matches!(client.entity::<Account>(1).transfer(broke).wait(), Ok(Err(_))));
+    assert_eq!(client.entity::<Account>(4).memos().wait(), Ok(vec!["from 4".to_owned()]));
+    // From within the program, by the same methods.
+    let sum: i64 = (0..100).map(|key| node.entity::<Account>(key).deposit(0).wait().unwrap()).sum();
+    assert_eq!(sum, 100 * 100, "money is neither made nor lost");
+    node.stop();
+    let asked = client.entity::<Account>(1).deposit(1).wait();
+    assert!(matches!(asked, Err(AskError::NotSent | AskError::MaybeExecuted)), "{asked:?}");
+}
+
+#[test]
+fn client_of_another_cluster_is_refused() {
+    let node = Node::builder().entity::<Account>().shards(1).cluster(7).listen_native(loopback());
+    let node = node.start().expect("a node");
+    let address = node.native_addr().expect("it listens");
+    let client = |cluster| Client::builder().entity::<Account>().cluster(cluster).connect(address);
+    let refused = client(8).expect_err("another cluster").to_string();
+    assert_eq!(refused, "the node refuses the connection: the node belongs to another cluster");
+    let client = client(7).expect("the same");
+    assert_eq!(client.entity::<Account>(1).deposit(5).wait(), Ok(5));
+    node.stop();
+}
