@@ -65,7 +65,7 @@ pub use random::Random;
 pub use trace::{Event, Step};
 
 use clock::Clock;
-use coreside_shard::{Entity, Sweep};
+use coreside_shard::{Entity, EntityId, Sweep};
 use outside::Gate;
 use schedule::Schedule;
 use seat::{Seat, State};
@@ -88,6 +88,7 @@ pub struct Sim {
     limits: SimLimits,
     stats: SimStats,
     last_shard: usize,
+    escalation: Option<EntityId>,
     seed: u64,
 }
 
@@ -210,11 +211,21 @@ impl Sim {
     /// # Errors
     /// As for [`run_until_idle`](Self::run_until_idle).
     pub fn stop(&mut self, steps_max: u64) -> Result<u64, SimError> {
+        self.begin_stop();
+        self.run_until_idle(steps_max)
+    }
+
+    fn begin_stop(&mut self) {
         self.gate.refuse();
         self.stopping.begin();
         self.seats.iter_mut().for_each(|seat| seat.shard.release_kept());
         self.woken.iter().for_each(|woken| woken.store(true, Ordering::Relaxed));
-        self.run_until_idle(steps_max)
+    }
+
+    /// Whose fault was escalated and has nobody to decide about it: the node stops because of it, as
+    /// in production.
+    pub fn escalation(&self) -> Option<EntityId> {
+        self.escalation
     }
 
     /// Ends all disturbances: from now on shards take turns evenly and time passes in small steps.
@@ -332,7 +343,12 @@ impl Sim {
         let (steps, now_ns) = (self.stats.steps, self.clock.now_ns());
         let step = Step { number: steps, shard: number as u16, now_ns, event, fingerprint };
         self.trace.add(step, &seat.shard.stats());
+        let escalation = seat.shard.take_escalation();
         self.count_event(event);
+        if escalation.is_some() {
+            self.escalation = self.escalation.or(escalation);
+            self.begin_stop();
+        }
     }
 
     fn count_event(&mut self, event: Event) {

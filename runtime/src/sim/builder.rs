@@ -166,6 +166,7 @@ impl SimBuilder {
             limits,
             stats: SimStats::default(),
             last_shard: 0,
+            escalation: None,
             seed,
         })
     }

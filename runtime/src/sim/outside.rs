@@ -13,8 +13,22 @@ use coreside_shard::{
     Shard, Sweep, Table, Via,
 };
 
+use crate::ingress::Ran;
+use crate::tell::tell;
+
 /// What is to be done on a shard.
-pub(crate) type Job = Box<dyn FnOnce(&mut Shard)>;
+pub(crate) type Job = Box<dyn FnMut(&mut Shard) -> Ran>;
+
+/// A job that runs once, whatever room the shard has.
+fn once(work: impl FnOnce(&mut Shard) + 'static) -> Job {
+    let mut work = Some(work);
+    Box::new(move |shard| {
+        if let Some(work) = work.take() {
+            work(shard);
+        }
+        Ran::Done
+    })
+}
 
 /// The way in: a bounded queue of jobs per shard, and the means to wake it.
 pub(crate) struct Gate {
@@ -60,6 +74,11 @@ impl Gate {
         self.lanes[shard].jobs.borrow_mut().pop_front()
     }
 
+    /// Has a job that found no room on its shard run again, before any other.
+    pub(crate) fn put_back(&self, shard: usize, job: Job) {
+        self.lanes[shard].jobs.borrow_mut().push_front(job);
+    }
+
     pub(crate) fn is_empty(&self, shard: usize) -> bool {
         self.lanes[shard].jobs.borrow().is_empty()
     }
@@ -93,9 +112,8 @@ impl Gate {
         has_room
     }
 
-    /// # Panics
-    /// Without [room](Self::has_room).
-    fn push(&self, shard: usize, job: Job) {
+    /// Only where there is [room](Self::has_room).
+    pub(crate) fn push(&self, shard: usize, job: Job) {
         let lane = &self.lanes[shard];
         lane.jobs.borrow_mut().push_back(job);
         if lane.bell.must_ring() {
@@ -140,7 +158,7 @@ impl SimHandle {
         let shard = usize::from(self.entrance.unwrap_or(0));
         let has_room = self.gate.has_room(shard);
         if has_room {
-            self.gate.push(shard, Box::new(work));
+            self.gate.push(shard, once(work));
         }
         has_room
     }
@@ -163,7 +181,7 @@ impl SimHandle {
                 // On a refusal the promise is dropped with the closure, which says so.
                 let _ = shard.sweep::<E, S, _>(move |total, _| promise.keep(total));
             };
-            self.gate.push(shard, Box::new(job));
+            self.gate.push(shard, once(job));
         }
         reply
     }
@@ -216,10 +234,11 @@ impl<E: Handler<M>, M: Message> SimCall<E, M> {
         if !handle.gate.has_room(shard) {
             return Err(Full(message));
         }
+        let mut message = Some(message);
         let job = move |shard: &mut Shard| {
-            if shard.tell::<E, M>(key, message).is_err() {
-                shard.count_lost();
-            }
+            let Some(taken) = message.take() else { return Ran::Done };
+            message = tell::<E, M>(shard, key, taken).err();
+            if message.is_none() { Ran::Done } else { Ran::NoRoom }
         };
         handle.gate.push(shard, Box::new(job));
         Ok(())
@@ -250,7 +269,7 @@ impl<E: Handler<M>, M: Message> SimCall<E, M> {
             // On a refusal the promise is dropped with the closure, which says `NotSent`.
             let _ = shard.ask::<E, M, _>(key, message, deadline_ns, then);
         };
-        handle.gate.push(shard, Box::new(job));
+        handle.gate.push(shard, once(job));
     }
 
     fn entrance(&self) -> usize {
