@@ -43,6 +43,7 @@
 
 mod builder;
 mod clock;
+mod group;
 mod limits;
 mod oracle;
 mod outside;

@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use coreside_shard::{
     Address, AskError, Doorbell, Entity, Full, Handler, HashKey, Message, Outside, Placement,
-    Shard, Sweep, Table, Via,
+    PoolKeys, Shard, Sweep, Table, Via,
 };
 
+use crate::group::Pools;
 use crate::ingress::Ran;
 use crate::tell::tell;
 
@@ -36,7 +37,8 @@ pub(crate) struct Gate {
     jobs_max: usize,
     placement: Placement,
     pub(crate) hash_key: HashKey,
-    table: Arc<Table>,
+    pub(crate) table: Arc<Table>,
+    pub(crate) pools: Pools,
     ask_timeout_ns: u64,
     refusing: Cell<bool>,
     refused: Cell<u64>,
@@ -58,12 +60,14 @@ impl Gate {
         ask_timeout_ns: u64,
     ) -> Rc<Self> {
         let lane = |bell| Lane { jobs: RefCell::default(), bell, woken: Arc::clone(woken) };
+        let pools = PoolKeys::new(&table, &hash_key, &placement, bells.len() as u16);
         Rc::new(Self {
             lanes: bells.into_iter().map(lane).collect(),
             jobs_max,
             placement,
             hash_key,
             table,
+            pools: Pools::new(pools),
             ask_timeout_ns,
             refusing: Cell::new(false),
             refused: Cell::new(0),

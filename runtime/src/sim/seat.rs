@@ -209,8 +209,7 @@ mod tests {
             };
             gate.push(0, Box::new(job));
         }
-        let jobs: Vec<u32> =
-            (0..3).map(|_| seat.pass(Now::default(), &gate, 8).0).collect();
+        let jobs: Vec<u32> = (0..3).map(|_| seat.pass(Now::default(), &gate, 8).0).collect();
         assert_eq!(jobs, [0, 0, 2]);
         assert_eq!(*ran.borrow(), ["first", "first", "first", "second"]);
         assert!(gate.is_empty(0));

@@ -46,14 +46,14 @@ impl<M: Published> Message for Publish<M> {
 
 /// Has an entity get what is published. The answer is whether there was room.
 pub struct Subscribe<M> {
-    key: KeyWords,
-    resolve: Resolve<M>,
+    pub(crate) key: KeyWords,
+    pub(crate) resolve: Resolve<M>,
 }
 
 /// Takes a subscription back.
 pub struct Unsubscribe<M> {
-    key: KeyWords,
-    resolve: Resolve<M>,
+    pub(crate) key: KeyWords,
+    pub(crate) resolve: Resolve<M>,
 }
 
 /// A relay has a subscriber less than the hub counts.

@@ -73,7 +73,7 @@ impl Shard {
         self.core.keeps = false;
     }
 
-    fn begin_kept(&mut self, entity: EntityId) {
+    pub(crate) fn begin_kept(&mut self, entity: EntityId) {
         let id = self.stores[usize::from(entity.kind)];
         let Some(slot) = self.place(id, entity.key) else {
             self.core.stats.refused += 1;
