@@ -4,6 +4,7 @@
 mod churn;
 mod deadlines;
 mod full;
+mod groups;
 mod later;
 mod ledger;
 mod many;
@@ -73,6 +74,7 @@ pub(crate) const KINDS: &[Kind] = &[
     deadlines::KIND,
     trees::KIND,
     turns::KIND,
+    groups::KIND,
 ];
 
 impl Kind {

@@ -17,14 +17,15 @@ use crate::supervise::Terminated;
 /// The subscribers of a topic on one shard, at most [`Hub::SUBSCRIBERS_MAX`].
 pub(crate) struct Relay<M> {
     subscribers: Vec<Subscriber<M>>,
-    /// Known once there was a subscriber.
-    hub: Option<Name>,
+    /// The hub, and for which shard this relay is there; known once there was a subscriber.
+    hub: Option<(Name, u16)>,
 }
 
 /// A subscriber from here on.
 pub(crate) struct Add<M> {
     pub(crate) subscriber: Subscriber<M>,
     pub(crate) hub: Name,
+    pub(crate) shard: u16,
 }
 
 /// No longer.
@@ -85,8 +86,7 @@ impl<M: Published> Relay<M> {
 
     /// The hub has counted a subscriber that is none.
     fn report_gone(&self, cx: &mut Cx<'_, Self>) {
-        let shard = cx.core.shard;
-        if let Some(hub) = self.hub {
+        if let Some((hub, shard)) = self.hub {
             cx.core.tell_surely::<Hub<M>, _>(hub, Gone { shard });
         }
     }
@@ -119,8 +119,8 @@ impl<M: Published> Handler<Deliver<M>> for Relay<M> {
 impl<M: Published> Handler<Add<M>> for Relay<M> {
     type Answer = ();
 
-    fn handle(&mut self, Add { subscriber, hub }: Add<M>, cx: &mut Cx<'_, Self>) {
-        self.hub = Some(hub);
+    fn handle(&mut self, Add { subscriber, hub, shard }: Add<M>, cx: &mut Cx<'_, Self>) {
+        self.hub = Some((hub, shard));
         let entity = subscriber.entity();
         if self.find(entity).is_some() {
             return self.report_gone(cx);
