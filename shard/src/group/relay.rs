@@ -12,6 +12,7 @@ use crate::identity::EntityId;
 use crate::key::Name;
 use crate::life::Life;
 use crate::registry::Registration;
+use crate::sabotage::{Bug, planted};
 use crate::supervise::Terminated;
 
 /// The subscribers of a topic on one shard, at most [`Hub::SUBSCRIBERS_MAX`].
@@ -109,7 +110,8 @@ impl<M: Published> Handler<Deliver<M>> for Relay<M> {
             }
         };
         if let Some((last, others)) = self.subscribers.split_last() {
-            others.iter().for_each(|subscriber| tell(subscriber, message.clone()));
+            let others = others.iter().skip(usize::from(planted(Bug::CopyForgotten)));
+            others.for_each(|subscriber| tell(subscriber, message.clone()));
             tell(last, message);
         }
         self.stop_if_empty(cx);
