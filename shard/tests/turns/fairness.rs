@@ -7,8 +7,9 @@ use coreside_shard::{AsyncCx, ShardConfig};
 
 use crate::agent::{Agent, Plain, Tick, ask, echo, noting, tell};
 use crate::gate::{Gate, yield_now};
-use crate::mesh::{Mesh, RING_WORDS_MIN, config};
+use crate::mesh::{Mesh, config};
 use crate::notes::{note, outcome, take_notes};
+use crate::shards::RING_WORDS_MIN;
 
 #[test]
 fn record_at_position_k_runs_within_k_turns() {

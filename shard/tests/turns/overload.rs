@@ -8,8 +8,9 @@ use coreside_shard::{AskError, AsyncCx, Reason, ShardConfig};
 
 use crate::agent::{Agent, Plain, Tell, ask, echo, tell};
 use crate::gate::{Gate, join};
-use crate::mesh::{Mesh, RING_WORDS_MIN, config};
+use crate::mesh::{Mesh, config};
 use crate::notes::{alive, outcome};
+use crate::shards::RING_WORDS_MIN;
 
 /// The smallest bounds there are.
 fn tiny() -> ShardConfig {
