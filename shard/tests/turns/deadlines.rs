@@ -114,14 +114,7 @@ fn deadline_goes_on_through_continuations() {
 #[test]
 fn within_limits_one_ask_and_not_what_follows_its_answer() {
     let mut mesh = Mesh::new(1, 1);
-    let gate = Gate::new();
-    let held = gate.clone();
-    mesh.tell_plain(
-        2,
-        tell(move |_, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let gate = mesh.hold(2);
     // The first choice does not answer within 20 ms; there is time left for the second.
     let answer = mesh.ask_within::<Plain, _>(
         1,
@@ -195,14 +188,7 @@ fn expired_ask_is_dropped_before_its_turn_and_counted() {
 #[test]
 fn ask_that_expires_in_the_stash_is_not_done() {
     let mut mesh = Mesh::new(1, 1);
-    let gate = Gate::new();
-    let held = gate.clone();
-    mesh.tell_plain(
-        1,
-        tell(move |_, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let gate = mesh.hold(1);
     let late = mesh.ask_within::<Plain, _>(
         1,
         ask(|_, _| {

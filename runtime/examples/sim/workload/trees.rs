@@ -11,21 +11,15 @@ use coreside::{AsyncCx, Cx, Entity, Fault, Full, Handler, Message, Via as _, ent
 
 use crate::suite::book::{Life, Stamp, count, draw, note};
 use crate::suite::oracles::Noted;
-use crate::suite::workload::{Kind, Load, Workload, begin, settle};
+use crate::suite::workload::{Kind, Load, Plain, begin, keep_small, settle};
 
 pub(crate) const KIND: Kind = Kind {
     name: "trees",
     about: "supervisors, and entities that fail",
-    shape: |scenario| {
-        scenario.keys = scenario.keys.min(LOADED);
-        scenario.steps = scenario.steps.min(1000);
-        scenario.batch = scenario.batch.min(8);
-        scenario.curses = 0;
-        scenario.entities_max = 1024;
-    },
+    shape: |scenario| keep_small(scenario, LOADED, 1000),
     make: || {
         LOG.take();
-        Box::new(Trees)
+        Box::new(Plain { register, send, end })
     },
 };
 
@@ -84,82 +78,76 @@ fn child<R>(number: u64, look: impl FnOnce(&mut Child) -> R) -> R {
     log(|log| look(log.children.entry(number).or_default()))
 }
 
-struct Trees;
+fn register(builder: SimBuilder) -> SimBuilder {
+    let builder = builder.entity::<Boss>().entity::<Chief>().entity::<Dean>();
+    let builder = builder.entity::<Anew>().entity::<On>().entity::<Over>().entity::<Up>();
+    builder.oracle(Noted(WORD))
+}
 
-impl Workload for Trees {
-    fn register(&self, builder: SimBuilder) -> SimBuilder {
-        let builder = builder.entity::<Boss>().entity::<Chief>().entity::<Dean>();
-        let builder = builder.entity::<Anew>().entity::<On>().entity::<Over>().entity::<Up>();
-        builder.oracle(Noted(WORD))
-    }
-
-    fn load(&mut self, load: &mut Load<'_>) {
-        let is_steady = load.scenario.seed.is_multiple_of(2);
-        log(|log| log.is_steady = is_steady);
-        for _ in 0..load.batch() {
-            let (key, act) = (load.key(), load.random.below(64));
-            // Few of those whose faults are escalated: where its boss has gone, one stops the node.
-            let kinds = if load.random.one_in(8) { 4 } else { 3 };
-            let which = load.random.below(kinds * CHILDREN);
-            match load.random.below(8) {
-                0 => {
-                    let make = move |stamp| ChiefPass { stamp, act, which };
-                    load.tell::<Chief, _>(TOGETHER + key, make, |message| message.stamp);
-                }
-                1 => {
-                    let make = move |stamp| DeanPass { stamp, act, which };
-                    load.tell::<Dean, _>(IN_ORDER + key, make, |message| message.stamp);
-                }
-                _ => {
-                    let make = move |stamp| BossPass { stamp, act, which };
-                    load.tell::<Boss, _>(key, make, |message| message.stamp);
-                }
-            }
+fn send(load: &mut Load<'_>) {
+    let is_steady = load.scenario.seed.is_multiple_of(2);
+    log(|log| log.is_steady = is_steady);
+    let (key, act) = (load.key(), load.random.below(64));
+    // Few of those whose faults are escalated: where its boss has gone, one stops the node.
+    let kinds = if load.random.one_in(8) { 4 } else { 3 };
+    let which = load.random.below(kinds * CHILDREN);
+    match load.random.below(8) {
+        0 => {
+            let make = move |stamp| ChiefPass { stamp, act, which };
+            load.tell::<Chief, _>(TOGETHER + key, make, |message| message.stamp);
+        }
+        1 => {
+            let make = move |stamp| DeanPass { stamp, act, which };
+            load.tell::<Dean, _>(IN_ORDER + key, make, |message| message.stamp);
+        }
+        _ => {
+            let make = move |stamp| BossPass { stamp, act, which };
+            load.tell::<Boss, _>(key, make, |message| message.stamp);
         }
     }
+}
 
-    fn end(&mut self, sim: &mut Sim) -> Result<(), SimError> {
-        settle(sim)?;
-        if sim.escalation().is_some() {
-            // By one whose boss had gone before.
-            count("nodes stopped by a fault", 1);
-            return Ok(());
-        }
-        if log(|log| log.is_steady) {
-            log(|log| {
-                for (number, child) in &log.children {
-                    if *number < OVER && child.told != child.faults {
-                        let Child { told, faults, .. } = child;
-                        note(WORD, format!("{told} of {faults} faults of {number} were told"));
-                    }
-                }
-            });
-        }
-        for key in 0..=SPARE {
-            let _ = sim.entity::<Boss>(key).gather().try_tell();
-            let _ = sim.entity::<Chief>(TOGETHER + key).gather().try_tell();
-            let _ = sim.entity::<Dean>(IN_ORDER + key).gather().try_tell();
-            settle(sim)?;
-        }
-        bound_together(sim)?;
-        escalated(sim)?;
-        // Who starts, stops what it started when it stops.
-        for key in 0..=SPARE {
-            let _ = sim.entity::<Boss>(key).leave().try_tell();
-            let _ = sim.entity::<Chief>(TOGETHER + key).leave().try_tell();
-            let _ = sim.entity::<Dean>(IN_ORDER + key).leave().try_tell();
-            settle(sim)?;
-        }
+fn end(sim: &mut Sim) -> Result<(), SimError> {
+    settle(sim)?;
+    if sim.escalation().is_some() {
+        // By one whose boss had gone before.
+        count("nodes stopped by a fault", 1);
+        return Ok(());
+    }
+    if log(|log| log.is_steady) {
         log(|log| {
             for (number, child) in &log.children {
-                if child.alive {
-                    note(WORD, format!("{number} goes on without who started it"));
+                if *number < OVER && child.told != child.faults {
+                    let Child { told, faults, .. } = child;
+                    note(WORD, format!("{told} of {faults} faults of {number} were told"));
                 }
             }
         });
-        escalated_to_nobody(sim)?;
-        sim.run_until_idle(1).map(|_| ())
     }
+    for key in 0..=SPARE {
+        let _ = sim.entity::<Boss>(key).gather().try_tell();
+        let _ = sim.entity::<Chief>(TOGETHER + key).gather().try_tell();
+        let _ = sim.entity::<Dean>(IN_ORDER + key).gather().try_tell();
+        settle(sim)?;
+    }
+    bound_together(sim)?;
+    escalated(sim)?;
+    // Who starts, stops what it started when it stops.
+    for key in 0..=SPARE {
+        let _ = sim.entity::<Boss>(key).leave().try_tell();
+        let _ = sim.entity::<Chief>(TOGETHER + key).leave().try_tell();
+        let _ = sim.entity::<Dean>(IN_ORDER + key).leave().try_tell();
+        settle(sim)?;
+    }
+    log(|log| {
+        for (number, child) in &log.children {
+            if child.alive {
+                note(WORD, format!("{number} goes on without who started it"));
+            }
+        }
+    });
+    escalated_to_nobody(sim)?;
+    sim.run_until_idle(1).map(|_| ())
 }
 
 /// The children of a boss, in the order in which it starts them all.

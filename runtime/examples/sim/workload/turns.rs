@@ -10,24 +10,21 @@ use coreside::{AskError, AsyncCx, Cx, entity, handlers};
 
 use crate::suite::book::{Life, Stamp, book, count, draw, note};
 use crate::suite::oracles::Noted;
-use crate::suite::workload::{Kind, Load, Workload, begin, settle};
+use crate::suite::workload::{Kind, Load, Plain, begin, keep_small, settle};
 
 pub(crate) const KIND: Kind = Kind {
     name: "turns",
     about: "async turns",
     shape: |scenario| {
-        scenario.keys = scenario.keys.min(24);
-        scenario.steps = scenario.steps.min(800);
-        scenario.batch = scenario.batch.min(8);
+        keep_small(scenario, 24, 800);
         // Circles have to be found well before.
         scenario.ask_timeout_ns = scenario.ask_timeout_ns.max(20_000_000);
         scenario.asks_max = scenario.asks_max.max(256);
-        (scenario.curses, scenario.panics) = (0, 0);
-        scenario.entities_max = 1024;
+        scenario.panics = 0;
     },
     make: || {
         LOG.take();
-        Box::new(Turns)
+        Box::new(Plain { register, send, end })
     },
 };
 
@@ -124,52 +121,46 @@ fn on_time(deadline_ns: Option<u64>, until_ns: u64) {
     }
 }
 
-struct Turns;
+fn register(builder: SimBuilder) -> SimBuilder {
+    // Answers to turns that were cancelled.
+    book(|book| book.has_async_asks = true);
+    builder.entity::<Worker>().entity::<Loose>().oracle(Noted(WORD))
+}
 
-impl Workload for Turns {
-    fn register(&self, builder: SimBuilder) -> SimBuilder {
-        // Answers to turns that were cancelled.
-        book(|book| book.has_async_asks = true);
-        builder.entity::<Worker>().entity::<Loose>().oracle(Noted(WORD))
-    }
-
-    fn load(&mut self, load: &mut Load<'_>) {
-        for _ in 0..load.batch() {
-            let (key, nap_ns) = (load.key(), load.random.magnitude(1_000, 100_000_000));
-            match load.random.below(9) {
-                0..2 => {
-                    let make = move |stamp| WorkerWork { stamp, nap_ns };
-                    load.ask::<Worker, _>(key, make, |message| message.stamp);
-                }
-                2 => {
-                    let make = move |stamp| WorkerWork { stamp, nap_ns };
-                    load.tell::<Worker, _>(key, make, |message| message.stamp);
-                }
-                3 => load.ask::<Worker, _>(key, |stamp| WorkerGlance { stamp }, |m| m.stamp),
-                4 => {
-                    let make = move |stamp| WorkerRead { stamp, nap_ns };
-                    load.ask::<Worker, _>(key, make, |message| message.stamp);
-                }
-                5 => load.ask::<Worker, _>(key, |stamp| WorkerLook { stamp }, |m| m.stamp),
-                6 => load.tell::<Worker, _>(key, |stamp| WorkerFail { stamp }, |m| m.stamp),
-                _ => {
-                    let make = move |stamp| LooseWeave { stamp, nap_ns };
-                    load.ask::<Loose, _>(LOOSE + key, make, |message| message.stamp);
-                }
-            }
+fn send(load: &mut Load<'_>) {
+    let (key, nap_ns) = (load.key(), load.random.magnitude(1_000, 100_000_000));
+    match load.random.below(9) {
+        0..2 => {
+            let make = move |stamp| WorkerWork { stamp, nap_ns };
+            load.ask::<Worker, _>(key, make, |message| message.stamp);
+        }
+        2 => {
+            let make = move |stamp| WorkerWork { stamp, nap_ns };
+            load.tell::<Worker, _>(key, make, |message| message.stamp);
+        }
+        3 => load.ask::<Worker, _>(key, |stamp| WorkerGlance { stamp }, |m| m.stamp),
+        4 => {
+            let make = move |stamp| WorkerRead { stamp, nap_ns };
+            load.ask::<Worker, _>(key, make, |message| message.stamp);
+        }
+        5 => load.ask::<Worker, _>(key, |stamp| WorkerLook { stamp }, |m| m.stamp),
+        6 => load.tell::<Worker, _>(key, |stamp| WorkerFail { stamp }, |m| m.stamp),
+        _ => {
+            let make = move |stamp| LooseWeave { stamp, nap_ns };
+            load.ask::<Loose, _>(LOOSE + key, make, |message| message.stamp);
         }
     }
+}
 
-    fn end(&mut self, sim: &mut Sim) -> Result<(), SimError> {
-        settle(sim)?;
-        for length in 1..4 {
-            circle(sim, length)?;
-        }
-        if LOG.with_borrow(|log| !log.held.is_empty()) {
-            note(WORD, "a turn has no end".to_owned());
-        }
-        sim.run_until_idle(1).map(|_| ())
+fn end(sim: &mut Sim) -> Result<(), SimError> {
+    settle(sim)?;
+    for length in 1..4 {
+        circle(sim, length)?;
     }
+    if LOG.with_borrow(|log| !log.held.is_empty()) {
+        note(WORD, "a turn has no end".to_owned());
+    }
+    sim.run_until_idle(1).map(|_| ())
 }
 
 /// Asks that wait for each other in a circle: one of them is refused, and all end in time.
