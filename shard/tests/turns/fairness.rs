@@ -45,7 +45,7 @@ fn record_at_position_k_runs_within_k_turns() {
 #[test]
 fn stash_of_one_entity_is_drained_with_others_between() {
     let mut mesh = Mesh::new(1, 1);
-    let gate = mesh.hold(1);
+    let gate = mesh.hold::<Plain>(1);
     for line in 0..100 {
         mesh.tell_plain(1, noting::<Plain>(line));
     }

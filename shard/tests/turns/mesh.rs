@@ -7,7 +7,8 @@ use coreside_shard::{
     ShardConfig, Stats, Wake,
 };
 
-use crate::agent::{Agent, Plain, Sort, table};
+use crate::agent::{Agent, Plain, Sort, table, tell_of};
+use crate::gate::Gate;
 use crate::notes::{finish, next_ask, outcome};
 use crate::random::Random;
 use crate::shards::{HASH, Started, start};
@@ -145,6 +146,19 @@ impl Mesh {
         Agent<Plain>: Handler<M> + Entity<Key = u64>,
     {
         self.tell::<Plain, M>(key, message);
+    }
+
+    /// Has an agent in a turn that lasts until the gate is opened.
+    pub(crate) fn hold<S: Sort>(&mut self, key: u64) -> Gate {
+        let gate = Gate::new();
+        let held = gate.clone();
+        self.tell::<S, _>(
+            key,
+            tell_of(move |_: &mut Agent<S>, cx| {
+                let _later = cx.run(async move |_, _| held.passed().await);
+            }),
+        );
+        gate
     }
 
     /// Asks an agent, from outside, within 1 s.
