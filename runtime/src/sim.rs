@@ -35,6 +35,61 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Oracles
+//! What must hold at every step is the business of an [`Oracle`]. All of a simulation is in one
+//! thread, so entities can note for it what they do.
+//!
+//! ```
+//! use std::cell::Cell;
+//!
+//! use coreside::sim::{Oracle, Sim};
+//! use coreside::{entity, handlers};
+//!
+//! thread_local! {
+//!     static SOLD: Cell<u64> = const { Cell::new(0) };
+//! }
+//!
+//! #[entity]
+//! struct Seat {
+//!     is_taken: bool,
+//! }
+//!
+//! #[handlers]
+//! impl Seat {
+//!     fn book(&mut self) -> bool {
+//!         let is_free = !std::mem::replace(&mut self.is_taken, true);
+//!         SOLD.set(SOLD.get() + u64::from(is_free));
+//!         is_free
+//!     }
+//! }
+//!
+//! struct NoneTwice;
+//!
+//! impl Oracle for NoneTwice {
+//!     fn name(&self) -> &'static str {
+//!         "seats"
+//!     }
+//!
+//!     fn after_step(&mut self, _sim: &Sim) -> Result<(), String> {
+//!         let sold = SOLD.get();
+//!         if sold <= 2 { Ok(()) } else { Err(format!("{sold} of 2 seats are sold")) }
+//!     }
+//! }
+//!
+//! for seed in 0..20 {
+//!     SOLD.set(0);
+//!     let mut sim = Sim::builder(seed).entity::<Seat>().oracle(NoneTwice).build()?;
+//!     let mut random = sim.random("bookings");
+//!     for _ in 0..10 {
+//!         let _ = sim.entity::<Seat>(random.below(2)).book().ask();
+//!         sim.step()?;
+//!     }
+//!     // An error names the oracle, what it found, and the step; the seed repeats it.
+//!     sim.run_until_idle(100_000)?;
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Sleeping
 //! A shard without work sleeps as on a real core: it says so on its doorbell, looks once more, and
 //! is not polled again before it is woken or a deadline is due. Other shards may run between any
