@@ -284,7 +284,10 @@ impl<E: Entity> Kit<E> {
                     self.own, fault.reason
                 );
             }
-            self.faults.push_back(fault);
+            // Another one fails where the test says so.
+            if fault.entity == self.own {
+                self.faults.push_back(fault);
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use coreside_shard::{
     Address, AskError, Doorbell, Entity, Full, Handler, HashKey, Message, Outside, Placement,
@@ -107,6 +108,7 @@ impl Gate {
         self.refused.get()
     }
 
+    /// Whether a call may come in; one that may not is counted.
     fn has_room(&self, shard: usize) -> bool {
         let has_room =
             !self.refusing.get() && self.lanes[shard].jobs.borrow().len() < self.jobs_max;
@@ -155,9 +157,9 @@ impl SimHandle {
         self.gate.placement.shard(self.gate.hash_key.hash(key))
     }
 
-    /// Runs `work` on the shard that this handle enters by, at the start of one of its next passes:
-    /// whatever a driver of shards may do. A panic in it is contained. Returns whether it was taken
-    /// in.
+    /// Runs `work` on the shard that this handle enters by (shard 0 where none was chosen), at the
+    /// start of one of its next passes: whatever a driver of shards may do. A panic in it is
+    /// contained. Returns whether it was taken in.
     pub fn with_shard(&self, work: impl FnOnce(&mut Shard) + 'static) -> bool {
         let shard = usize::from(self.entrance.unwrap_or(0));
         let has_room = self.gate.has_room(shard);
@@ -209,7 +211,8 @@ impl Via for SimHandle {
             E::NAME,
             std::any::type_name::<E>()
         );
-        SimCall { handle: self, key, message, entity: PhantomData }
+        let within_ns = self.gate.ask_timeout_ns;
+        SimCall { handle: self, key, message, within_ns, entity: PhantomData }
     }
 }
 
@@ -223,10 +226,18 @@ pub struct SimCall<E: Handler<M>, M: Message> {
     handle: SimHandle,
     key: E::Key,
     message: M,
+    within_ns: u64,
     entity: PhantomData<fn(E)>,
 }
 
 impl<E: Handler<M>, M: Message> SimCall<E, M> {
+    /// Ends the wait for the reply after `limit` of virtual time, counted from when the call is
+    /// taken in.
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.within_ns = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        self
+    }
+
     /// Sends the message and expects no answer. It is on its way once the simulation is run.
     ///
     /// # Errors
@@ -262,13 +273,12 @@ impl<E: Handler<M>, M: Message> SimCall<E, M> {
 
     fn send(self, promise: Promise<M::Reply>) {
         let shard = self.entrance();
-        let Self { handle, key, message, .. } = self;
+        let Self { handle, key, message, within_ns, .. } = self;
         if !handle.gate.has_room(shard) {
             return;
         }
-        let ask_timeout_ns = handle.gate.ask_timeout_ns;
         let job = move |shard: &mut Shard| {
-            let deadline_ns = shard.now().monotonic_ns.saturating_add(ask_timeout_ns);
+            let deadline_ns = shard.now().monotonic_ns.saturating_add(within_ns);
             let then = move |answer, _: &mut dyn Outside| promise.keep(answer);
             // On a refusal the promise is dropped with the closure, which says `NotSent`.
             let _ = shard.ask::<E, M, _>(key, message, deadline_ns, then);
