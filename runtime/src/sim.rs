@@ -278,8 +278,8 @@ impl Sim {
         self.woken.iter().for_each(|woken| woken.store(true, Ordering::Relaxed));
     }
 
-    /// Whose fault was escalated and has nobody to decide about it: the node stops because of it, as
-    /// in production.
+    /// Whose fault was escalated and has nobody to decide about it: the node stops because of it,
+    /// as in production.
     pub fn escalation(&self) -> Option<EntityId> {
         self.escalation
     }

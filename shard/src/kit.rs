@@ -10,7 +10,7 @@
 //! | send | [`ask`](Kit::ask), [`begin`](Kit::begin), [`tell`](Kit::tell) |
 //! | see what was sent | [`sent`](Kit::sent), [`expect_sent`](Kit::expect_sent) |
 //! | answer | [`answer`](Kit::answer), [`when`](Kit::when) |
-//! | play topics and pools | [`topic`](Builder::topic), [`published`](Kit::published), [`pool`](Builder::pool) |
+//! | play topics, pools | [`topic`](Builder::topic), [`published`](Kit::published) |
 //! | let time pass | [`advance`](Kit::advance) |
 //! | see faults | [`expect_fault`](Kit::expect_fault), [`dead_letters`](Kit::dead_letters) |
 //! | play those it watches or started | [`other`](Kit::other) |

@@ -1,6 +1,6 @@
 //! Groups: topics, pools, and instances that always run. Who has subscribed hears each message
-//! once, and all hear them in one order; a call of a pool is one turn, on the caller's shard; nobody
-//! who is always to run stays away. In one half of the seeds subscribers stay.
+//! once, and all hear them in one order; a call of a pool is one turn, on the caller's shard;
+//! nobody who is always to run stays away. In one half of the seeds subscribers stay.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +47,8 @@ struct Log {
     is_steady: bool,
     /// Nobody fails any more.
     is_over: bool,
-    published: u64,
+    /// Of news and calls of the pool, together.
+    last_number: u64,
     /// Who has subscribed where, in this life.
     listening: BTreeSet<(u64, usize)>,
     /// What each of them heard there.
@@ -66,6 +67,13 @@ fn log<R>(look: impl FnOnce(&mut Log) -> R) -> R {
     LOG.with_borrow_mut(look)
 }
 
+fn next_number() -> u64 {
+    log(|log| {
+        log.last_number += 1;
+        log.last_number
+    })
+}
+
 /// What is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct News {
@@ -80,11 +88,7 @@ impl Message for News {
 
 impl News {
     fn new(press: u64, topic: usize) -> Self {
-        let number = log(|log| {
-            log.published += 1;
-            log.published
-        });
-        Self { number, press, topic }
+        Self { number: next_number(), press, topic }
     }
 }
 
@@ -192,11 +196,7 @@ fn from_outside(load: &mut Load<'_>) {
 }
 
 fn new_call() -> Stamp {
-    let number = log(|log| {
-        log.published += 1;
-        log.published
-    });
-    Stamp::new((CALLS + number, CLERK))
+    Stamp::new((CALLS + next_number(), CLERK))
 }
 
 fn all_are_present(when: &str) {

@@ -178,8 +178,8 @@ fn bound_together(sim: &mut Sim) -> Result<(), SimError> {
     Ok(())
 }
 
-/// When a fault is escalated, the boss is told, and fails in its child's place: its next life has no
-/// children.
+/// When a fault is escalated, the boss is told, and fails in its child's place: its next life has
+/// no children.
 fn escalated(sim: &mut Sim) -> Result<(), SimError> {
     let (boss, falls) = (SPARE, UP + child_keys(SPARE).start);
     let look = || log(|log| (log.bosses.get(&boss).copied(), log.children[&falls].told));
