@@ -155,8 +155,6 @@ pub struct Stats {
     pub system: u64,
     /// Messages refused because the store was full.
     pub refused: u64,
-    /// Messages from outside that found the shard's queue full after they had been taken in.
-    pub lost: u64,
     /// Replies whose ask had ended before.
     pub answers_late: u64,
     /// Replies whose asking entity was gone.

@@ -414,6 +414,7 @@ impl Core {
     /// Has the supervisor fail in place of its child; without one the node is to stop.
     pub(crate) fn escalate(&mut self, child: EntityId, supervisor: Option<Holder>) {
         match supervisor {
+            _ if planted(Bug::EscalationForgotten) => {}
             Some(Holder { who, number }) => {
                 let supervisor = who.entity;
                 self.send_system(System::Escalated { supervisor, child, number });

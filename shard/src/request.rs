@@ -128,11 +128,6 @@ impl Shard {
         self.ask_command(id, &[], args, ticket)
     }
 
-    /// Counts a message from outside that is lost because [`tell`](Self::tell) was refused.
-    pub fn count_lost(&mut self) {
-        self.core.stats.lost += 1;
-    }
-
     /// Ends every ask that waits here with `error`: the shard is about to stop.
     pub fn end_asks(&mut self, error: AskError, outside: &mut dyn Outside) {
         while let Some(taken) = self.core.pending.take_any() {

@@ -113,6 +113,8 @@ impl Shard {
         if let Some((record, tries, tries_max)) = tried {
             self.try_again(entity, slot, (record, tries), tries_max);
         }
+        let reads = |message: u16| self.table.rows[usize::from(message)].reads;
+        let is_read = failure.message.is_some_and(reads);
         let method = failure.message.map(|message| self.table.rows[usize::from(message)].method);
         let fault = Fault {
             entity,
@@ -128,6 +130,7 @@ impl Shard {
         match life.on_fault {
             // It is on its way out, and what waits is for its next life.
             _ if leaves => self.end_for_next(id, slot, End::Failed),
+            _ if is_read && planted(Bug::ReadGoesOn) => self.resume_after_fault(id, slot),
             OnFault::Resume if planted(Bug::ResumeForgets) => self.restart_after(id, slot, 0),
             OnFault::Resume if has_state => self.resume_after_fault(id, slot),
             _ if ends => self.end_for_next(id, slot, End::Failed),
@@ -337,7 +340,7 @@ impl Shard {
             Children::OneForAll => children.iter().filter(|child| *child != failed).collect(),
             Children::RestForOne => children.behind(&failed).collect(),
         };
-        for Tie { entity, number } in bound {
+        for Tie { entity, number } in bound.into_iter().filter(|_| !planted(Bug::BoundGoesOn)) {
             self.core.send_system(System::Restart { entity, supervisor, number });
         }
     }

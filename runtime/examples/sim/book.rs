@@ -57,6 +57,8 @@ pub(crate) struct Book {
     pub(crate) cursed: u64,
     /// Entities that live, by their number.
     lives: BTreeMap<u64, u64>,
+    /// Entities of the runtime's own that there may be: those behind topics keep no book.
+    pub(crate) unbooked_max: u64,
     /// Money that was ever made, and that went with somebody who failed or was put away.
     pub(crate) minted: u64,
     pub(crate) destroyed: u64,
@@ -122,6 +124,7 @@ impl Book {
             dropped: 0,
             cursed: 0,
             lives: BTreeMap::new(),
+            unbooked_max: 0,
             minted: 0,
             destroyed: 0,
             findings: Vec::new(),
@@ -130,6 +133,10 @@ impl Book {
             faults: Random::stream(scenario.seed, "faults of entities"),
             scenario: scenario.clone(),
         }
+    }
+
+    pub(crate) fn shards(&self) -> u64 {
+        self.scenario.shards
     }
 
     fn note(&mut self, oracle: &'static str, what: String) {

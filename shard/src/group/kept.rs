@@ -11,6 +11,7 @@ use crate::identity::EntityId;
 use crate::index::SlotNumber;
 use crate::life::{Faults, Verdict};
 use crate::registry::Registry;
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::stash::Stash;
 use crate::store::StoreId;
@@ -73,7 +74,7 @@ impl Shard {
         self.core.keeps = false;
     }
 
-    fn begin_kept(&mut self, entity: EntityId) {
+    pub(crate) fn begin_kept(&mut self, entity: EntityId) {
         let id = self.stores[usize::from(entity.kind)];
         let Some(slot) = self.place(id, entity.key) else {
             self.core.stats.refused += 1;
@@ -105,7 +106,9 @@ impl Shard {
         let attached = self.core.attached.entry(entity.kind, slot);
         attached.stash = stash;
         attached.kept = Some(ends);
-        self.restart_in(id, slot, wait_ns);
+        if !planted(Bug::StaysAway) {
+            self.restart_in(id, slot, wait_ns);
+        }
         lost.into_iter().for_each(|waiting| self.bury_stashed(waiting));
     }
 }

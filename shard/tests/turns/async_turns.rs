@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coreside_shard::{AskError, AsyncCx, Reason, ShardConfig};
 
-use crate::agent::{Agent, Plain, Slow, Tick, Tight, ask, echo, look, noting, tell, tell_of};
+use crate::agent::{Agent, Plain, Slow, Tick, Tight, ask, echo, look, noting, tell};
 use crate::gate::{Gate, join, yield_now};
 use crate::mesh::{Mesh, config};
 use crate::notes::{note, outcome, take_notes};
@@ -97,14 +97,7 @@ fn messages_keep_their_order_through_the_stash_under_random_polling() {
 #[test]
 fn full_stash_refuses_and_says_so() {
     let mut mesh = Mesh::new(1, 1);
-    let gate = Gate::new();
-    let held = gate.clone();
-    mesh.tell::<Tight, _>(
-        1,
-        tell_of(move |_, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let gate = mesh.hold::<Tight>(1);
     for line in 0..4 {
         mesh.tell::<Tight, _>(1, noting::<Tight>(line));
     }

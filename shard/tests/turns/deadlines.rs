@@ -8,7 +8,6 @@ use std::time::Duration;
 use coreside_shard::{AskError, AsyncCx, Cx, Reason, ShardConfig};
 
 use crate::agent::{Agent, Ask, Plain, ask, echo, noting, tell};
-use crate::gate::Gate;
 use crate::mesh::{MS, Mesh, config};
 use crate::notes::{note, outcome, take_notes};
 
@@ -116,14 +115,7 @@ fn deadline_goes_on_through_continuations() {
 #[test]
 fn within_limits_one_ask_and_not_what_follows_its_answer() {
     let mut mesh = Mesh::new(1, 1);
-    let gate = Gate::new();
-    let held = gate.clone();
-    mesh.tell_plain(
-        2,
-        tell(move |_, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let gate = mesh.hold::<Plain>(2);
     // The first choice does not answer within 20 ms; there is time left for the second.
     let answer = mesh.ask_within::<Plain, _>(
         1,
@@ -235,14 +227,7 @@ fn expired_ask_is_dropped_before_its_turn_and_counted() {
 #[test]
 fn ask_that_expires_in_the_stash_is_not_done() {
     let mut mesh = Mesh::new(1, 1);
-    let gate = Gate::new();
-    let held = gate.clone();
-    mesh.tell_plain(
-        1,
-        tell(move |_, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let gate = mesh.hold::<Plain>(1);
     let late = mesh.ask_within::<Plain, _>(
         1,
         ask(|_, _| {

@@ -7,8 +7,9 @@ use coreside_shard::{AsyncCx, ShardConfig};
 
 use crate::agent::{Agent, Plain, Tick, ask, echo, noting, tell};
 use crate::gate::{Gate, yield_now};
-use crate::mesh::{Mesh, RING_WORDS_MIN, config};
+use crate::mesh::{Mesh, config};
 use crate::notes::{note, outcome, take_notes};
+use crate::shards::RING_WORDS_MIN;
 
 #[test]
 fn record_at_position_k_runs_within_k_turns() {
@@ -44,14 +45,7 @@ fn record_at_position_k_runs_within_k_turns() {
 #[test]
 fn stash_of_one_entity_is_drained_with_others_between() {
     let mut mesh = Mesh::new(1, 1);
-    let gate = Gate::new();
-    let held = gate.clone();
-    mesh.tell_plain(
-        1,
-        tell(move |_, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let gate = mesh.hold::<Plain>(1);
     for line in 0..100 {
         mesh.tell_plain(1, noting::<Plain>(line));
     }

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use coreside_shard::{AskError, AsyncCx, Reason, ShardConfig};
 
 use crate::agent::{Agent, Plain, Tell, ask, echo, tell};
-use crate::gate::{Gate, join};
-use crate::mesh::{Mesh, RING_WORDS_MIN, config};
+use crate::gate::join;
+use crate::mesh::{Mesh, config};
 use crate::notes::{alive, outcome};
+use crate::shards::RING_WORDS_MIN;
 
 /// The smallest bounds there are.
 fn tiny() -> ShardConfig {
@@ -126,14 +127,7 @@ fn full_ways_refuse_senders_and_keep_to_their_bounds() {
 #[test]
 fn asks_beyond_their_bound_are_refused_and_the_rest_answered() {
     let mut mesh = Mesh::with(1, 64, &ShardConfig { asks_max: 10, ..config() }, 1);
-    let gate = Gate::new();
-    let held = gate.clone();
-    mesh.tell_plain(
-        1,
-        tell(move |_, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let gate = mesh.hold::<Plain>(1);
     let asks: Vec<_> = (0..20).map(|_| mesh.try_ask::<Plain, _>(0, 1, echo(1), 1000)).collect();
     assert_eq!(asks.iter().filter(|ask| ask.is_ok()).count(), 10);
     mesh.settle();

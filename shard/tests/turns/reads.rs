@@ -3,7 +3,7 @@
 
 use coreside_shard::AsyncCx;
 
-use crate::agent::{Agent, Look, Plain, ask, echo, look, noting, tell};
+use crate::agent::{Agent, Look, Plain, ask, echo, look, noting};
 use crate::gate::Gate;
 use crate::mesh::Mesh;
 use crate::notes::{note, outcome, take_notes};
@@ -91,14 +91,7 @@ fn steady_reads_do_not_starve_a_write() {
 #[test]
 fn reads_that_waited_run_beside_each_other() {
     let mut mesh = Mesh::new(1, 1);
-    let (hold, gate) = (Gate::new(), Gate::new());
-    let held = hold.clone();
-    mesh.tell_plain(
-        1,
-        tell(move |_, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let (hold, gate) = (mesh.hold::<Plain>(1), Gate::new());
     let reads: Vec<_> =
         (0..5).map(|number| mesh.ask::<Plain, _>(1, reading(&gate, number))).collect();
     mesh.tell_plain(1, noting::<Plain>("write"));
