@@ -146,14 +146,7 @@ fn within_limits_one_ask_and_not_what_follows_its_answer() {
 #[test]
 fn within_takes_the_place_of_the_nodes_timeout_where_nobody_waits() {
     let mut mesh = Mesh::new(1, 1);
-    let gate = Gate::new();
-    let held = gate.clone();
-    mesh.tell_plain(
-        2,
-        tell(move |_, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let gate = mesh.hold::<Plain>(2);
     let (answered, ended) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let counts = move |count: &Arc<AtomicU32>| count.load(Ordering::Relaxed);
     let (on_answer, on_end) = (Arc::clone(&answered), Arc::clone(&ended));
