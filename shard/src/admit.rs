@@ -1,8 +1,7 @@
 //! The slow way of a record to its entity: one that is not in memory, or not ready.
 #![expect(unsafe_code, reason = "records are taken out of their queue")]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::condition::Stage;
 use crate::cx::After;
@@ -12,7 +11,7 @@ use crate::index::SlotNumber;
 use crate::key::KeyWords;
 use crate::owned_record::OwnedRecord;
 use crate::pending::Outside;
-use crate::record::{ASK_WORDS, Head, Kind, RECORD_WORDS_MAX, Word, copy_words};
+use crate::record::{Head, RECORD_WORDS_MAX, Word, copy_words};
 use crate::reply::{AskError, Token};
 use crate::sabotage::{Bug, planted};
 use crate::schedule::Owner;
@@ -22,44 +21,6 @@ use crate::store::StoreId;
 use crate::supervise::{End, Failure};
 use crate::table::Table;
 use crate::task::{Hold, TaskId};
-
-/// A record on the stack, while user code runs that may make the queue move. Dropped, it drops its
-/// value.
-struct Carried {
-    words: [Word; RECORD_WORDS_MAX],
-    len: usize,
-    /// Of the shard, which outlives the step.
-    table: *const Table,
-}
-
-impl Carried {
-    /// # Safety
-    /// A record of the table stands at `at`, and is given up.
-    unsafe fn new(at: *const Word, head: Head, table: &Arc<Table>) -> Self {
-        let (mut words, len) = ([Word::uninit(); RECORD_WORDS_MAX], head.words());
-        // SAFETY: the caller's contract; the array takes any record.
-        unsafe { copy_words(at, words.as_mut_ptr(), len) };
-        Self { words, len, table: Arc::as_ptr(table) }
-    }
-
-    /// The record, and the duty to run or drop its value.
-    fn release(mut self) -> ([Word; RECORD_WORDS_MAX], usize) {
-        let len = std::mem::take(&mut self.len);
-        (self.words, len)
-    }
-}
-
-impl Drop for Carried {
-    fn drop(&mut self) {
-        if self.len > 0 {
-            let at = self.words.as_mut_ptr();
-            // SAFETY: the record is ours; the table is the shard's.
-            let drop_it = || unsafe { (*self.table).drop_record(at) };
-            // A panic on its way already would otherwise end the process.
-            let _ = catch_unwind(AssertUnwindSafe(drop_it));
-        }
-    }
-}
 
 impl Shard {
     /// Deals with a record whose entity a turn did not find ready.
@@ -107,33 +68,34 @@ impl Shard {
         head: Head,
         id: StoreId,
     ) {
-        // SAFETY: the caller's contract.
-        let carried = unsafe { Carried::new(at, head, &self.table) };
-        // SAFETY: the key follows the head.
-        let key = unsafe { key_at(at, &self.table, head) };
-        let token = (head.kind() == Kind::Ask).then(|| {
-            let key_words = usize::from(self.table.rows[usize::from(head.message())].key_words);
-            // SAFETY: in an ask the token follows the key.
-            Token::from_bits(unsafe { at.add(1 + key_words).cast::<u64>().read() })
-        });
+        // On the stack, as user code may make the queue move.
+        let (mut words, len) = ([Word::uninit(); RECORD_WORDS_MAX], head.words());
+        // SAFETY: the caller's contract; the array takes any record.
+        unsafe { copy_words(at, words.as_mut_ptr(), len) };
+        // SAFETY: as above.
+        let key = unsafe { key_at(words.as_ptr(), &self.table, head) };
         let Some(slot) = self.place(id, key) else {
             self.core.stats.refused += 1;
-            let (words, len) = carried.release();
-            // SAFETY: the record was carried, and is given up.
+            // SAFETY: a copy of a record that is given up.
             let record = unsafe { OwnedRecord::take(&words[..len], &self.table) };
             return self.bury(record, Reason::StoreFull, AskError::NotSent);
         };
-        let after = self.make_state(id, slot, (token, head.message()));
-        let (mut words, len) = carried.release();
-        if after == 0 {
-            // SAFETY: the record was carried, and is given up.
+        let made = catch_unwind(AssertUnwindSafe(|| self.make_state(id, slot)));
+        if let Ok(0) = made {
+            // SAFETY: a copy of a record that is given up.
             return unsafe {
                 self.run_record(words.as_mut_ptr(), head.with_status(slot + 1), outside);
             };
         }
-        // SAFETY: the record was carried, and is given up.
+        // SAFETY: as above.
         let record = unsafe { OwnedRecord::take(&words[..len], &self.table) };
-        self.admit_behind(id, slot, record, after, outside);
+        match made {
+            Ok(after) => self.admit_behind(id, slot, record, after, outside),
+            Err(panic) => {
+                self.bury(record, Reason::ActivationFailed, AskError::Failed);
+                resume_unwind(panic);
+            }
+        }
     }
 
     /// The first message for an entity whose activation asked for more.
@@ -181,17 +143,12 @@ impl Shard {
     }
 
     /// Makes the state for a slot in stage `Activating`, or begins to. Returns what is to be done
-    /// behind it. `token` is told when it panics.
-    fn make_state(
-        &mut self,
-        id: StoreId,
-        slot: SlotNumber,
-        (token, message): (Option<Token>, u16),
-    ) -> u8 {
+    /// behind it.
+    fn make_state(&mut self, id: StoreId, slot: SlotNumber) -> u8 {
         // SAFETY: one step.
         let kind = unsafe { id.get() }.number();
         let hook = self.table.types[usize::from(kind)].hooks.activate;
-        self.current = Current::activating(id, slot, token, message);
+        self.current = Current::new(id, slot, None, NO_MESSAGE);
         // SAFETY: the store is that of the type, and the slot is for a state in the making.
         let after = unsafe { hook(self, id, slot) };
         self.current.clear();
@@ -206,7 +163,7 @@ impl Shard {
         slot: SlotNumber,
         outside: &mut dyn Outside,
     ) -> bool {
-        let after = self.make_state(id, slot, (None, NO_MESSAGE));
+        let after = self.make_state(id, slot);
         if after == 0 {
             return false;
         }
@@ -482,5 +439,3 @@ pub(crate) unsafe fn key_at(at: *const Word, table: &Table, head: Head) -> KeyWo
     let second = if wide { unsafe { at.add(2).cast::<u64>().read() } } else { 0 };
     [first, second]
 }
-
-const _: () = assert!(ASK_WORDS == 2, "token and deadline");
