@@ -125,13 +125,14 @@ impl Shard {
             return;
         }
         store.set_stage(slot, Stage::Draining);
-        self.drain_one(id, slot, outside);
+        let more = self.drain_one(id, slot, outside);
         // SAFETY: one step, after the user's code.
         let store = unsafe { id.get() };
         if after & After::STOP != 0 && store.is_alive(slot, generation) {
             self.stop(id, slot, End::Stopped, outside);
+            self.current.clear();
         }
-        if store.is_alive(slot, generation) && store.stage(slot) == Stage::Draining {
+        if more && store.is_alive(slot, generation) && store.stage(slot) == Stage::Draining {
             self.core.drain_record(kind, slot, generation);
         }
     }
@@ -222,24 +223,28 @@ impl Shard {
         }
     }
 
-    /// Lets an entity say goodbye and ends it; behind an async turn if one is under way.
+    /// Lets an entity say goodbye and ends it; behind an async turn if one is under way. Returns
+    /// whether the goodbye went well, as far as it went. `current` is left at the asker's.
     pub(crate) fn stop(
         &mut self,
         id: StoreId,
         slot: SlotNumber,
         end: End,
         outside: &mut dyn Outside,
-    ) {
+    ) -> bool {
         // SAFETY: one step.
         let store = unsafe { id.get() };
         let (kind, generation, stage) = (store.number(), store.generation(slot), store.stage(slot));
         match stage {
-            Stage::Free => return,
+            Stage::Free => return true,
             Stage::Busy | Stage::Reading => {
                 self.core.attached.entry(kind, slot).ending.get_or_insert(end);
-                return;
+                return true;
             }
-            Stage::Activating | Stage::Restarting => return self.end(id, slot, end),
+            Stage::Activating | Stage::Restarting => {
+                self.end(id, slot, end);
+                return true;
+            }
             Stage::Live | Stage::Draining => {}
         }
         let hooks = self.table.types[usize::from(kind)].hooks;
@@ -251,27 +256,29 @@ impl Shard {
         let after = unsafe { hook(self, id, slot) };
         let after = after & !After::STOP;
         if after != 0 && !self.after_turn(id, slot, after, (token, NO_MESSAGE), outside) {
-            return;
+            return false;
         }
         self.core.saying_goodbye = None;
         // SAFETY: one step, after the user's code.
         let store = unsafe { id.get() };
         if !store.is_alive(slot, generation) {
-            return;
+            return true;
         }
         if store.stage(slot) == Stage::Busy {
             let attached = self.core.attached.entry(kind, slot);
             attached.ending = Some(end);
             attached.said_goodbye = true;
             self.core.leaving[usize::from(kind)] += 1;
-            return;
+            return true;
         }
         self.current = Current::answering(token);
         if self.core.attached.get(kind, slot).is_none() {
             // A panic in the state's drop is part of the turn: its asker hears of it.
-            return store.remove(slot);
+            store.remove(slot);
+        } else {
+            self.end(id, slot, end);
         }
-        self.end(id, slot, end);
+        true
     }
 
     /// Does what a turn asked for beside its answer. Returns whether the asker gets the answer.
@@ -311,11 +318,10 @@ impl Shard {
         }
         self.current = Current::new(id, slot, token, message);
         // SAFETY: one step, after the user's code.
-        if after & After::STOP != 0 && unsafe { id.get() }.is_alive(slot, generation) {
-            self.stop(id, slot, End::Stopped, outside);
-        }
+        let stops = after & After::STOP != 0 && unsafe { id.get() }.is_alive(slot, generation);
+        let well = !stops || self.stop(id, slot, End::Stopped, outside);
         self.current = Current::answering(token);
-        true
+        well
     }
 
     /// Takes the first step of each async turn that a turn began; the one that holds the state

@@ -31,7 +31,9 @@ use crate::ties::{Holder, Tie};
 /// supervisor does.
 ///
 /// # Delivery
-/// Once per fault, across shards too, before anything that the entity sends in its next life.
+/// Once per fault, across shards too, before anything that the entity sends in its next life. While
+/// more than 1,024 wait for a supervisor that is busy, further ones are kept for the node, like
+/// those of entities without a supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Who failed.
@@ -212,6 +214,7 @@ impl Shard {
             self.release(id, slot);
             if stop {
                 self.stop(id, slot, End::Stopped, outside);
+                self.current.clear();
             }
         }
     }

@@ -11,6 +11,7 @@
 #![expect(unsafe_code, reason = "states are lent to futures while nobody else may use them")]
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
@@ -342,38 +343,52 @@ impl Shard {
         self.core.polling = Some(id);
         self.polls += 1;
         self.running = Head::new(Kind::Tell, 2, message);
-        // SAFETY: one step; the slot is taken while a task of it is under way.
-        let state = unsafe { store.get() }.state(owner.slot);
-        let entered = Entered::new(&mut self.core, (store, state), owner, (id, hold), deadline_ns);
-        let poll = entered.during(|| future.poll(&mut Context::from_waker(&waker)));
+        let entered = self.entered(id, (owner, hold), deadline_ns);
+        // The values that a future captured go as part of its turn, which is over when they are
+        // gone; also in a panic.
+        let pending = entered.during(move || {
+            let poll = future.poll(&mut Context::from_waker(&waker));
+            poll.is_pending().then_some(future)
+        });
         let effects = entered.into_effects();
-        let pending = poll.is_pending();
         let trying = std::mem::take(&mut self.core.trying);
-        if pending && effects.failure.is_none() {
-            self.core.polling = None;
-            let spare = self.core.spare.take();
-            if let Some(task) = self.core.tasks.place_mut(id).and_then(|place| place.task.as_mut())
-            {
-                task.future = Some(future);
-                task.spare = spare;
-                let first = !std::mem::replace(&mut task.entered, true);
-                if first {
-                    self.enter_task(id, store);
-                }
-            }
-            self.current.clear();
-            return self.after_step(store, owner, effects);
-        }
-        self.core.trying = trying;
-        if effects.failure.is_none() {
-            self.core.spare = None;
-        }
-        // The values that it captured go as part of its turn; it is over when they are gone.
-        drop(future);
         self.core.polling = None;
         self.current.clear();
-        self.finish_task(id, effects);
-        self.core.trying = 0;
+        let Some(future) = pending else {
+            self.core.trying = trying;
+            if effects.failure.is_none() {
+                self.core.spare = None;
+            }
+            self.finish_task(id, effects);
+            self.core.trying = 0;
+            return;
+        };
+        let spare = self.core.spare.take();
+        if let Some(task) = self.core.tasks.place_mut(id).and_then(|place| place.task.as_mut()) {
+            task.future = Some(future);
+            task.spare = spare;
+            let first = !std::mem::replace(&mut task.entered, true);
+            if first {
+                self.enter_task(id, store);
+            }
+        }
+        self.after_step(store, owner, effects);
+    }
+
+    /// What a future finds while it is polled or dropped.
+    fn entered(&mut self, id: TaskId, (owner, hold): (Owner, Hold), deadline_ns: u64) -> Entered {
+        let store = self.stores[usize::from(owner.kind)];
+        // SAFETY: one step; the slot is taken while a task of it is under way.
+        let state = unsafe { store.get() }.state(owner.slot);
+        Entered::new(&mut self.core, (store, state), owner, (id, hold), deadline_ns)
+    }
+
+    /// Drops an async turn where it waits, so that what it waits for is taken back.
+    fn drop_task(&mut self, id: TaskId, task: Task) {
+        let entered = self.entered(id, (task.owner, task.hold), task.deadline_ns);
+        if catch_unwind(AssertUnwindSafe(|| entered.during(|| drop(task)))).is_err() {
+            self.core.stats.faults += 1;
+        }
     }
 
     /// A task that has to wait takes hold of its entity.
@@ -465,7 +480,7 @@ impl Shard {
         self.core.stats.turns_cancelled += 1;
         let (owner, hold) = (task.owner, task.hold);
         let store = self.stores[usize::from(owner.kind)];
-        self.drop_guarded(|| drop(task));
+        self.drop_task(id, task);
         if planted(Bug::StaysShut) {
             return;
         }
@@ -477,13 +492,13 @@ impl Shard {
         // SAFETY: one step.
         let kind = unsafe { id.get() }.number();
         let Some(attached) = self.core.attached.get_mut(kind, slot) else { return };
-        for task in std::mem::take(&mut attached.tasks) {
-            let Some(task) = self.forget_task(task) else { continue };
+        for id in std::mem::take(&mut attached.tasks) {
+            let Some(task) = self.forget_task(id) else { continue };
             self.core.stats.turns_cancelled += 1;
             if let Some(token) = task.token {
                 self.core.error_record(token, error.clone());
             }
-            self.drop_guarded(|| drop(task));
+            self.drop_task(id, task);
         }
     }
 }
