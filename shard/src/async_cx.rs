@@ -252,8 +252,7 @@ impl<E: Handler<M>, M: Message> Future for Asking<E, M> {
         }
         entered(|turn| {
             answering.task = Some(turn.task);
-            answering.waker =
-                turn.with_core(|core| core.tasks.waker_beside(turn.task, cx.waker()));
+            answering.waker = turn.with_core(|core| core.tasks.waker_beside(turn.task, cx.waker()));
         });
         Poll::Pending
     }

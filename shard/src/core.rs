@@ -101,7 +101,7 @@ pub(crate) struct Core {
     wake: Wake,
     pub(crate) placement: Placement,
     ask_timeout_ns: u64,
-    outbox_words_max: usize,
+    pub(crate) outbox_words_max: usize,
 }
 
 /// Faults without a supervisor that are kept until somebody looks.

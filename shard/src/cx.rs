@@ -102,15 +102,13 @@ impl<'a, E: Entity> Cx<'a, E> {
             let expected = self.core.reply_types[usize::from(self.message)];
             assert!(expected == TypeId::of::<R>(), "`later` promises the message's own reply type");
         }
-        let reply_to = ReplyTo::new(self.token, self.message);
+        let reply_to = ReplyTo::new(self.token, self.message, self.deadline_ns);
         (Later { reply: PhantomData }, reply_to)
     }
 
-    /// Answers an ask that was put off.
+    /// Answers an ask that was put off, if its deadline has not passed.
     pub fn reply<R: Send + 'static>(&mut self, to: ReplyTo<R>, reply: R) {
-        if let Some(token) = to.token() {
-            self.core.reply_record::<R>(token, to.message, reply);
-        }
+        self.core.reply_put_off(to, reply);
     }
 
     pub(crate) fn kind(&self) -> u16 {
@@ -438,7 +436,5 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 fn answer<R: Send + 'static>(to: ReplyTo<R>, reply: R) {
-    if let Some(token) = to.token() {
-        entered(|turn| turn.with_core(|core| core.reply_record::<R>(token, to.message, reply)));
-    }
+    entered(|turn| turn.with_core(|core| core.reply_put_off(to, reply)));
 }

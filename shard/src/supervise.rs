@@ -89,6 +89,13 @@ pub(crate) struct Failure {
     pub(crate) backtrace: Option<String>,
 }
 
+/// Whether the deadline of an ask has passed. It stands before the value.
+fn is_late(ask: &OwnedRecord, now_ns: u64) -> bool {
+    let at = ask.words().len() - ask.value().len() - 1;
+    // SAFETY: in an ask the deadline is always written.
+    unsafe { ask.words()[at].assume_init() <= now_ns }
+}
+
 impl Shard {
     /// Who lives in the slot.
     pub(crate) fn identity(&self, id: StoreId, slot: SlotNumber) -> EntityId {
@@ -316,7 +323,11 @@ impl Shard {
     #[cold]
     pub(crate) fn bury(&mut self, record: OwnedRecord, reason: Reason, error: AskError) {
         if let Some(token) = record.token() {
-            self.core.error_record(token, error);
+            if is_late(&record, self.core.now.monotonic_ns) {
+                self.core.late_error_record(token, error);
+            } else {
+                self.core.error_record(token, error);
+            }
         }
         let kind = self.table.rows[usize::from(record.head().message())].store;
         let entity = self.core.identity(kind, record.key());
