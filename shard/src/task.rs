@@ -10,16 +10,17 @@
 //! anywhere: they put a number into a list and ring the shard's bell.
 #![expect(unsafe_code, reason = "states are lent to futures while nobody else may use them")]
 
+mod wakes;
+
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 
 use crate::async_cx::Activating;
 use crate::condition::Stage;
-use crate::core::{Core, Wake};
-use crate::doorbell::Doorbell;
+use crate::core::Core;
 use crate::entered::{Effects, Entered, Lent};
 use crate::entity::Entity;
 use crate::fault::{Current, NO_MESSAGE};
@@ -35,6 +36,8 @@ use crate::store::StoreId;
 use crate::supervise::{End, Failure};
 use crate::system::System;
 use crate::timer::TimerId;
+use wakes::TaskWake;
+pub(crate) use wakes::Wakes;
 
 /// Names one async turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,7 +98,7 @@ impl Task {
             hold,
             owner,
             token,
-            message,
+            message: message.filter(|number| *number != NO_MESSAGE),
             deadline_ns,
             cancel: None,
             entered: false,
@@ -156,8 +159,7 @@ impl Tasks {
 
     fn add_place(&mut self) -> u32 {
         let place = self.places.len() as u32;
-        let queued = AtomicBool::new(false);
-        let wake = Arc::new(TaskWake { wakes: Arc::clone(&self.wakes), place, queued });
+        let wake = TaskWake::new(Arc::clone(&self.wakes), place);
         let waker = Waker::from(Arc::clone(&wake));
         self.places.push(Place { generation: 0, task: None, wake, waker });
         place
@@ -227,55 +229,6 @@ impl Tasks {
     }
 }
 
-/// Where the wakers of a shard's async turns leave word.
-pub(crate) struct Wakes {
-    woken: Mutex<Vec<u32>>,
-    any: AtomicBool,
-    shard: u16,
-    doorbell: Option<Arc<Doorbell>>,
-    ring: Wake,
-}
-
-impl Wakes {
-    pub(crate) fn new(shard: u16, doorbell: Option<Arc<Doorbell>>, ring: Wake) -> Arc<Self> {
-        let (woken, any) = (Mutex::new(Vec::new()), AtomicBool::new(false));
-        Arc::new(Self { woken, any, shard, doorbell, ring })
-    }
-
-    /// Nothing that is done under the lock can leave the list half changed.
-    fn lock(&self) -> MutexGuard<'_, Vec<u32>> {
-        self.woken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct TaskWake {
-    wakes: Arc<Wakes>,
-    place: u32,
-    /// In the list already.
-    queued: AtomicBool,
-}
-
-impl std::task::Wake for TaskWake {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if self.queued.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        let wakes = &self.wakes;
-        let mut places = wakes.lock();
-        places.push(self.place);
-        wakes.any.store(true, Ordering::SeqCst);
-        drop(places);
-        // The sleeper looks at the list after it has said that it sleeps (see `Doorbell`).
-        if wakes.doorbell.as_ref().is_some_and(|bell| bell.must_ring()) {
-            (wakes.ring)(wakes.shard);
-        }
-    }
-}
-
 impl Core {
     /// Keeps the making of a state; it is first polled at once. Returns whether there was room.
     pub(crate) fn begin_activation<E: Entity>(
@@ -290,13 +243,22 @@ impl Core {
         self.begin(Task::new(future, Hold::Activation, owner, (None, None), u64::MAX))
     }
 
+    /// Whether the entity may have another async turn beside those under way.
+    pub(crate) fn has_room_beside(&self, kind: u16, slot: SlotNumber) -> bool {
+        let under_way = self.attached.get(kind, slot).map_or(0, |own| own.tasks.len());
+        let most = self.table.types[usize::from(kind)].life.stash_max.max(1);
+        under_way + self.begun.len() < most as usize
+    }
+
     /// Keeps an async turn that a handler began; it is first polled behind the handler. Without
     /// room its asker is told that nothing was done. Returns whether there was room.
     pub(crate) fn begin(&mut self, mut task: Task) -> bool {
         if task.hold == Hold::Exclusive {
             (task.spare, task.trying) = (self.spare.take(), self.trying);
         }
-        match self.tasks.add(task) {
+        let refused = task.hold == Hold::Interleaved
+            && !self.has_room_beside(task.owner.kind, task.owner.slot);
+        match if refused { Err(Box::new(task)) } else { self.tasks.add(task) } {
             Ok(id) => {
                 self.begun.push(id);
                 true
