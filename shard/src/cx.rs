@@ -130,6 +130,10 @@ impl<E: Entity> Cx<'_, E> {
     /// a [`Fault`] for each of its faults, and the entity ends when this one does. What follows a
     /// fault is declared by `T`'s [`Life`](crate::Life).
     ///
+    /// It stays the supervisor through restarts, until the entity ends: stops, fails for good, or
+    /// is put away where its `Life` says so. What a message activates after that is nobody's child,
+    /// as an [`End`] says to those who watch.
+    ///
     /// # Errors
     /// [`Full`] when too much waits on the way.
     pub fn start<T: Entity>(&mut self, key: T::Key) -> Result<(), Full<()>>
