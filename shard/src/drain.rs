@@ -19,7 +19,9 @@ impl Shard {
         let waits = self.core.attached.get(store.number(), slot);
         let first = std::mem::take(&mut self.core.read_is_first);
         let behind = waits.is_some_and(|waits| !waits.stash.is_empty());
-        store.stage(slot) == Stage::Reading && (first || !behind)
+        store.stage(slot) == Stage::Reading
+            && (first || !behind)
+            && self.core.has_room_beside(store.number(), slot)
     }
 
     /// Whether reads have their turns just now, and what waits first is one more.
@@ -29,6 +31,7 @@ impl Shard {
         let attached = self.core.attached.get(store.number(), slot);
         let first = attached.and_then(|attached| attached.stash.front());
         store.stage(slot) == Stage::Reading
+            && self.core.has_room_beside(store.number(), slot)
             && matches!(first, Some(Stashed::Record { record, .. })
                 if self.table.rows[usize::from(record.head().message())].reads)
     }
@@ -116,6 +119,22 @@ impl Shard {
         let alive = unsafe { id.get() }.is_alive(slot, generation);
         if alive && self.drain_one(id, slot, outside) {
             self.core.drain_record(kind, slot, generation);
+        }
+    }
+
+    /// Has the entities that wait for their restart made anew at once, in a shard that is stopping.
+    pub(crate) fn hurry_restarts(&mut self) {
+        for id in self.stores.clone() {
+            // SAFETY: one step.
+            for slot in 0..unsafe { id.get() }.slots_used() {
+                // SAFETY: one step.
+                let store = unsafe { id.get() };
+                if store.stage(slot) == Stage::Restarting {
+                    // The alarm that was set is for the life that will not be.
+                    store.end_life(slot);
+                    self.restart_in(id, slot, 0);
+                }
+            }
         }
     }
 

@@ -59,7 +59,8 @@ impl Token {
 /// asker to its deadline; behind that a reply is dropped and counted, and goes nowhere.
 #[must_use = "an asker waits for this reply until its deadline"]
 pub struct ReplyTo<R> {
-    /// The bits of the asker's token; 0 when the message was told, not asked: the reply goes nowhere.
+    /// The bits of the asker's token; 0 when the message was told, not asked: the reply goes
+    /// nowhere.
     token: u64,
     pub(crate) deadline_ns: u64,
     pub(crate) message: u16,

@@ -66,7 +66,9 @@ impl Message for Terminated {
     type Reply = ();
 }
 
-/// How an entity ended. Its address stays valid: a message activates it anew.
+/// How an entity ended. Its address stays valid: a message activates it anew, as nobody's child.
+/// Whoever is to supervise it then [starts](crate::Cx::start) it again, and
+/// [watches](crate::Cx::watch) it to know when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum End {
@@ -141,8 +143,10 @@ impl Shard {
             OnFault::Resume if has_state => self.resume_after_fault(id, slot),
             _ if ends => self.end_for_next(id, slot, End::Failed),
             OnFault::Restart | OnFault::Resume => match verdict {
+                // No message was used up, so there might be no end of it.
+                _ if self.core.stopping && method.is_none() => self.end(id, slot, End::Failed),
                 Verdict::Wait(wait_ns) => self.restart_after(id, slot, wait_ns),
-                Verdict::Enough if life.keep_alive => {
+                Verdict::Enough if life.keep_alive && !self.core.stopping => {
                     self.restart_after(id, slot, life.backoff.most.as_nanos() as u64);
                 }
                 Verdict::Enough => self.end(id, slot, End::Failed),
@@ -196,6 +200,7 @@ impl Shard {
         // SAFETY: one step.
         let store = unsafe { id.get() };
         let (store, generation) = (store.number(), store.generation(slot));
+        let wait_ns = if self.core.stopping { 0 } else { wait_ns };
         let at_ns = self.core.now.monotonic_ns.saturating_add(wait_ns);
         self.core.schedule(at_ns, Alarm::Restart { store, slot, generation });
     }
@@ -288,7 +293,7 @@ impl Shard {
             let supervisor = who.entity;
             self.core.send_system(System::ChildEnded { supervisor, child: entity, number });
         }
-        if let Some(ends) = kept.filter(|_| self.core.keeps) {
+        if let Some(ends) = kept.filter(|_| !self.core.stopping) {
             return self.begin_again((id, slot), entity, end, (stash, ends));
         }
         if stash.is_empty() {
