@@ -106,7 +106,7 @@ impl<'a, E: Entity> Cx<'a, E> {
         (Later { reply: PhantomData }, reply_to)
     }
 
-    /// Answers an ask that was put off, if its deadline has not passed.
+    /// Answers an ask that was put off.
     pub fn reply<R: Send + 'static>(&mut self, to: ReplyTo<R>, reply: R) {
         self.core.reply_put_off(to, reply);
     }

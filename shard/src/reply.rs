@@ -56,7 +56,7 @@ impl Token {
 /// [`Cx::reply`](crate::Cx::reply).
 ///
 /// It is not `Clone`, so an ask is answered at most once. Dropped without a reply, it leaves the
-/// asker to its deadline; behind that a reply is dropped and counted, and goes nowhere.
+/// asker to its deadline; behind that a reply is for nobody, and is counted.
 #[must_use = "an asker waits for this reply until its deadline"]
 pub struct ReplyTo<R> {
     /// The bits of the asker's token; 0 when the message was told, not asked: the reply goes
@@ -88,26 +88,32 @@ impl<R> fmt::Debug for ReplyTo<R> {
 }
 
 impl Core {
-    /// Sends a reply that was put off, as long as the ask waits for it. Behind its deadline it does
-    /// not, so however many were put off, the asks that wait bound what is sent.
+    /// Sends a reply that was put off. However many were, what goes beyond the bound of the way is
+    /// for asks that wait, whose number is bounded.
     pub(crate) fn reply_put_off<R: Send + 'static>(&mut self, to: ReplyTo<R>, reply: R) {
         let Some(token) = to.token() else { return };
-        if to.deadline_ns <= self.now.monotonic_ns {
+        if to.deadline_ns <= self.now.monotonic_ns && !self.takes_late_answer(token) {
             self.stats.answers_late += 1;
             return;
         }
         self.reply_record::<R>(token, to.message, reply);
     }
 
-    /// Like [`error_record`](Self::error_record), for an ask past its deadline, which ends by
-    /// itself: only where the way is within its bound.
+    /// Like [`error_record`](Self::error_record), for an ask past its deadline.
     pub(crate) fn late_error_record(&mut self, token: Token, error: AskError) {
-        let peer = self.peers.get(usize::from(token.shard())).and_then(Option::as_ref);
-        if peer.is_some_and(|peer| peer.outbox_words() >= self.outbox_words_max) {
-            self.stats.answers_late += 1;
-            return;
+        if self.takes_late_answer(token) {
+            return self.error_record(token, error);
         }
-        self.error_record(token, error);
+        self.stats.answers_late += 1;
+    }
+
+    /// Whether the way is within its bound: an ask past its deadline ends by itself, if it has not
+    /// yet.
+    fn takes_late_answer(&self, token: Token) -> bool {
+        match self.peers.get(usize::from(token.shard())) {
+            Some(Some(peer)) => peer.outbox_words() < self.outbox_words_max,
+            _ => self.queue.is_within_bound(),
+        }
     }
 }
 

@@ -215,9 +215,10 @@ fn replies_put_off_beyond_their_deadlines_do_not_go_beyond_the_bounds() {
     (0..50).for_each(|_| {
         mesh.poll(1);
     });
-    assert!(!mesh.shards[1].is_congested(), "nobody waits for them");
-    assert_eq!(mesh.shards[1].stats().answers_late, rounds * asks);
     mesh.settle();
+    let (near, far) = (mesh.shards[0].stats().answers_late, mesh.shards[1].stats().answers_late);
+    assert_eq!(near + far, rounds * asks, "each is counted");
+    assert!((1..=4200 / 3).contains(&near), "{near} went beyond the bound");
     assert_eq!(outcome(waits), Some(Ok(1)), "and who waits has room");
 }
 
