@@ -153,7 +153,8 @@ pub struct Stats {
     pub timers_fired: u64,
     /// System records done.
     pub system: u64,
-    /// Messages refused because the store was full.
+    /// Messages refused because the store was full, or as many async turns were under way as may
+    /// be.
     pub refused: u64,
     /// Replies whose ask had ended before.
     pub answers_late: u64,

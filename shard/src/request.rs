@@ -128,9 +128,11 @@ impl Shard {
         self.ask_command(id, &[], args, ticket)
     }
 
-    /// Ends every ask that waits here with `error`: the shard is about to stop.
+    /// Ends every ask that waits here with `error`: the shard is about to stop. Those that entities
+    /// make because of it are left to its drop.
     pub fn end_asks(&mut self, error: AskError, outside: &mut dyn Outside) {
-        while let Some(taken) = self.core.pending.take_any() {
+        for number in 0..self.core.pending.places() {
+            let Some(taken) = self.core.pending.take_at(number) else { continue };
             let error = error.clone();
             self.attempt(|shard| shard.resume(taken, Outcome::Error(error), outside));
         }

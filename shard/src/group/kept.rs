@@ -69,9 +69,15 @@ impl Shard {
         self.core.publish();
     }
 
-    /// From here on singletons and workers that stop are not activated again: the node is stopping.
+    /// From here on singletons and workers that stop are not activated again, and no restart waits:
+    /// the node is stopping. An entity that fails without a message (in its activation) ends, and
+    /// what waits for it is a dead letter.
+    ///
+    /// # Cost
+    /// A look at every slot.
     pub fn release_kept(&mut self) {
-        self.core.keeps = false;
+        self.core.stopping = true;
+        self.hurry_restarts();
     }
 
     pub(crate) fn begin_kept(&mut self, entity: EntityId) {

@@ -277,3 +277,33 @@ fn only_the_last_dead_letters_are_kept_and_all_are_counted() {
     let kept = mesh.shards[0].dead_letters().map(|letter| letter.entity().key::<Agent<Plain>>());
     assert!(kept.eq([Some(8), Some(9), Some(10)]));
 }
+
+#[test]
+fn end_of_all_asks_ends_where_each_answer_asks_again() {
+    fn again(agent: &mut Agent<Plain>, _: Result<u64, AskError>, cx: &mut Cx<'_, Agent<Plain>>) {
+        agent.value += 1;
+        let _refused = cx.entity::<Agent<Plain>>(2).message(forever()).ask(again);
+        let _refused = cx.entity::<Agent<Plain>>(2).message(forever()).ask(again);
+    }
+    let mut mesh = Mesh::new(1, 1);
+    for _ in 0..10 {
+        mesh.tell_plain(
+            1,
+            tell(|_, cx| {
+                let asked = cx.entity::<Agent<Plain>>(2).message(forever()).ask(again);
+                assert!(asked.is_ok());
+            }),
+        );
+    }
+    mesh.settle();
+    mesh.shards[0].end_asks(AskError::MaybeExecuted, &mut ());
+    assert_eq!(mesh.shards[0].asks_waiting(), 20, "those that were made because of it");
+}
+
+/// An ask whose answer is kept from its asker.
+fn forever() -> Ask<Plain> {
+    ask(|_, cx| {
+        let (later, _to) = cx.later::<u64>();
+        later
+    })
+}
