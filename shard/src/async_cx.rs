@@ -264,8 +264,8 @@ impl<E: Handler<M>, M: Message> Future for Asking<E, M> {
 /// Hands an answer to the async turn that waits for it, and lets it go on.
 ///
 /// # Safety
-/// An `Rc` of an [`AnswerCell`] of this type was captured, which is given up; a value in `outcome` is
-/// an `R`.
+/// An `Rc` of an [`AnswerCell`] of this type was captured, which is given up; a value in `outcome`
+/// is an `R`.
 unsafe fn resume_async<R>(
     taken: &mut Taken,
     outcome: Outcome,
