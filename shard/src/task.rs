@@ -243,7 +243,7 @@ impl Core {
         self.begin(Task::new(future, Hold::Activation, owner, (None, None), u64::MAX))
     }
 
-    /// Whether the entity may have another async turn beside those under way.
+    /// Whether the entity may have another read beside the async turns under way.
     pub(crate) fn has_room_beside(&self, kind: u16, slot: SlotNumber) -> bool {
         let under_way = self.attached.get(kind, slot).map_or(0, |own| own.tasks.len());
         let most = self.table.types[usize::from(kind)].life.stash_max.max(1);
@@ -256,9 +256,7 @@ impl Core {
         if task.hold == Hold::Exclusive {
             (task.spare, task.trying) = (self.spare.take(), self.trying);
         }
-        let refused = task.hold == Hold::Interleaved
-            && !self.has_room_beside(task.owner.kind, task.owner.slot);
-        match if refused { Err(Box::new(task)) } else { self.tasks.add(task) } {
+        match self.tasks.add(task) {
             Ok(id) => {
                 self.begun.push(id);
                 true

@@ -316,10 +316,13 @@ impl Stamp {
 
     /// Its turn is about to panic.
     pub(crate) fn will_panic(&self) {
-        book(|book| {
-            book.messages[self.number].panicked = true;
-            book.owe(self.number);
-        });
+        self.may_fail();
+        book(|book| book.owe(self.number));
+    }
+
+    /// Its turn ends where it is.
+    pub(crate) fn may_fail(&self) {
+        book(|book| book.messages[self.number].panicked = true);
     }
 
     fn settle(&mut self, fate: Fate) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use coreside_shard::{AskError, AsyncCx};
 
-use crate::agent::{Agent, Plain, Tight, Tough, ask, ask_of, echo, noting, tell, tell_of};
+use crate::agent::{Agent, Plain, Tough, ask, ask_of, echo, noting, tell, tell_of};
 use crate::gate::{Gate, yield_now};
 use crate::mesh::Mesh;
 use crate::notes::{Witness, alive, note, outcome, take_notes};
@@ -259,33 +259,4 @@ fn many_interleaved_turns_of_one_entity_each_get_the_state() {
         mesh.settle();
         assert_eq!(take_notes(), ["all".to_owned(), format!("{a} done")], "seed {seed}");
     }
-}
-
-#[test]
-fn interleaved_turns_beyond_the_bound_of_an_entity_are_refused_and_others_have_room() {
-    let mut mesh = Mesh::new(1, 1);
-    let gate = Gate::new();
-    let held = |gate: &Gate| {
-        let gate = gate.clone();
-        ask_of::<Tight, _>(move |_, cx| {
-            cx.interleave(async move |_| {
-                gate.passed().await;
-                7
-            })
-        })
-    };
-    let asks: Vec<_> = (0..10).map(|_| mesh.ask::<Tight, _>(1, held(&gate))).collect();
-    let other = mesh.ask::<Tight, _>(2, held(&gate));
-    mesh.settle();
-    assert_eq!((mesh.async_turns(), mesh.count(|stats| stats.refused)), (5, 6));
-    gate.open();
-    mesh.settle();
-    for (nth, asked) in asks.into_iter().enumerate() {
-        let expected = if nth < 4 { Ok(7) } else { Err(AskError::NotSent) };
-        assert_eq!(outcome(asked), Some(expected));
-    }
-    assert_eq!(outcome(other), Some(Ok(7)));
-    let again = mesh.ask::<Tight, _>(1, held(&gate));
-    mesh.settle();
-    assert_eq!(outcome(again), Some(Ok(7)), "there is room again");
 }

@@ -108,8 +108,11 @@ impl Reading {
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        if !self.has_ended {
+        if std::thread::panicking() {
             self.stamp.will_panic();
+        } else if !self.has_ended {
+            // By another's fault, or because its asker waits no longer.
+            self.stamp.may_fail();
         }
     }
 }
