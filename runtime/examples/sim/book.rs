@@ -208,10 +208,8 @@ pub(crate) fn note(oracle: &'static str, what: String) {
 
 /// The first finding of an oracle.
 pub(crate) fn finding(oracle: &str) -> Option<String> {
-    let find = |book: &mut Book| {
-        book.findings.iter().find(|(of, _)| *of == oracle).map(|(_, what)| what.clone())
-    };
-    book(find)
+    let of = |(of, _): &&(&str, String)| *of == oracle;
+    book(|book| book.findings.iter().find(of).map(|(_, what)| what.clone()))
 }
 
 /// Counts something that is shown in the table.
@@ -265,12 +263,11 @@ pub(crate) struct Stamp {
 impl Stamp {
     /// For a message that is about to be sent.
     pub(crate) fn new(way: Way) -> Self {
-        let number = book(|book| {
+        book(|book| {
             book.messages.push(Sent::new(way));
             book.under_way += 1;
-            book.messages.len() - 1
-        });
-        Self { number, settled: false }
+            Self { number: book.messages.len() - 1, settled: false }
+        })
     }
 
     /// The reply that its asker expects, given now.
