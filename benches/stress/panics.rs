@@ -106,16 +106,19 @@ pub(crate) fn run(options: &Options, run: &mut Run) -> Result<(), Box<dyn Error>
         rates.extend(stage.close(run, unit)?);
     }
     run.hide();
-    let capacity = run.report.row("capacity, closed loop", "asks/s", &rates).median;
+    run.report.row("capacity, closed loop", "asks/s", &rates);
     let flood: Vec<_> = stage.flood(plan, run, unit)?.into_iter().collect();
     run.hide();
     let flood = run.report.row("panics as fast as may be", "panics/s", &flood).median;
 
-    // Interrupted before it is known, no round follows.
-    let rate = capacity * plan.load;
-    run.report.row("offered, open loop", "asks/s", &[rate]);
     let (mut calm, mut storm, mut panic_rates) = (Vec::new(), Vec::new(), Vec::new());
+    let mut offered = Vec::new();
     for round in 0..plan.rounds {
+        // A machine that others use is not as fast from minute to minute: what is half of it is
+        // found out for each pair. Interrupted before it is known, no pair follows.
+        let Some(capacity) = stage.close(run, unit / 2.0)? else { break };
+        let rate = capacity * plan.load;
+        offered.push(rate);
         // Who goes first changes, so that neither always finds the warmer machine.
         for with_storm in [round % 2 == 1, round % 2 == 0] {
             if run.is_interrupted() {
@@ -139,6 +142,7 @@ pub(crate) fn run(options: &Options, run: &mut Run) -> Result<(), Box<dyn Error>
         }
     }
     run.hide();
+    run.report.row("offered, open loop", "asks/s", &offered);
     report_latency(run, &calm, &storm);
     let storm = run.report.row("panics during the storm", "panics/s", &panic_rates).median;
     run.report.row("storm, of panics as fast as may be", "x", &[storm / flood]);

@@ -375,7 +375,6 @@ impl Driver {
         counts.restarts.store(stats.restarts, Relaxed);
         counts.passivations.store(stats.passivations, Relaxed);
         counts.dead_letters.store(self.shard.dead_letters_in_all(), Relaxed);
-        counts.lost.store(stats.lost, Relaxed);
         counts.copies_refused.store(stats.copies_refused, Relaxed);
         counts.connections.store(self.net.connection_count() as u64, Relaxed);
         let now_ns = self.clock.monotonic_ns();

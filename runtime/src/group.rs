@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coreside_shard::{
-    Broadcast, Entity, Handler, Message, Name, PoolKeys, Published, Single, Topic, Via,
+    Broadcast, Entity, Handler, Message, Name, PoolKeys, Published, Single, Table, Topic, Via,
 };
 
 use crate::handle::Handle;
@@ -24,6 +24,14 @@ pub(crate) struct Pools {
 impl Pools {
     pub(crate) fn new(keys: PoolKeys) -> Self {
         Self { keys, calls: AtomicUsize::new(0) }
+    }
+
+    /// The member for the next call: on each shard in turn, and there each in turn.
+    ///
+    /// # Panics
+    /// When the node has no pool of `E`.
+    pub(crate) fn next<E: Entity<Key = u64>>(&self, table: &Table) -> u64 {
+        self.keys.member::<E>(table, self.calls.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -225,9 +233,7 @@ impl Handle {
     /// # Panics
     /// When the node has no pool of `E`.
     pub fn pool<E: Entity<Key = u64>>(&self) -> E::Ref<Self> {
-        let pools = &self.shared.pools;
-        let number = pools.calls.fetch_add(1, Ordering::Relaxed);
-        self.entity::<E>(pools.keys.member::<E>(&self.shared.table, number))
+        self.entity::<E>(self.shared.pools.next::<E>(&self.shared.table))
     }
 
     /// The topic `name` for messages `M`.

@@ -46,7 +46,6 @@ pub(crate) struct Counts {
     pub(crate) restarts: AtomicU64,
     pub(crate) passivations: AtomicU64,
     pub(crate) dead_letters: AtomicU64,
-    pub(crate) lost: AtomicU64,
     pub(crate) copies_refused: AtomicU64,
     pub(crate) connections: AtomicU64,
     pub(crate) parks: AtomicU64,
@@ -68,8 +67,6 @@ pub struct NodeStats {
     /// Messages that were accepted and not handled; the last of them are
     /// [kept](Handle::dead_letters), each with its reason.
     pub dead_letters: u64,
-    /// Messages from outside that found their shard's queue full after they had been taken in.
-    pub lost: u64,
     /// Copies of published messages that a subscriber did not get because a queue on the way was
     /// full.
     pub copies_refused: u64,
@@ -131,7 +128,6 @@ impl Handle {
             restarts: sum(|counts| &counts.restarts),
             passivations: sum(|counts| &counts.passivations),
             dead_letters: sum(|counts| &counts.dead_letters),
-            lost: sum(|counts| &counts.lost),
             copies_refused: sum(|counts| &counts.copies_refused),
             connections: sum(|counts| &counts.connections),
             parks: sum(|counts| &counts.parks),

@@ -35,6 +35,61 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Oracles
+//! What must hold at every step is the business of an [`Oracle`]. All of a simulation is in one
+//! thread, so entities can note for it what they do.
+//!
+//! ```
+//! use std::cell::Cell;
+//!
+//! use coreside::sim::{Oracle, Sim};
+//! use coreside::{entity, handlers};
+//!
+//! thread_local! {
+//!     static SOLD: Cell<u64> = const { Cell::new(0) };
+//! }
+//!
+//! #[entity]
+//! struct Seat {
+//!     is_taken: bool,
+//! }
+//!
+//! #[handlers]
+//! impl Seat {
+//!     fn book(&mut self) -> bool {
+//!         let is_free = !std::mem::replace(&mut self.is_taken, true);
+//!         SOLD.set(SOLD.get() + u64::from(is_free));
+//!         is_free
+//!     }
+//! }
+//!
+//! struct NoneTwice;
+//!
+//! impl Oracle for NoneTwice {
+//!     fn name(&self) -> &'static str {
+//!         "seats"
+//!     }
+//!
+//!     fn after_step(&mut self, _sim: &Sim) -> Result<(), String> {
+//!         let sold = SOLD.get();
+//!         if sold <= 2 { Ok(()) } else { Err(format!("{sold} of 2 seats are sold")) }
+//!     }
+//! }
+//!
+//! for seed in 0..20 {
+//!     SOLD.set(0);
+//!     let mut sim = Sim::builder(seed).entity::<Seat>().oracle(NoneTwice).build()?;
+//!     let mut random = sim.random("bookings");
+//!     for _ in 0..10 {
+//!         let _ = sim.entity::<Seat>(random.below(2)).book().ask();
+//!         sim.step()?;
+//!     }
+//!     // An error names the oracle, what it found, and the step; the seed repeats it.
+//!     sim.run_until_idle(100_000)?;
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Sleeping
 //! A shard without work sleeps as on a real core: it says so on its doorbell, looks once more, and
 //! is not polled again before it is woken or a deadline is due. Other shards may run between any
@@ -43,6 +98,7 @@
 
 mod builder;
 mod clock;
+mod group;
 mod limits;
 mod oracle;
 mod outside;
@@ -65,7 +121,7 @@ pub use random::Random;
 pub use trace::{Event, Step};
 
 use clock::Clock;
-use coreside_shard::{Entity, Sweep};
+use coreside_shard::{Entity, EntityId, Sweep};
 use outside::Gate;
 use schedule::Schedule;
 use seat::{Seat, State};
@@ -88,6 +144,7 @@ pub struct Sim {
     limits: SimLimits,
     stats: SimStats,
     last_shard: usize,
+    escalation: Option<EntityId>,
     seed: u64,
 }
 
@@ -210,11 +267,21 @@ impl Sim {
     /// # Errors
     /// As for [`run_until_idle`](Self::run_until_idle).
     pub fn stop(&mut self, steps_max: u64) -> Result<u64, SimError> {
+        self.begin_stop();
+        self.run_until_idle(steps_max)
+    }
+
+    fn begin_stop(&mut self) {
         self.gate.refuse();
         self.stopping.begin();
         self.seats.iter_mut().for_each(|seat| seat.shard.release_kept());
         self.woken.iter().for_each(|woken| woken.store(true, Ordering::Relaxed));
-        self.run_until_idle(steps_max)
+    }
+
+    /// Whose fault was escalated and has nobody to decide about it: the node stops because of it,
+    /// as in production.
+    pub fn escalation(&self) -> Option<EntityId> {
+        self.escalation
     }
 
     /// Ends all disturbances: from now on shards take turns evenly and time passes in small steps.
@@ -332,7 +399,12 @@ impl Sim {
         let (steps, now_ns) = (self.stats.steps, self.clock.now_ns());
         let step = Step { number: steps, shard: number as u16, now_ns, event, fingerprint };
         self.trace.add(step, &seat.shard.stats());
+        let escalation = seat.shard.take_escalation();
         self.count_event(event);
+        if escalation.is_some() {
+            self.escalation = self.escalation.or(escalation);
+            self.begin_stop();
+        }
     }
 
     fn count_event(&mut self, event: Event) {

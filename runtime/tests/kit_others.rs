@@ -137,7 +137,9 @@ fn other_that_escalates_fails_its_supervisor() {
     kit.tell(Order::Start(5));
     kit.watch();
     kit.tell(Order::Start(6));
-    kit.other::<Peer>(5).escalates();
+    kit.tell(Order::Watch(5));
+    kit.other::<Peer>(5).escalates("no disk");
+    assert!(!kit.other::<Peer>(5).is_watched(), "it has ended");
     assert!(kit.expect_fault().reason.contains("Peer/5 failed"));
     assert_eq!((kit.expect_end(), kit.expect_end()), (End::NotThere, End::Failed));
     assert!(kit.is_escalated(), "it has no supervisor of its own");

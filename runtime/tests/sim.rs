@@ -281,7 +281,7 @@ impl Hoarder {
 }
 
 #[test]
-fn an_outbox_beyond_its_bound_is_found() {
+fn answers_kept_beyond_their_deadlines_stay_within_the_bounds() {
     let mut limits = SimLimits::drawn(&mut coreside::sim::Random::stream(1, "limits"));
     limits.asks_max = 64;
     limits.ring_words = 40;
@@ -303,9 +303,30 @@ fn an_outbox_beyond_its_bound_is_found() {
         assert!(replies.iter().all(|reply| matches!(reply.take(), Some(Err(_)))));
     }
     assert!(sim.entity::<Hoarder>(1).release().try_tell().is_ok());
-    match sim.run_until_idle(1_000_000) {
-        Err(SimError::Violation(violation)) => assert_eq!(violation.oracle, "bounds"),
-        other => panic!("nobody found it: {other:?}"),
+    sim.run_until_idle(1_000_000).expect("what goes beyond is for asks that wait");
+}
+
+/// Fails, and leaves it to its supervisor to decide.
+#[entity(on_fault = escalate)]
+struct Careless;
+
+#[handlers]
+impl Careless {
+    #[local]
+    fn fall(&mut self, cx: &mut Cx<Self>) {
+        cx.fail("told to");
+    }
+}
+
+#[test]
+fn a_fault_that_nobody_decides_on_stops_the_node() {
+    for seed in 0..20 {
+        let mut sim = Sim::builder(seed).entity::<Careless>().build().expect("a node");
+        assert!(sim.entity::<Careless>(5).fall().try_tell().is_ok());
+        sim.run_until_idle(100_000).expect("an end");
+        let who = sim.escalation().and_then(|entity| entity.key::<Careless>());
+        assert_eq!(who, Some(5), "seed {seed}");
+        assert!(sim.entity::<Careless>(6).fall().try_tell().is_err(), "the node has stopped");
     }
 }
 
@@ -313,8 +334,10 @@ fn an_outbox_beyond_its_bound_is_found() {
 fn a_call_ends_with_its_reply_or_with_the_reason_why_not() {
     let mut sim = Sim::builder(7).shards(2).entity::<Hoarder>().build().expect("a node");
     let (kept, told) = (sim.entity::<Hoarder>(1).keep().ask(), sim.entity::<Hoarder>(1).release());
-    sim.run_for(Duration::from_millis(1)).expect("no violation");
+    let hurried = sim.entity::<Hoarder>(1).keep().within(Duration::from_millis(1)).ask();
+    sim.run_for(Duration::from_millis(100)).expect("no violation");
     assert!(!kept.is_ready(), "nobody has released it");
+    assert!(matches!(hurried.take(), Some(Err(_))), "its time is over");
     assert!(told.try_tell().is_ok());
     sim.run_until_idle(100_000).expect("no violation");
     assert_eq!(kept.take(), Some(Ok(0)));

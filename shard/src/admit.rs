@@ -1,8 +1,7 @@
 //! The slow way of a record to its entity: one that is not in memory, or not ready.
 #![expect(unsafe_code, reason = "records are taken out of their queue")]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::condition::Stage;
 use crate::cx::After;
@@ -12,7 +11,7 @@ use crate::index::SlotNumber;
 use crate::key::KeyWords;
 use crate::owned_record::OwnedRecord;
 use crate::pending::Outside;
-use crate::record::{ASK_WORDS, Head, Kind, RECORD_WORDS_MAX, Word, copy_words};
+use crate::record::{Head, RECORD_WORDS_MAX, Word, copy_words};
 use crate::reply::{AskError, Token};
 use crate::sabotage::{Bug, planted};
 use crate::schedule::Owner;
@@ -22,44 +21,6 @@ use crate::store::StoreId;
 use crate::supervise::{End, Failure};
 use crate::table::Table;
 use crate::task::{Hold, TaskId};
-
-/// A record on the stack, while user code runs that may make the queue move. Dropped, it drops its
-/// value.
-struct Carried {
-    words: [Word; RECORD_WORDS_MAX],
-    len: usize,
-    /// Of the shard, which outlives the step.
-    table: *const Table,
-}
-
-impl Carried {
-    /// # Safety
-    /// A record of the table stands at `at`, and is given up.
-    unsafe fn new(at: *const Word, head: Head, table: &Arc<Table>) -> Self {
-        let (mut words, len) = ([Word::uninit(); RECORD_WORDS_MAX], head.words());
-        // SAFETY: the caller's contract; the array takes any record.
-        unsafe { copy_words(at, words.as_mut_ptr(), len) };
-        Self { words, len, table: Arc::as_ptr(table) }
-    }
-
-    /// The record, and the duty to run or drop its value.
-    fn release(mut self) -> ([Word; RECORD_WORDS_MAX], usize) {
-        let len = std::mem::take(&mut self.len);
-        (self.words, len)
-    }
-}
-
-impl Drop for Carried {
-    fn drop(&mut self) {
-        if self.len > 0 {
-            let at = self.words.as_mut_ptr();
-            // SAFETY: the record is ours; the table is the shard's.
-            let drop_it = || unsafe { (*self.table).drop_record(at) };
-            // A panic on its way already would otherwise end the process.
-            let _ = catch_unwind(AssertUnwindSafe(drop_it));
-        }
-    }
-}
 
 impl Shard {
     /// Deals with a record whose entity a turn did not find ready.
@@ -107,33 +68,34 @@ impl Shard {
         head: Head,
         id: StoreId,
     ) {
-        // SAFETY: the caller's contract.
-        let carried = unsafe { Carried::new(at, head, &self.table) };
-        // SAFETY: the key follows the head.
-        let key = unsafe { key_at(at, &self.table, head) };
-        let token = (head.kind() == Kind::Ask).then(|| {
-            let key_words = usize::from(self.table.rows[usize::from(head.message())].key_words);
-            // SAFETY: in an ask the token follows the key.
-            Token::from_bits(unsafe { at.add(1 + key_words).cast::<u64>().read() })
-        });
+        // On the stack, as user code may make the queue move.
+        let (mut words, len) = ([Word::uninit(); RECORD_WORDS_MAX], head.words());
+        // SAFETY: the caller's contract; the array takes any record.
+        unsafe { copy_words(at, words.as_mut_ptr(), len) };
+        // SAFETY: as above.
+        let key = unsafe { key_at(words.as_ptr(), &self.table, head) };
         let Some(slot) = self.place(id, key) else {
             self.core.stats.refused += 1;
-            let (words, len) = carried.release();
-            // SAFETY: the record was carried, and is given up.
+            // SAFETY: a copy of a record that is given up.
             let record = unsafe { OwnedRecord::take(&words[..len], &self.table) };
             return self.bury(record, Reason::StoreFull, AskError::NotSent);
         };
-        let after = self.make_state(id, slot, (token, head.message()));
-        let (mut words, len) = carried.release();
-        if after == 0 {
-            // SAFETY: the record was carried, and is given up.
+        let made = catch_unwind(AssertUnwindSafe(|| self.make_state(id, slot)));
+        if let Ok(0) = made {
+            // SAFETY: a copy of a record that is given up.
             return unsafe {
                 self.run_record(words.as_mut_ptr(), head.with_status(slot + 1), outside);
             };
         }
-        // SAFETY: the record was carried, and is given up.
+        // SAFETY: as above.
         let record = unsafe { OwnedRecord::take(&words[..len], &self.table) };
-        self.admit_behind(id, slot, record, after, outside);
+        match made {
+            Ok(after) => self.admit_behind(id, slot, record, after, outside),
+            Err(panic) => {
+                self.bury(record, Reason::ActivationFailed, AskError::Failed);
+                resume_unwind(panic);
+            }
+        }
     }
 
     /// The first message for an entity whose activation asked for more.
@@ -163,13 +125,14 @@ impl Shard {
             return;
         }
         store.set_stage(slot, Stage::Draining);
-        self.drain_one(id, slot, outside);
+        let more = self.drain_one(id, slot, outside);
         // SAFETY: one step, after the user's code.
         let store = unsafe { id.get() };
         if after & After::STOP != 0 && store.is_alive(slot, generation) {
             self.stop(id, slot, End::Stopped, outside);
+            self.current.clear();
         }
-        if store.is_alive(slot, generation) && store.stage(slot) == Stage::Draining {
+        if more && store.is_alive(slot, generation) && store.stage(slot) == Stage::Draining {
             self.core.drain_record(kind, slot, generation);
         }
     }
@@ -181,17 +144,12 @@ impl Shard {
     }
 
     /// Makes the state for a slot in stage `Activating`, or begins to. Returns what is to be done
-    /// behind it. `token` is told when it panics.
-    fn make_state(
-        &mut self,
-        id: StoreId,
-        slot: SlotNumber,
-        (token, message): (Option<Token>, u16),
-    ) -> u8 {
+    /// behind it.
+    fn make_state(&mut self, id: StoreId, slot: SlotNumber) -> u8 {
         // SAFETY: one step.
         let kind = unsafe { id.get() }.number();
         let hook = self.table.types[usize::from(kind)].hooks.activate;
-        self.current = Current::activating(id, slot, token, message);
+        self.current = Current::new(id, slot, None, NO_MESSAGE);
         // SAFETY: the store is that of the type, and the slot is for a state in the making.
         let after = unsafe { hook(self, id, slot) };
         self.current.clear();
@@ -206,7 +164,7 @@ impl Shard {
         slot: SlotNumber,
         outside: &mut dyn Outside,
     ) -> bool {
-        let after = self.make_state(id, slot, (None, NO_MESSAGE));
+        let after = self.make_state(id, slot);
         if after == 0 {
             return false;
         }
@@ -265,24 +223,28 @@ impl Shard {
         }
     }
 
-    /// Lets an entity say goodbye and ends it; behind an async turn if one is under way.
+    /// Lets an entity say goodbye and ends it; behind an async turn if one is under way. Returns
+    /// whether the goodbye went well, as far as it went. `current` is left at the asker's.
     pub(crate) fn stop(
         &mut self,
         id: StoreId,
         slot: SlotNumber,
         end: End,
         outside: &mut dyn Outside,
-    ) {
+    ) -> bool {
         // SAFETY: one step.
         let store = unsafe { id.get() };
         let (kind, generation, stage) = (store.number(), store.generation(slot), store.stage(slot));
         match stage {
-            Stage::Free => return,
+            Stage::Free => return true,
             Stage::Busy | Stage::Reading => {
                 self.core.attached.entry(kind, slot).ending.get_or_insert(end);
-                return;
+                return true;
             }
-            Stage::Activating | Stage::Restarting => return self.end(id, slot, end),
+            Stage::Activating | Stage::Restarting => {
+                self.end(id, slot, end);
+                return true;
+            }
             Stage::Live | Stage::Draining => {}
         }
         let hooks = self.table.types[usize::from(kind)].hooks;
@@ -294,28 +256,30 @@ impl Shard {
         let after = unsafe { hook(self, id, slot) };
         let after = after & !After::STOP;
         if after != 0 && !self.after_turn(id, slot, after, (token, NO_MESSAGE), outside) {
-            return;
+            return false;
         }
         self.core.saying_goodbye = None;
         // SAFETY: one step, after the user's code.
         let store = unsafe { id.get() };
         if !store.is_alive(slot, generation) {
-            return;
+            return true;
         }
         if store.stage(slot) == Stage::Busy {
             let attached = self.core.attached.entry(kind, slot);
             attached.ending = Some(end);
             attached.said_goodbye = true;
             self.core.leaving[usize::from(kind)] += 1;
-            return;
+            return true;
         }
         self.current = Current::answering(token);
         if self.core.attached.get(kind, slot).is_none() && !self.core.own_timers.has_any(kind, slot)
         {
             // A panic in the state's drop is part of the turn: its asker hears of it.
-            return store.remove(slot);
+            store.remove(slot);
+        } else {
+            self.end(id, slot, end);
         }
-        self.end(id, slot, end);
+        true
     }
 
     /// Does what a turn asked for beside its answer. Returns whether the asker gets the answer.
@@ -355,11 +319,10 @@ impl Shard {
         }
         self.current = Current::new(id, slot, token, message);
         // SAFETY: one step, after the user's code.
-        if after & After::STOP != 0 && unsafe { id.get() }.is_alive(slot, generation) {
-            self.stop(id, slot, End::Stopped, outside);
-        }
+        let stops = after & After::STOP != 0 && unsafe { id.get() }.is_alive(slot, generation);
+        let well = !stops || self.stop(id, slot, End::Stopped, outside);
         self.current = Current::answering(token);
-        true
+        well
     }
 
     /// Takes the first step of each async turn that a turn began; the one that holds the state
@@ -483,5 +446,3 @@ pub(crate) unsafe fn key_at(at: *const Word, table: &Table, head: Head) -> KeyWo
     let second = if wide { unsafe { at.add(2).cast::<u64>().read() } } else { 0 };
     [first, second]
 }
-
-const _: () = assert!(ASK_WORDS == 2, "token and deadline");

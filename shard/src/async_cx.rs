@@ -213,20 +213,16 @@ type AnswerCell<R> = RefCell<Answering<R>>;
 /// An answer that is waited for.
 struct Answering<R> {
     answer: Option<Result<R, AskError>>,
+    /// The async turn that looked for it last.
+    task: Option<TaskId>,
     /// Whom to wake, where that is not the async turn as a whole.
     waker: Option<Waker>,
 }
 
 impl<R> Default for Answering<R> {
     fn default() -> Self {
-        Self { answer: None, waker: None }
+        Self { answer: None, task: None, waker: None }
     }
-}
-
-/// Who waits for an answer, as the shard keeps it.
-struct AsyncAsker<R> {
-    answer: Rc<AnswerCell<R>>,
-    task: TaskId,
 }
 
 impl<E: Handler<M>, M: Message> Unpin for Asking<E, M> {}
@@ -237,7 +233,7 @@ impl<E: Handler<M>, M: Message> Future for Asking<E, M> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Some(call) = self.call.take() {
             let asked = entered(|turn| {
-                let asker = AsyncAsker { answer: Rc::clone(&self.answer), task: turn.task };
+                let asker = Rc::clone(&self.answer);
                 let by = AskedBy::entity(turn.owner.kind);
                 let resume = (resume_async::<M::Reply> as Resume, by);
                 turn.with_core(|core| {
@@ -257,7 +253,10 @@ impl<E: Handler<M>, M: Message> Future for Asking<E, M> {
         if let Some(answer) = answering.answer.take() {
             return Poll::Ready(answer);
         }
-        answering.waker = waker_beside(cx.waker());
+        entered(|turn| {
+            answering.task = Some(turn.task);
+            answering.waker = turn.with_core(|core| core.tasks.waker_beside(turn.task, cx.waker()));
+        });
         Poll::Pending
     }
 }
@@ -265,7 +264,8 @@ impl<E: Handler<M>, M: Message> Future for Asking<E, M> {
 /// Hands an answer to the async turn that waits for it, and lets it go on.
 ///
 /// # Safety
-/// An [`AsyncAsker`] of this type was captured, which is given up; a value in `outcome` is an `R`.
+/// An `Rc` of an [`AnswerCell`] of this type was captured, which is given up; a value in `outcome`
+/// is an `R`.
 unsafe fn resume_async<R>(
     taken: &mut Taken,
     outcome: Outcome,
@@ -273,8 +273,7 @@ unsafe fn resume_async<R>(
     _outside: &mut dyn Outside,
 ) {
     // SAFETY: the caller's contract.
-    let AsyncAsker { answer, task } =
-        unsafe { Captured::<AsyncAsker<R>>::read(taken.captured.as_ptr()) };
+    let answer = unsafe { Captured::<Rc<AnswerCell<R>>>::read(taken.captured.as_ptr()) };
     shard.current = Current::ANSWERING;
     let outcome = match outcome {
         // SAFETY: the caller's contract.
@@ -282,11 +281,12 @@ unsafe fn resume_async<R>(
         Outcome::Error(error) => Err(error),
         Outcome::Forget => return,
     };
-    if !shard.core.tasks.is_here(task) {
+    let task = answer.borrow().task.filter(|task| shard.core.tasks.is_here(*task));
+    let Some(task) = task else {
         shard.core.stats.answers_unclaimed += 1;
-        drop(outcome);
+        drop((outcome, answer));
         return shard.current.clear();
-    }
+    };
     let waker = {
         let mut answering = answer.borrow_mut();
         answering.answer = Some(outcome);
@@ -298,12 +298,6 @@ unsafe fn resume_async<R>(
     }
     shard.current.clear();
     shard.poll_task(task);
-}
-
-/// The waker that a future has to use: `None` where it is that of the async turn, which the shard
-/// polls by itself. Somebody who polls many futures may give each a waker of its own.
-fn waker_beside(waker: &Waker) -> Option<Waker> {
-    entered(|turn| turn.with_core(|core| core.tasks.waker_beside(turn.task, waker)))
 }
 
 /// The future of a wait.
@@ -342,7 +336,7 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         let Some(timer) = self.timer else { return };
-        // Elsewhere, the timer finds a task that is gone, or one that looks again.
+        // Outside of any async turn, the timer finds one that is gone, or that looks again.
         try_entered(|turn| turn.with_core(|core| core.wheel.cancel(timer)));
     }
 }

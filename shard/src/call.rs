@@ -29,10 +29,10 @@ impl<'c, 'a, S: Entity> Via for &'c mut Cx<'a, S> {
 }
 
 impl<S: Entity, E: Handler<M>, M: Message> Call<'_, '_, S, E, M> {
-    /// Ends the wait for the answer after `limit`. Where somebody waits for the answer to the message
-    /// that is being handled, that deadline ends it too, whichever comes first; what follows the
-    /// answer has the time that is left until the latter. Where nobody waits, `limit` takes the place
-    /// of the node's timeout for asks, and may be longer.
+    /// Ends the wait for the answer after `limit`. Where somebody waits for the answer to the
+    /// message that is being handled, that deadline ends it too, whichever comes first; what
+    /// follows the answer has the time that is left until the latter. Where nobody waits, `limit`
+    /// takes the place of the node's timeout for asks, and may be longer.
     #[inline]
     pub fn within(mut self, limit: Duration) -> Self {
         self.within_ns = nanoseconds(limit);

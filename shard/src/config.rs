@@ -153,10 +153,9 @@ pub struct Stats {
     pub timers_fired: u64,
     /// System records done.
     pub system: u64,
-    /// Messages refused because the store was full.
+    /// Messages refused because the store was full, or as many async turns were under way as may
+    /// be.
     pub refused: u64,
-    /// Messages from outside that found the shard's queue full after they had been taken in.
-    pub lost: u64,
     /// Replies whose ask had ended before.
     pub answers_late: u64,
     /// Replies whose asking entity was gone.

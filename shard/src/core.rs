@@ -85,8 +85,8 @@ pub(crate) struct Core {
     /// Takes the backtrace of the last panic, where one was kept.
     pub(crate) backtrace: fn() -> Option<String>,
     pub(crate) pools: Pools,
-    /// Whether instances that are always running are begun again behind an end.
-    pub(crate) keeps: bool,
+    /// The node is stopping: nothing that ends is begun again, and no restart waits.
+    pub(crate) stopping: bool,
     /// System records for this shard.
     lane: VecDeque<System>,
     lane_max: usize,
@@ -97,7 +97,7 @@ pub(crate) struct Core {
     wake: Wake,
     pub(crate) placement: Placement,
     ask_timeout_ns: u64,
-    outbox_words_max: usize,
+    pub(crate) outbox_words_max: usize,
 }
 
 /// Faults without a supervisor that are kept until somebody looks.
@@ -154,7 +154,7 @@ impl Core {
             escalation: None,
             backtrace: config.backtrace,
             pools: Pools::new(table, &config.hash_key, &placement, mesh.shard),
-            keeps: true,
+            stopping: false,
             lane: VecDeque::new(),
             lane_max: config.system_max,
             random: config.seed ^ u64::from(mesh.shard).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -414,6 +414,7 @@ impl Core {
     /// Has the supervisor fail in place of its child; without one the node is to stop.
     pub(crate) fn escalate(&mut self, child: EntityId, supervisor: Option<Holder>) {
         match supervisor {
+            _ if planted(Bug::EscalationForgotten) => {}
             Some(Holder { who, number }) => {
                 let supervisor = who.entity;
                 self.send_system(System::Escalated { supervisor, child, number });

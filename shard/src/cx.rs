@@ -104,15 +104,13 @@ impl<'a, E: Entity> Cx<'a, E> {
             let expected = self.core.reply_types[usize::from(self.message)];
             assert!(expected == TypeId::of::<R>(), "`later` promises the message's own reply type");
         }
-        let reply_to = ReplyTo::new(self.token, self.message);
+        let reply_to = ReplyTo::new(self.token, self.message, self.deadline_ns);
         (Later { reply: PhantomData }, reply_to)
     }
 
     /// Answers an ask that was put off.
     pub fn reply<R: Send + 'static>(&mut self, to: ReplyTo<R>, reply: R) {
-        if let Some(token) = to.token() {
-            self.core.reply_record::<R>(token, to.message, reply);
-        }
+        self.core.reply_put_off(to, reply);
     }
 
     #[inline(always)]
@@ -134,6 +132,10 @@ impl<E: Entity> Cx<'_, E> {
     /// Brings the entity `key` of type `T` into memory and becomes its supervisor: this entity gets
     /// a [`Fault`] for each of its faults, and the entity ends when this one does. What follows a
     /// fault is declared by `T`'s [`Life`](crate::Life).
+    ///
+    /// It stays the supervisor through restarts, until the entity ends: stops, fails for good, or
+    /// is put away where its `Life` says so. What a message activates after that is nobody's child,
+    /// as an [`End`] says to those who watch.
     ///
     /// # Errors
     /// [`Full`] when too much waits on the way.
@@ -442,7 +444,5 @@ pub(crate) fn nanoseconds(time: Duration) -> u64 {
 }
 
 fn answer<R: Send + 'static>(to: ReplyTo<R>, reply: R) {
-    if let Some(token) = to.token() {
-        entered(|turn| turn.with_core(|core| core.reply_record::<R>(token, to.message, reply)));
-    }
+    entered(|turn| turn.with_core(|core| core.reply_put_off(to, reply)));
 }

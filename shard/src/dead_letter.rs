@@ -140,11 +140,6 @@ impl DeadLetters {
         self.counts.iter().sum()
     }
 
-    /// Counts a message whose value is gone.
-    pub(crate) fn count_only(&mut self, reason: Reason) {
-        self.counts[reason as usize] += 1;
-    }
-
     /// Keeps a record; the oldest one goes where there are too many.
     pub(crate) fn add(
         &mut self,

@@ -19,7 +19,9 @@ impl Shard {
         let waits = self.core.attached.get(store.number(), slot);
         let first = std::mem::take(&mut self.core.read_is_first);
         let behind = waits.is_some_and(|waits| !waits.stash.is_empty());
-        store.stage(slot) == Stage::Reading && (first || !behind)
+        store.stage(slot) == Stage::Reading
+            && (first || !behind)
+            && self.core.has_room_beside(store.number(), slot)
     }
 
     /// Whether reads have their turns just now, and what waits first is one more.
@@ -29,12 +31,19 @@ impl Shard {
         let attached = self.core.attached.get(store.number(), slot);
         let first = attached.and_then(|attached| attached.stash.front());
         store.stage(slot) == Stage::Reading
+            && self.core.has_room_beside(store.number(), slot)
             && matches!(first, Some(Stashed::Record { record, .. })
                 if self.table.rows[usize::from(record.head().message())].reads)
     }
 
-    /// Runs the oldest turn that waits for an entity.
-    pub(crate) fn drain_one(&mut self, id: StoreId, slot: SlotNumber, outside: &mut dyn Outside) {
+    /// Runs the oldest turn that waits for an entity. Returns whether the next one needs a record
+    /// to have its turn by; where the turn itself has released the entity, there is one.
+    pub(crate) fn drain_one(
+        &mut self,
+        id: StoreId,
+        slot: SlotNumber,
+        outside: &mut dyn Outside,
+    ) -> bool {
         // SAFETY: one step.
         let store = unsafe { id.get() };
         let (kind, generation) = (store.number(), store.generation(slot));
@@ -44,12 +53,12 @@ impl Shard {
         // SAFETY: one step, after the user's code.
         let store = unsafe { id.get() };
         if store.generation(slot) != generation {
-            return;
+            return false;
         }
         match store.stage(slot) {
             Stage::Draining => store.set_stage(slot, Stage::Live),
             _ if self.is_read_next(id, slot) => self.core.read_is_first = true,
-            _ => return,
+            _ => return false,
         }
         let next = self.core.attached.get_mut(kind, slot);
         match next.and_then(|attached| attached.stash.pop_front()) {
@@ -63,15 +72,22 @@ impl Shard {
                 turn(self, outside);
             }
             Some(other) => self.bury_stashed(other),
-            None => return,
+            None => return false,
         }
         // SAFETY: one step, after the user's code.
         let store = unsafe { id.get() };
-        let live = store.is_alive(slot, generation) && store.stage(slot) == Stage::Live;
+        if !store.is_alive(slot, generation) {
+            return false;
+        }
         let waits = |attached: &Attached| !attached.stash.is_empty();
-        if live && self.core.attached.get(kind, slot).is_some_and(waits) {
+        if store.stage(slot) != Stage::Live {
+            return self.is_read_next(id, slot);
+        }
+        let more = self.core.attached.get(kind, slot).is_some_and(waits);
+        if more {
             store.set_stage(slot, Stage::Draining);
         }
+        more
     }
 
     /// Lets interleaved turns that wait for the state have it, before what is in the stash.
@@ -100,16 +116,25 @@ impl Shard {
     ) {
         let id = self.stores[usize::from(kind)];
         // SAFETY: one step.
-        if !unsafe { id.get() }.is_alive(slot, generation) {
-            return;
-        }
-        self.drain_one(id, slot, outside);
-        let reads = self.is_read_next(id, slot);
-        // SAFETY: one step, after the user's code.
-        let store = unsafe { id.get() };
-        let more = reads || store.stage(slot) == Stage::Draining;
-        if more && store.is_alive(slot, generation) {
+        let alive = unsafe { id.get() }.is_alive(slot, generation);
+        if alive && self.drain_one(id, slot, outside) {
             self.core.drain_record(kind, slot, generation);
+        }
+    }
+
+    /// Has the entities that wait for their restart made anew at once, in a shard that is stopping.
+    pub(crate) fn hurry_restarts(&mut self) {
+        for id in self.stores.clone() {
+            // SAFETY: one step.
+            for slot in 0..unsafe { id.get() }.slots_used() {
+                // SAFETY: one step.
+                let store = unsafe { id.get() };
+                if store.stage(slot) == Stage::Restarting {
+                    // The alarm that was set is for the life that will not be.
+                    store.end_life(slot);
+                    self.restart_in(id, slot, 0);
+                }
+            }
         }
     }
 

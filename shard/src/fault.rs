@@ -11,7 +11,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use crate::condition::Stage as Slot;
-use crate::dead_letter::Reason;
 use crate::index::SlotNumber;
 use crate::reply::{AskError, Token};
 use crate::shard::Shard;
@@ -34,9 +33,7 @@ pub(crate) struct Current {
 enum Stage {
     /// No user code: a panic here is a bug of the runtime.
     None,
-    /// The state for a slot is being made, for a message if there is one.
-    Activating,
-    /// An entity has its turn.
+    /// An entity has its turn, or its state is being made.
     Turn,
     /// A continuation outside of any entity, or the drop of a value.
     Answering,
@@ -61,15 +58,6 @@ impl Current {
     ) -> Self {
         let token = token.map_or(0, Token::bits);
         Self { stage: Stage::Turn, message, slot, store: Some(store), token }
-    }
-
-    pub(crate) fn activating(
-        store: StoreId,
-        slot: SlotNumber,
-        token: Option<Token>,
-        message: u16,
-    ) -> Self {
-        Self { stage: Stage::Activating, ..Self::new(store, slot, token, message) }
     }
 
     /// Code that belongs to no entity, on behalf of an ask.
@@ -99,7 +87,7 @@ impl Current {
                 (&raw const (*this).store).read_volatile(),
             )
         };
-        store.filter(|_| matches!(stage, Stage::Turn | Stage::Activating)).map(|id| (id, slot))
+        store.filter(|_| stage == Stage::Turn).map(|id| (id, slot))
     }
 
     /// Who waits for the answer of the turn.
@@ -152,9 +140,6 @@ impl Shard {
             self.drop_guarded(|| drop(task));
         }
         self.drop_begun();
-        if current.stage == Stage::Activating && current.message != NO_MESSAGE {
-            self.core.dead_letters.count_only(Reason::ActivationFailed);
-        }
         let token = (current.token != 0).then(|| Token::from_bits(current.token));
         // SAFETY: one step, after the user's code.
         let in_memory = |id: &StoreId| unsafe { id.get() }.stage(current.slot) != Slot::Free;

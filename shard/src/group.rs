@@ -36,4 +36,5 @@ pub(crate) use kept::Instances;
 pub use pool::PoolKeys;
 pub(crate) use pool::Pools;
 pub use single::Single;
+pub(crate) use subscriber::Resolve;
 pub use topic::{Published, Topic};

@@ -10,6 +10,7 @@
 //! | send | [`ask`](Kit::ask), [`begin`](Kit::begin), [`tell`](Kit::tell) |
 //! | see what was sent | [`sent`](Kit::sent), [`expect_sent`](Kit::expect_sent) |
 //! | answer | [`answer`](Kit::answer), [`when`](Kit::when) |
+//! | play topics, pools | [`topic`](Builder::topic), [`published`](Kit::published) |
 //! | let time pass | [`advance`](Kit::advance) |
 //! | see faults | [`expect_fault`](Kit::expect_fault), [`dead_letters`](Kit::dead_letters) |
 //! | play those it watches or started | [`other`](Kit::other) |
@@ -35,6 +36,7 @@
 
 mod builder;
 mod call;
+mod group;
 mod other;
 mod others;
 mod sent;
@@ -282,7 +284,10 @@ impl<E: Entity> Kit<E> {
                     self.own, fault.reason
                 );
             }
-            self.faults.push_back(fault);
+            // Another one fails where the test says so.
+            if fault.entity == self.own {
+                self.faults.push_back(fault);
+            }
         }
     }
 

@@ -23,7 +23,9 @@ pub struct Life {
     /// Entities of the type that may be in memory on one shard; beyond, those that have gone
     /// longest without a turn are put away (default: no bound but the store's).
     pub resident_max: Option<usize>,
-    /// Records that may wait for one busy entity (default: 128).
+    /// Records that may wait for one busy entity, and async reads of it that may be under way
+    /// beside each other, at least one (default: 128). Beyond, a message is a dead letter, and a
+    /// read waits. Interleaved turns are bounded by the shard's async turns alone.
     pub stash_max: u32,
     /// Whether the entity stays: it is restarted for ever and never put away (default: no).
     pub keep_alive: bool,

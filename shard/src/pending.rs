@@ -316,10 +316,15 @@ impl Pending {
         self.next_round_ns = 0;
     }
 
-    /// Takes out any ask, to end it because the shard stops.
-    pub(crate) fn take_any(&mut self) -> Option<Taken> {
-        let number = self.places.iter().position(Place::is_taken)?;
-        Some(self.take_place(number as u32))
+    /// How many places there are, in which asks wait or waited.
+    pub(crate) fn places(&self) -> u32 {
+        self.places.len() as u32
+    }
+
+    /// Takes out the ask that waits in a place, to end it because the shard stops.
+    pub(crate) fn take_at(&mut self, number: u32) -> Option<Taken> {
+        let waits = self.places.get(number as usize)?.is_taken();
+        waits.then(|| self.take_place(number))
     }
 }
 

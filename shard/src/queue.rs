@@ -72,6 +72,11 @@ impl RunQueue {
         self.tail - self.head
     }
 
+    /// Whether less waits than may.
+    pub(crate) fn is_within_bound(&self) -> bool {
+        self.len_words() < self.words_max
+    }
+
     /// The words of the record at `position`.
     ///
     /// # Safety

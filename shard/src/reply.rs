@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use crate::core::Core;
 use crate::identity::EntityId;
 
 /// Names a waiting ask: the shard it waits on, its place there, and the generation of the place.
@@ -61,28 +62,64 @@ impl Token {
 /// [`Cx::reply`](crate::Cx::reply).
 ///
 /// It is not `Clone`, so an ask is answered at most once. Dropped without a reply, it leaves the
-/// asker to its deadline.
+/// asker to its deadline; behind that a reply is for nobody, and is counted.
 #[must_use = "an asker waits for this reply until its deadline"]
 pub struct ReplyTo<R> {
-    /// `None` when the message was told, not asked: the reply goes nowhere.
-    token: Option<Token>,
+    /// The bits of the asker's token; 0 when the message was told, not asked: the reply goes
+    /// nowhere.
+    token: u64,
+    pub(crate) deadline_ns: u64,
     pub(crate) message: u16,
     reply: PhantomData<fn(R)>,
 }
 
+const _: () = assert!(size_of::<ReplyTo<()>>() == 24, "a continuation captures it in place");
+
 impl<R> ReplyTo<R> {
-    pub(crate) fn new(token: Option<Token>, message: u16) -> Self {
-        Self { token, message, reply: PhantomData }
+    pub(crate) fn new(token: Option<Token>, message: u16, deadline_ns: u64) -> Self {
+        let token = token.map_or(0, Token::bits);
+        Self { token, deadline_ns, message, reply: PhantomData }
     }
 
     pub(crate) fn token(&self) -> Option<Token> {
-        self.token
+        // The generation of an ask that waits is odd, so its bits are never 0.
+        (self.token != 0).then_some(Token(self.token))
     }
 }
 
 impl<R> fmt::Debug for ReplyTo<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReplyTo").field("asked", &self.token.is_some()).finish()
+        f.debug_struct("ReplyTo").field("asked", &self.token().is_some()).finish()
+    }
+}
+
+impl Core {
+    /// Sends a reply that was put off. However many were, what goes beyond the bound of the way is
+    /// for asks that wait, whose number is bounded.
+    pub(crate) fn reply_put_off<R: Send + 'static>(&mut self, to: ReplyTo<R>, reply: R) {
+        let Some(token) = to.token() else { return };
+        if to.deadline_ns <= self.now.monotonic_ns && !self.takes_late_answer(token) {
+            self.stats.answers_late += 1;
+            return;
+        }
+        self.reply_record::<R>(token, to.message, reply);
+    }
+
+    /// Like [`error_record`](Self::error_record), for an ask past its deadline.
+    pub(crate) fn late_error_record(&mut self, token: Token, error: AskError) {
+        if self.takes_late_answer(token) {
+            return self.error_record(token, error);
+        }
+        self.stats.answers_late += 1;
+    }
+
+    /// Whether the way is within its bound: an ask past its deadline ends by itself, if it has not
+    /// yet.
+    fn takes_late_answer(&self, token: Token) -> bool {
+        match self.peers.get(usize::from(token.shard())) {
+            Some(Some(peer)) => peer.outbox_words() < self.outbox_words_max,
+            _ => self.queue.is_within_bound(),
+        }
     }
 }
 

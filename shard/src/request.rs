@@ -128,14 +128,11 @@ impl Shard {
         self.ask_command(id, &[], args, ticket)
     }
 
-    /// Counts a message from outside that is lost because [`tell`](Self::tell) was refused.
-    pub fn count_lost(&mut self) {
-        self.core.stats.lost += 1;
-    }
-
-    /// Ends every ask that waits here with `error`: the shard is about to stop.
+    /// Ends every ask that waits here with `error`: the shard is about to stop. Those that entities
+    /// make because of it are left to its drop.
     pub fn end_asks(&mut self, error: AskError, outside: &mut dyn Outside) {
-        while let Some(taken) = self.core.pending.take_any() {
+        for number in 0..self.core.pending.places() {
+            let Some(taken) = self.core.pending.take_at(number) else { continue };
             let error = error.clone();
             self.attempt(|shard| shard.resume(taken, Outcome::Error(error), outside));
         }

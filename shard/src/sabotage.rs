@@ -71,6 +71,16 @@ pub enum Bug {
     PoisonForgotten,
     /// A nested ask does not inherit the deadline of the one that is being handled.
     DeadlineNotInherited,
+    /// An entity bound to one that failed goes on.
+    BoundGoesOn,
+    /// Nobody hears of a fault that is escalated.
+    EscalationForgotten,
+    /// A life goes on behind the fault of a read.
+    ReadGoesOn,
+    /// One of the subscribers to a topic gets no copy.
+    CopyForgotten,
+    /// An instance that always runs stays away once it has stopped.
+    StaysAway,
 }
 
 impl Bug {
@@ -107,6 +117,11 @@ impl Bug {
         Self::LeakedValue,
         Self::PoisonForgotten,
         Self::DeadlineNotInherited,
+        Self::BoundGoesOn,
+        Self::EscalationForgotten,
+        Self::ReadGoesOn,
+        Self::CopyForgotten,
+        Self::StaysAway,
     ];
 }
 

@@ -338,7 +338,8 @@ impl Drop for Shard {
             let drop_value = || unsafe { table.drop_record(record) };
             let _ = catch_unwind(AssertUnwindSafe(drop_value));
         };
-        while let Some(taken) = self.core.pending.take_any() {
+        for number in 0..self.core.pending.places() {
+            let Some(taken) = self.core.pending.take_at(number) else { continue };
             self.attempt(|shard| shard.resume(taken, Outcome::Forget, &mut ()));
         }
         for task in self.core.tasks.take_all() {

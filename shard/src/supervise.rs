@@ -31,7 +31,9 @@ use crate::ties::{Holder, Tie};
 /// supervisor does.
 ///
 /// # Delivery
-/// Once per fault, across shards too, before anything that the entity sends in its next life.
+/// Once per fault, across shards too, before anything that the entity sends in its next life. While
+/// more than 1,024 wait for a supervisor that is busy, further ones are kept for the node, like
+/// those of entities without a supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Who failed.
@@ -64,7 +66,9 @@ impl Message for Terminated {
     type Reply = ();
 }
 
-/// How an entity ended. Its address stays valid: a message activates it anew.
+/// How an entity ended. Its address stays valid: a message activates it anew, as nobody's child.
+/// Whoever is to supervise it then [starts](crate::Cx::start) it again, and
+/// [watches](crate::Cx::watch) it to know when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum End {
@@ -85,6 +89,13 @@ pub(crate) struct Failure {
     pub(crate) message: Option<u16>,
     pub(crate) reason: String,
     pub(crate) backtrace: Option<String>,
+}
+
+/// Whether the deadline of an ask has passed. It stands before the value.
+fn is_late(ask: &OwnedRecord, now_ns: u64) -> bool {
+    let at = ask.words().len() - ask.value().len() - 1;
+    // SAFETY: in an ask the deadline is always written.
+    unsafe { ask.words()[at].assume_init() <= now_ns }
 }
 
 impl Shard {
@@ -113,6 +124,8 @@ impl Shard {
         if let Some((record, tries, tries_max)) = tried {
             self.try_again(entity, slot, (record, tries), tries_max);
         }
+        let reads = |message: u16| self.table.rows[usize::from(message)].reads;
+        let is_read = failure.message.is_some_and(reads);
         let method = failure.message.map(|message| self.table.rows[usize::from(message)].method);
         let fault = Fault {
             entity,
@@ -128,12 +141,15 @@ impl Shard {
         match life.on_fault {
             // It is on its way out, and what waits is for its next life.
             _ if leaves => self.end_for_next(id, slot, End::Failed),
+            _ if is_read && planted(Bug::ReadGoesOn) => self.resume_after_fault(id, slot),
             OnFault::Resume if planted(Bug::ResumeForgets) => self.restart_after(id, slot, 0),
             OnFault::Resume if has_state => self.resume_after_fault(id, slot),
             _ if ends => self.end_for_next(id, slot, End::Failed),
             OnFault::Restart | OnFault::Resume => match verdict {
+                // No message was used up, so there might be no end of it.
+                _ if self.core.stopping && method.is_none() => self.end(id, slot, End::Failed),
                 Verdict::Wait(wait_ns) => self.restart_after(id, slot, wait_ns),
-                Verdict::Enough if life.keep_alive => {
+                Verdict::Enough if life.keep_alive && !self.core.stopping => {
                     self.restart_after(id, slot, life.backoff.most.as_nanos() as u64);
                 }
                 Verdict::Enough => self.end(id, slot, End::Failed),
@@ -187,6 +203,7 @@ impl Shard {
         // SAFETY: one step.
         let store = unsafe { id.get() };
         let (store, generation) = (store.number(), store.generation(slot));
+        let wait_ns = if self.core.stopping { 0 } else { wait_ns };
         let at_ns = self.core.now.monotonic_ns.saturating_add(wait_ns);
         self.core.schedule(at_ns, Alarm::Restart { store, slot, generation });
     }
@@ -212,6 +229,7 @@ impl Shard {
             self.release(id, slot);
             if stop {
                 self.stop(id, slot, End::Stopped, outside);
+                self.current.clear();
             }
         }
     }
@@ -275,7 +293,7 @@ impl Shard {
             let supervisor = who.entity;
             self.core.send_system(System::ChildEnded { supervisor, child: entity, number });
         }
-        if let Some(ends) = kept.filter(|_| self.core.keeps) {
+        if let Some(ends) = kept.filter(|_| !self.core.stopping) {
             return self.begin_again((id, slot), entity, end, (stash, ends));
         }
         if stash.is_empty() {
@@ -310,7 +328,11 @@ impl Shard {
     #[cold]
     pub(crate) fn bury(&mut self, record: OwnedRecord, reason: Reason, error: AskError) {
         if let Some(token) = record.token() {
-            self.core.error_record(token, error);
+            if is_late(&record, self.core.now.monotonic_ns) {
+                self.core.late_error_record(token, error);
+            } else {
+                self.core.error_record(token, error);
+            }
         }
         let kind = self.table.rows[usize::from(record.head().message())].store;
         let entity = self.core.identity(kind, record.key());
@@ -337,7 +359,7 @@ impl Shard {
             Children::OneForAll => children.iter().filter(|child| *child != failed).collect(),
             Children::RestForOne => children.behind(&failed).collect(),
         };
-        for Tie { entity, number } in bound {
+        for Tie { entity, number } in bound.into_iter().filter(|_| !planted(Bug::BoundGoesOn)) {
             self.core.send_system(System::Restart { entity, supervisor, number });
         }
     }

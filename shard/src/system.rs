@@ -17,6 +17,9 @@ use crate::store::StoreId;
 use crate::supervise::{End, Failure, Fault, Terminated};
 use crate::ties::{Holder, Tie};
 
+/// Faults that may wait for a busy supervisor, beside its stash.
+const FAULTS_WAITING_MAX: usize = 1024;
+
 /// What is to be done about an entity, on the shard where it lives.
 #[derive(Debug)]
 pub(crate) enum System {
@@ -90,11 +93,13 @@ impl Shard {
             System::Stop { entity, end } => {
                 if let Some((id, slot)) = self.locate(entity) {
                     self.stop(id, slot, end, outside);
+                    self.current.clear();
                 }
             }
             System::StopChild { entity, supervisor, number } => {
                 if let Some((id, slot)) = self.locate_child(entity, supervisor, number) {
                     self.stop(id, slot, End::Stopped, outside);
+                    self.current.clear();
                 }
             }
             System::Restart { entity, supervisor, number } => {
@@ -219,11 +224,17 @@ impl Shard {
         });
     }
 
-    /// Tells a supervisor, however much waits for it.
+    /// Tells a supervisor, also one whose stash is full. Where a great many faults wait for it
+    /// already, this one is kept for the node.
     fn tell_fault(&mut self, supervisor: Recipient, fault: Fault, outside: &mut dyn Outside) {
         let Some((id, slot)) = self.locate(supervisor.entity) else {
             return self.core.keep_fault(fault);
         };
+        let kind = supervisor.entity.kind;
+        let most = self.table.types[usize::from(kind)].life.stash_max as usize + FAULTS_WAITING_MAX;
+        if self.core.attached.get(kind, slot).is_some_and(|own| own.stash.len() >= most) {
+            return self.core.keep_fault(fault);
+        }
         let record = OwnedRecord::tell_to(&self.table, supervisor, fault);
         // SAFETY: one step.
         if unsafe { id.get() }.stage(slot) == Stage::Live {

@@ -10,15 +10,17 @@
 //! anywhere: they put a number into a list and ring the shard's bell.
 #![expect(unsafe_code, reason = "states are lent to futures while nobody else may use them")]
 
+mod wakes;
+
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 
 use crate::async_cx::Activating;
 use crate::condition::Stage;
-use crate::core::{Core, Wake};
-use crate::doorbell::Doorbell;
+use crate::core::Core;
 use crate::entered::{Effects, Entered, Lent};
 use crate::entity::Entity;
 use crate::fault::{Current, NO_MESSAGE};
@@ -34,6 +36,8 @@ use crate::store::StoreId;
 use crate::supervise::{End, Failure};
 use crate::system::System;
 use crate::timer::TimerId;
+use wakes::TaskWake;
+pub(crate) use wakes::Wakes;
 
 /// Names one async turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,7 +98,7 @@ impl Task {
             hold,
             owner,
             token,
-            message,
+            message: message.filter(|number| *number != NO_MESSAGE),
             deadline_ns,
             cancel: None,
             entered: false,
@@ -155,8 +159,7 @@ impl Tasks {
 
     fn add_place(&mut self) -> u32 {
         let place = self.places.len() as u32;
-        let queued = AtomicBool::new(false);
-        let wake = Arc::new(TaskWake { wakes: Arc::clone(&self.wakes), place, queued });
+        let wake = TaskWake::new(Arc::clone(&self.wakes), place);
         let waker = Waker::from(Arc::clone(&wake));
         self.places.push(Place { generation: 0, task: None, wake, waker });
         place
@@ -226,55 +229,6 @@ impl Tasks {
     }
 }
 
-/// Where the wakers of a shard's async turns leave word.
-pub(crate) struct Wakes {
-    woken: Mutex<Vec<u32>>,
-    any: AtomicBool,
-    shard: u16,
-    doorbell: Option<Arc<Doorbell>>,
-    ring: Wake,
-}
-
-impl Wakes {
-    pub(crate) fn new(shard: u16, doorbell: Option<Arc<Doorbell>>, ring: Wake) -> Arc<Self> {
-        let (woken, any) = (Mutex::new(Vec::new()), AtomicBool::new(false));
-        Arc::new(Self { woken, any, shard, doorbell, ring })
-    }
-
-    /// Nothing that is done under the lock can leave the list half changed.
-    fn lock(&self) -> MutexGuard<'_, Vec<u32>> {
-        self.woken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct TaskWake {
-    wakes: Arc<Wakes>,
-    place: u32,
-    /// In the list already.
-    queued: AtomicBool,
-}
-
-impl std::task::Wake for TaskWake {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if self.queued.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        let wakes = &self.wakes;
-        let mut places = wakes.lock();
-        places.push(self.place);
-        wakes.any.store(true, Ordering::SeqCst);
-        drop(places);
-        // The sleeper looks at the list after it has said that it sleeps (see `Doorbell`).
-        if wakes.doorbell.as_ref().is_some_and(|bell| bell.must_ring()) {
-            (wakes.ring)(wakes.shard);
-        }
-    }
-}
-
 impl Core {
     /// Keeps the making of a state; it is first polled at once. Returns whether there was room.
     pub(crate) fn begin_activation<E: Entity>(
@@ -287,6 +241,13 @@ impl Core {
             Lent::<E>::take().fill(state);
         });
         self.begin(Task::new(future, Hold::Activation, owner, (None, None), u64::MAX))
+    }
+
+    /// Whether the entity may have another read beside the async turns under way.
+    pub(crate) fn has_room_beside(&self, kind: u16, slot: SlotNumber) -> bool {
+        let under_way = self.attached.get(kind, slot).map_or(0, |own| own.tasks.len());
+        let most = self.table.types[usize::from(kind)].life.stash_max.max(1);
+        under_way + self.begun.len() < most as usize
     }
 
     /// Keeps an async turn that a handler began; it is first polled behind the handler. Without
@@ -342,38 +303,52 @@ impl Shard {
         self.core.polling = Some(id);
         self.polls += 1;
         self.running = Head::new(Kind::Tell, 2, message);
-        // SAFETY: one step; the slot is taken while a task of it is under way.
-        let state = unsafe { store.get() }.state(owner.slot);
-        let entered = Entered::new(&mut self.core, (store, state), owner, (id, hold), deadline_ns);
-        let poll = entered.during(|| future.poll(&mut Context::from_waker(&waker)));
+        let entered = self.entered(id, (owner, hold), deadline_ns);
+        // The values that a future captured go as part of its turn, which is over when they are
+        // gone; also in a panic.
+        let pending = entered.during(move || {
+            let poll = future.poll(&mut Context::from_waker(&waker));
+            poll.is_pending().then_some(future)
+        });
         let effects = entered.into_effects();
-        let pending = poll.is_pending();
         let trying = std::mem::take(&mut self.core.trying);
-        if pending && effects.failure.is_none() {
-            self.core.polling = None;
-            let spare = self.core.spare.take();
-            if let Some(task) = self.core.tasks.place_mut(id).and_then(|place| place.task.as_mut())
-            {
-                task.future = Some(future);
-                task.spare = spare;
-                let first = !std::mem::replace(&mut task.entered, true);
-                if first {
-                    self.enter_task(id, store);
-                }
-            }
-            self.current.clear();
-            return self.after_step(store, owner, effects);
-        }
-        self.core.trying = trying;
-        if effects.failure.is_none() {
-            self.core.spare = None;
-        }
-        // The values that it captured go as part of its turn; it is over when they are gone.
-        drop(future);
         self.core.polling = None;
         self.current.clear();
-        self.finish_task(id, effects);
-        self.core.trying = 0;
+        let Some(future) = pending else {
+            self.core.trying = trying;
+            if effects.failure.is_none() {
+                self.core.spare = None;
+            }
+            self.finish_task(id, effects);
+            self.core.trying = 0;
+            return;
+        };
+        let spare = self.core.spare.take();
+        if let Some(task) = self.core.tasks.place_mut(id).and_then(|place| place.task.as_mut()) {
+            task.future = Some(future);
+            task.spare = spare;
+            let first = !std::mem::replace(&mut task.entered, true);
+            if first {
+                self.enter_task(id, store);
+            }
+        }
+        self.after_step(store, owner, effects);
+    }
+
+    /// What a future finds while it is polled or dropped.
+    fn entered(&mut self, id: TaskId, (owner, hold): (Owner, Hold), deadline_ns: u64) -> Entered {
+        let store = self.stores[usize::from(owner.kind)];
+        // SAFETY: one step; the slot is taken while a task of it is under way.
+        let state = unsafe { store.get() }.state(owner.slot);
+        Entered::new(&mut self.core, (store, state), owner, (id, hold), deadline_ns)
+    }
+
+    /// Drops an async turn where it waits, so that what it waits for is taken back.
+    fn drop_task(&mut self, id: TaskId, task: Task) {
+        let entered = self.entered(id, (task.owner, task.hold), task.deadline_ns);
+        if catch_unwind(AssertUnwindSafe(|| entered.during(|| drop(task)))).is_err() {
+            self.core.stats.faults += 1;
+        }
     }
 
     /// A task that has to wait takes hold of its entity.
@@ -465,7 +440,7 @@ impl Shard {
         self.core.stats.turns_cancelled += 1;
         let (owner, hold) = (task.owner, task.hold);
         let store = self.stores[usize::from(owner.kind)];
-        self.drop_guarded(|| drop(task));
+        self.drop_task(id, task);
         if planted(Bug::StaysShut) {
             return;
         }
@@ -477,13 +452,13 @@ impl Shard {
         // SAFETY: one step.
         let kind = unsafe { id.get() }.number();
         let Some(attached) = self.core.attached.get_mut(kind, slot) else { return };
-        for task in std::mem::take(&mut attached.tasks) {
-            let Some(task) = self.forget_task(task) else { continue };
+        for id in std::mem::take(&mut attached.tasks) {
+            let Some(task) = self.forget_task(id) else { continue };
             self.core.stats.turns_cancelled += 1;
             if let Some(token) = task.token {
                 self.core.error_record(token, error.clone());
             }
-            self.drop_guarded(|| drop(task));
+            self.drop_task(id, task);
         }
     }
 }

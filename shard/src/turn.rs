@@ -290,7 +290,7 @@ fn plain_cx<E: Entity>(
         slot,
         generation,
         token: None,
-        message: 0,
+        message: NO_MESSAGE,
         after: 0,
         deadline_ns,
         entity: PhantomData,

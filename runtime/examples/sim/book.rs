@@ -57,6 +57,8 @@ pub(crate) struct Book {
     pub(crate) cursed: u64,
     /// Entities that live, by their number.
     lives: BTreeMap<u64, u64>,
+    /// Entities of the runtime's own that there may be: those behind topics keep no book.
+    pub(crate) unbooked_max: u64,
     /// Money that was ever made, and that went with somebody who failed or was put away.
     pub(crate) minted: u64,
     pub(crate) destroyed: u64,
@@ -122,6 +124,7 @@ impl Book {
             dropped: 0,
             cursed: 0,
             lives: BTreeMap::new(),
+            unbooked_max: 0,
             minted: 0,
             destroyed: 0,
             findings: Vec::new(),
@@ -130,6 +133,10 @@ impl Book {
             faults: Random::stream(scenario.seed, "faults of entities"),
             scenario: scenario.clone(),
         }
+    }
+
+    pub(crate) fn shards(&self) -> u64 {
+        self.scenario.shards
     }
 
     fn note(&mut self, oracle: &'static str, what: String) {
@@ -201,10 +208,8 @@ pub(crate) fn note(oracle: &'static str, what: String) {
 
 /// The first finding of an oracle.
 pub(crate) fn finding(oracle: &str) -> Option<String> {
-    let find = |book: &mut Book| {
-        book.findings.iter().find(|(of, _)| *of == oracle).map(|(_, what)| what.clone())
-    };
-    book(find)
+    let of = |(of, _): &&(&str, String)| *of == oracle;
+    book(|book| book.findings.iter().find(of).map(|(_, what)| what.clone()))
 }
 
 /// Counts something that is shown in the table.
@@ -258,12 +263,11 @@ pub(crate) struct Stamp {
 impl Stamp {
     /// For a message that is about to be sent.
     pub(crate) fn new(way: Way) -> Self {
-        let number = book(|book| {
+        book(|book| {
             book.messages.push(Sent::new(way));
             book.under_way += 1;
-            book.messages.len() - 1
-        });
-        Self { number, settled: false }
+            Self { number: book.messages.len() - 1, settled: false }
+        })
     }
 
     /// The reply that its asker expects, given now.
@@ -309,10 +313,13 @@ impl Stamp {
 
     /// Its turn is about to panic.
     pub(crate) fn will_panic(&self) {
-        book(|book| {
-            book.messages[self.number].panicked = true;
-            book.owe(self.number);
-        });
+        self.may_fail();
+        book(|book| book.owe(self.number));
+    }
+
+    /// Its turn ends where it is.
+    pub(crate) fn may_fail(&self) {
+        book(|book| book.messages[self.number].panicked = true);
     }
 
     fn settle(&mut self, fate: Fate) {

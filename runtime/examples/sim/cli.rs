@@ -53,6 +53,9 @@ struct Options {
     /// --seeds bounds them (default: 400).
     #[arg(long)]
     sabotage: bool,
+    /// In how many independent ranges of seeds each bug is looked for.
+    #[arg(long, default_value_t = 5, requires = "sabotage")]
+    ranges: u64,
     /// Only this bug.
     #[arg(long)]
     bug: Option<String>,
@@ -116,7 +119,8 @@ fn plant(_bug: &str) -> bool {
 
 #[cfg(sabotage)]
 fn sabotage(options: &Options, kind: Option<&'static Kind>) -> ExitCode {
-    crate::sabotage::hunt(options.from, options.seeds, kind, options.bug.as_deref())
+    let (from, seeds, ranges) = (options.from, options.seeds, options.ranges.max(1));
+    crate::sabotage::hunt((from, seeds, ranges), kind, options.bug.as_deref())
 }
 
 #[cfg(not(sabotage))]

@@ -10,9 +10,6 @@ use coreside::sabotage::{Bug, plant};
 use crate::farm::{Task, Verdict, Worker};
 use crate::suite::workload::{KINDS, Kind};
 
-/// Independent ranges of seeds: the median of them is told.
-const RANGES: u64 = 5;
-
 /// How far the ranges lie apart: each begins with another workload.
 const RANGE_SEEDS: u64 = 100_003;
 
@@ -35,17 +32,17 @@ enum Found {
     Not,
 }
 
-/// Runs seeds with each bug until it is found, `seeds` of them at most, and without a bug.
+/// Runs seeds with each bug until it is found, `seeds` of them at most, in each of some independent
+/// ranges, and without a bug.
 pub(crate) fn hunt(
-    from: u64,
-    seeds: u64,
+    (from, seeds, ranges): (u64, u64, u64),
     kind: Option<&'static Kind>,
     only: Option<&str>,
 ) -> ExitCode {
     println!("# What the simulator finds\n");
     println!(
         "Bugs planted in the runtime, one at a time (`scripts/sim --sabotage`): which workload\n\
-         and oracle found each, and after how many seeds, the median of {RANGES} ranges of at\n\
+         and oracle found each, and after how many seeds, the median of {ranges} ranges of at\n\
          most {seeds} seeds, in which each seed has the next of {} workloads. `-` is a bug that\n\
          was not found in the median range.\n",
         KINDS.len()
@@ -61,7 +58,7 @@ pub(crate) fn hunt(
         all += 1;
         let mut by: BTreeMap<String, u64> = BTreeMap::new();
         let mut counts = Vec::new();
-        for range in 0..RANGES {
+        for range in 0..ranges {
             match one(Some(&name), from + range * RANGE_SEEDS, seeds, kind) {
                 Found::After { seeds, by: finder } => {
                     *by.entry(finder).or_default() += 1;
@@ -75,7 +72,7 @@ pub(crate) fn hunt(
             }
         }
         found += u64::from(!counts.is_empty());
-        row(*bug, &by, counts);
+        row(*bug, &by, counts, ranges);
     }
     let control = match one(None, from, seeds, kind) {
         Found::Not => 0,
@@ -94,9 +91,9 @@ pub(crate) fn hunt(
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn row(bug: Bug, by: &BTreeMap<String, u64>, mut counts: Vec<u64>) {
-    let ranges = counts.len();
-    counts.resize(RANGES as usize, u64::MAX);
+fn row(bug: Bug, by: &BTreeMap<String, u64>, mut counts: Vec<u64>, ranges: u64) {
+    let found_in = counts.len();
+    counts.resize(ranges as usize, u64::MAX);
     counts.sort_unstable();
     let median = match counts[counts.len() / 2] {
         u64::MAX => "-".to_owned(),
@@ -109,7 +106,7 @@ fn row(bug: Bug, by: &BTreeMap<String, u64>, mut counts: Vec<u64>) {
         // A string takes everything.
         let _ = write!(names, "{}{finder}", if names.is_empty() { "" } else { ", " });
     }
-    println!("| {bug:?} | {} | {names} | {median} | {ranges} of {RANGES} |", what(bug));
+    println!("| {bug:?} | {} | {names} | {median} | {found_in} of {ranges} |", what(bug));
 }
 
 /// Runs seeds until one fails that does not fail without the bug.
@@ -174,5 +171,10 @@ fn what(bug: Bug) -> &'static str {
         Bug::LeakedValue => "a message given up is not dropped",
         Bug::PoisonForgotten => "poison is thrown away",
         Bug::DeadlineNotInherited => "a nested ask has a deadline of its own",
+        Bug::BoundGoesOn => "an entity bound to one that failed goes on",
+        Bug::EscalationForgotten => "an escalated fault is forgotten",
+        Bug::ReadGoesOn => "a life goes on behind the fault of a read",
+        Bug::CopyForgotten => "a subscriber gets no copy",
+        Bug::StaysAway => "an instance that always runs stays away",
     }
 }

@@ -4,6 +4,7 @@
 mod churn;
 mod deadlines;
 mod full;
+mod groups;
 mod later;
 mod ledger;
 mod many;
@@ -46,6 +47,30 @@ pub(crate) trait Workload {
     }
 }
 
+/// A workload that keeps nothing itself, and sends one message after the other.
+pub(crate) struct Plain {
+    /// Registers its entities.
+    pub(crate) register: fn(SimBuilder) -> SimBuilder,
+    /// Sends one message from outside.
+    pub(crate) send: fn(&mut Load<'_>),
+    /// Lets everything come to its end.
+    pub(crate) end: fn(&mut Sim) -> Result<(), SimError>,
+}
+
+impl Workload for Plain {
+    fn register(&self, builder: SimBuilder) -> SimBuilder {
+        (self.register)(builder)
+    }
+
+    fn load(&mut self, load: &mut Load<'_>) {
+        (0..load.batch()).for_each(|_| (self.send)(load));
+    }
+
+    fn end(&mut self, sim: &mut Sim) -> Result<(), SimError> {
+        (self.end)(sim)
+    }
+}
+
 /// A workload by its name.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
@@ -73,6 +98,7 @@ pub(crate) const KINDS: &[Kind] = &[
     deadlines::KIND,
     trees::KIND,
     turns::KIND,
+    groups::KIND,
 ];
 
 impl Kind {
@@ -92,6 +118,16 @@ impl Kind {
         (self.shape)(&mut scenario);
         scenario
     }
+}
+
+/// For a workload that knows everything of each of its entities: few of them, of which each can be
+/// made, and not too much at a time.
+pub(crate) fn keep_small(scenario: &mut Scenario, keys: u64, steps: u64) {
+    scenario.keys = scenario.keys.min(keys);
+    scenario.steps = scenario.steps.min(steps);
+    scenario.batch = scenario.batch.min(8);
+    scenario.curses = 0;
+    scenario.entities_max = 1024;
 }
 
 /// Ends all disturbances and runs until nothing is left to do.

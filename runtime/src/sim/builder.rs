@@ -21,7 +21,7 @@ use crate::stopping::Stopping;
 #[must_use = "nothing runs before `build`"]
 pub struct SimBuilder {
     seed: u64,
-    registry: Registry,
+    pub(super) registry: Registry,
     shards: Option<u16>,
     limits: Option<SimLimits>,
     disturbances: Option<Disturbances>,
@@ -166,6 +166,7 @@ impl SimBuilder {
             limits,
             stats: SimStats::default(),
             last_shard: 0,
+            escalation: None,
             seed,
         })
     }

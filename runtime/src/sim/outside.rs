@@ -7,14 +7,30 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use coreside_shard::{
     Address, AskError, Doorbell, Entity, Full, Handler, HashKey, Message, Outside, Placement,
-    Shard, Sweep, Table, Via,
+    PoolKeys, Shard, Sweep, Table, Via,
 };
 
+use crate::group::Pools;
+use crate::ingress::Ran;
+use crate::tell::tell;
+
 /// What is to be done on a shard.
-pub(crate) type Job = Box<dyn FnOnce(&mut Shard)>;
+pub(crate) type Job = Box<dyn FnMut(&mut Shard) -> Ran>;
+
+/// A job that runs once, whatever room the shard has.
+fn once(work: impl FnOnce(&mut Shard) + 'static) -> Job {
+    let mut work = Some(work);
+    Box::new(move |shard| {
+        if let Some(work) = work.take() {
+            work(shard);
+        }
+        Ran::Done
+    })
+}
 
 /// The way in: a bounded queue of jobs per shard, and the means to wake it.
 pub(crate) struct Gate {
@@ -22,7 +38,8 @@ pub(crate) struct Gate {
     jobs_max: usize,
     placement: Placement,
     pub(crate) hash_key: HashKey,
-    table: Arc<Table>,
+    pub(crate) table: Arc<Table>,
+    pub(crate) pools: Pools,
     ask_timeout_ns: u64,
     refusing: Cell<bool>,
     refused: Cell<u64>,
@@ -44,12 +61,14 @@ impl Gate {
         ask_timeout_ns: u64,
     ) -> Rc<Self> {
         let lane = |bell| Lane { jobs: RefCell::default(), bell, woken: Arc::clone(woken) };
+        let pools = PoolKeys::new(&table, &hash_key, &placement, bells.len() as u16);
         Rc::new(Self {
             lanes: bells.into_iter().map(lane).collect(),
             jobs_max,
             placement,
             hash_key,
             table,
+            pools: Pools::new(pools),
             ask_timeout_ns,
             refusing: Cell::new(false),
             refused: Cell::new(0),
@@ -58,6 +77,11 @@ impl Gate {
 
     pub(crate) fn pop(&self, shard: usize) -> Option<Job> {
         self.lanes[shard].jobs.borrow_mut().pop_front()
+    }
+
+    /// Has a job that found no room on its shard run again, before any other.
+    pub(crate) fn put_back(&self, shard: usize, job: Job) {
+        self.lanes[shard].jobs.borrow_mut().push_front(job);
     }
 
     pub(crate) fn is_empty(&self, shard: usize) -> bool {
@@ -84,6 +108,7 @@ impl Gate {
         self.refused.get()
     }
 
+    /// Whether a call may come in; one that may not is counted.
     fn has_room(&self, shard: usize) -> bool {
         let has_room =
             !self.refusing.get() && self.lanes[shard].jobs.borrow().len() < self.jobs_max;
@@ -93,9 +118,8 @@ impl Gate {
         has_room
     }
 
-    /// # Panics
-    /// Without [room](Self::has_room).
-    fn push(&self, shard: usize, job: Job) {
+    /// Only where there is [room](Self::has_room).
+    pub(crate) fn push(&self, shard: usize, job: Job) {
         let lane = &self.lanes[shard];
         lane.jobs.borrow_mut().push_back(job);
         if lane.bell.must_ring() {
@@ -133,14 +157,14 @@ impl SimHandle {
         self.gate.placement.shard(self.gate.hash_key.hash(key))
     }
 
-    /// Runs `work` on the shard that this handle enters by, at the start of one of its next passes:
-    /// whatever a driver of shards may do. A panic in it is contained. Returns whether it was taken
-    /// in.
+    /// Runs `work` on the shard that this handle enters by (shard 0 where none was chosen), at the
+    /// start of one of its next passes: whatever a driver of shards may do. A panic in it is
+    /// contained. Returns whether it was taken in.
     pub fn with_shard(&self, work: impl FnOnce(&mut Shard) + 'static) -> bool {
         let shard = usize::from(self.entrance.unwrap_or(0));
         let has_room = self.gate.has_room(shard);
         if has_room {
-            self.gate.push(shard, Box::new(work));
+            self.gate.push(shard, once(work));
         }
         has_room
     }
@@ -163,7 +187,7 @@ impl SimHandle {
                 // On a refusal the promise is dropped with the closure, which says so.
                 let _ = shard.sweep::<E, S, _>(move |total, _| promise.keep(total));
             };
-            self.gate.push(shard, Box::new(job));
+            self.gate.push(shard, once(job));
         }
         reply
     }
@@ -187,7 +211,8 @@ impl Via for SimHandle {
             E::NAME,
             std::any::type_name::<E>()
         );
-        SimCall { handle: self, key, message, entity: PhantomData }
+        let within_ns = self.gate.ask_timeout_ns;
+        SimCall { handle: self, key, message, within_ns, entity: PhantomData }
     }
 }
 
@@ -201,10 +226,18 @@ pub struct SimCall<E: Handler<M>, M: Message> {
     handle: SimHandle,
     key: E::Key,
     message: M,
+    within_ns: u64,
     entity: PhantomData<fn(E)>,
 }
 
 impl<E: Handler<M>, M: Message> SimCall<E, M> {
+    /// Ends the wait for the reply after `limit` of virtual time, counted from when the call is
+    /// taken in.
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.within_ns = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        self
+    }
+
     /// Sends the message and expects no answer. It is on its way once the simulation is run.
     ///
     /// # Errors
@@ -216,10 +249,11 @@ impl<E: Handler<M>, M: Message> SimCall<E, M> {
         if !handle.gate.has_room(shard) {
             return Err(Full(message));
         }
+        let mut message = Some(message);
         let job = move |shard: &mut Shard| {
-            if shard.tell::<E, M>(key, message).is_err() {
-                shard.count_lost();
-            }
+            let Some(taken) = message.take() else { return Ran::Done };
+            message = tell::<E, M>(shard, key, taken).err();
+            if message.is_none() { Ran::Done } else { Ran::NoRoom }
         };
         handle.gate.push(shard, Box::new(job));
         Ok(())
@@ -239,18 +273,17 @@ impl<E: Handler<M>, M: Message> SimCall<E, M> {
 
     fn send(self, promise: Promise<M::Reply>) {
         let shard = self.entrance();
-        let Self { handle, key, message, .. } = self;
+        let Self { handle, key, message, within_ns, .. } = self;
         if !handle.gate.has_room(shard) {
             return;
         }
-        let ask_timeout_ns = handle.gate.ask_timeout_ns;
         let job = move |shard: &mut Shard| {
-            let deadline_ns = shard.now().monotonic_ns.saturating_add(ask_timeout_ns);
+            let deadline_ns = shard.now().monotonic_ns.saturating_add(within_ns);
             let then = move |answer, _: &mut dyn Outside| promise.keep(answer);
             // On a refusal the promise is dropped with the closure, which says `NotSent`.
             let _ = shard.ask::<E, M, _>(key, message, deadline_ns, then);
         };
-        handle.gate.push(shard, Box::new(job));
+        handle.gate.push(shard, once(job));
     }
 
     fn entrance(&self) -> usize {

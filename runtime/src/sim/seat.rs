@@ -7,6 +7,7 @@ use coreside_shard::{AskError, Doorbell, Now, Progress, Shard};
 
 use super::outside::Gate;
 use super::trace::Event;
+use crate::ingress::Ran;
 use crate::stopping::{Phase, Stopping};
 
 /// A shard, and whether it sleeps.
@@ -79,8 +80,17 @@ impl Seat {
         self.shard.tick(now);
         let mut jobs = 0;
         while jobs < jobs_max as u32 && !self.shard.is_congested() {
-            let Some(job) = gate.pop(number) else { break };
-            self.shard.attempt(job);
+            let Some(mut job) = gate.pop(number) else { break };
+            let mut held = None;
+            self.shard.attempt(|shard| {
+                if job(shard) == Ran::NoRoom {
+                    held = Some(job);
+                }
+            });
+            if let Some(job) = held {
+                gate.put_back(number, job);
+                break;
+            }
             jobs += 1;
         }
         (jobs, self.shard.poll(now, &mut ()))
@@ -166,5 +176,42 @@ impl Seat {
         self.shard.end_asks(AskError::MaybeExecuted, &mut ());
         self.state = State::Ended;
         Event::End
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::sync::atomic::AtomicBool;
+
+    use coreside_shard::{HashKey, Placement, Registry, ShardConfig};
+
+    use super::*;
+
+    #[test]
+    fn job_that_finds_no_room_runs_again_before_all_others() {
+        let table = Registry::new().build().expect("no types");
+        let hash_key = HashKey::new(1);
+        let shard = Shard::alone(&ShardConfig::new(hash_key), Arc::clone(&table));
+        let bell = Arc::<Doorbell>::default();
+        let woken = Arc::new(vec![AtomicBool::new(false)]);
+        let home = (Placement::even(1), hash_key);
+        let gate = Gate::new(vec![Arc::clone(&bell)], &woken, 8, home, table, 1);
+        let mut seat = Seat::new(shard.expect("a shard"), bell);
+        let ran = Rc::new(RefCell::new(Vec::new()));
+        for (name, mut refusals) in [("first", 2), ("second", 0)] {
+            let ran = Rc::clone(&ran);
+            let job = move |_: &mut Shard| {
+                ran.borrow_mut().push(name);
+                refusals -= 1;
+                if refusals < 0 { Ran::Done } else { Ran::NoRoom }
+            };
+            gate.push(0, Box::new(job));
+        }
+        let jobs: Vec<u32> = (0..3).map(|_| seat.pass(Now::default(), &gate, 8).0).collect();
+        assert_eq!(jobs, [0, 0, 2]);
+        assert_eq!(*ran.borrow(), ["first", "first", "first", "second"]);
+        assert!(gate.is_empty(0));
     }
 }

@@ -89,7 +89,6 @@ impl Trace {
             stats.activations,
             stats.faults,
             stats.refused,
-            stats.lost,
             stats.answers_late,
             stats.answers_unclaimed,
             stats.asks_expired,

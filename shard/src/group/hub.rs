@@ -11,6 +11,7 @@ use std::marker::PhantomData;
 use super::relay::{Add, Deliver, Relay, Remove};
 use super::subscriber::{Resolve, Subscriber};
 use super::topic::Published;
+use crate::config::PARTITIONS;
 use crate::core::Core;
 use crate::cx::Cx;
 use crate::entity::{Address, Entity, Handler, Message, Via};
@@ -46,14 +47,14 @@ impl<M: Published> Message for Publish<M> {
 
 /// Has an entity get what is published. The answer is whether there was room.
 pub struct Subscribe<M> {
-    key: KeyWords,
-    resolve: Resolve<M>,
+    pub(crate) key: KeyWords,
+    pub(crate) resolve: Resolve<M>,
 }
 
 /// Takes a subscription back.
 pub struct Unsubscribe<M> {
-    key: KeyWords,
-    resolve: Resolve<M>,
+    pub(crate) key: KeyWords,
+    pub(crate) resolve: Resolve<M>,
 }
 
 /// A relay has a subscriber less than the hub counts.
@@ -180,7 +181,7 @@ impl<M: Published> Handler<Subscribe<M>> for Hub<M> {
         }
         line.subscribers += 1;
         let hub = cx.key;
-        cx.core.tell_surely::<Relay<M>, _>(line.relay, Add { subscriber, hub });
+        cx.core.tell_surely::<Relay<M>, _>(line.relay, Add { subscriber, hub, shard });
         true
     }
 }
@@ -213,17 +214,16 @@ impl<M: Published> Handler<Gone> for Hub<M> {
     }
 }
 
-/// Keys that are looked at for each shard there is. One in as many keys as there are shards lies on
-/// a certain one, so all of these miss it once in 10^27.
-const TRIES_PER_SHARD: u64 = 64;
+/// Keys that are looked at for a relay. Its shard has subscribers, so it has one partition of 4,096
+/// at least; then all of these miss it once in ten million.
+const TRIES: u64 = 16 * PARTITIONS as u64;
 
 /// A key for the topic's relay on `shard`: near the topic's own, and one that placement puts there.
 fn relay_key(topic: Name, shard: u16, core: &Core) -> Name {
     let [first, second] = topic.to_words();
-    let tries = TRIES_PER_SHARD * u64::from(core.shards());
     let near = |number: u64| [first ^ number, second];
     let is_there = |words: &KeyWords| core.placement.shard(core.hash_key.hash_two(*words)) == shard;
-    let found = (1..=tries).map(near).find(is_there);
+    let found = (1..=TRIES).map(near).find(is_there);
     // A relay that is elsewhere works as well, and costs its subscribers the way.
-    Name::from_words(found.unwrap_or(near(tries + 1 + u64::from(shard))))
+    Name::from_words(found.unwrap_or(near(TRIES + 1 + u64::from(shard))))
 }

@@ -11,6 +11,7 @@ use crate::identity::EntityId;
 use crate::index::SlotNumber;
 use crate::life::{Faults, Verdict};
 use crate::registry::Registry;
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::stash::Stash;
 use crate::store::StoreId;
@@ -68,12 +69,18 @@ impl Shard {
         self.core.publish();
     }
 
-    /// From here on singletons and workers that stop are not activated again: the node is stopping.
+    /// From here on singletons and workers that stop are not activated again, and no restart waits:
+    /// the node is stopping. An entity that fails without a message (in its activation) ends, and
+    /// what waits for it is a dead letter.
+    ///
+    /// # Cost
+    /// A look at every slot.
     pub fn release_kept(&mut self) {
-        self.core.keeps = false;
+        self.core.stopping = true;
+        self.hurry_restarts();
     }
 
-    fn begin_kept(&mut self, entity: EntityId) {
+    pub(crate) fn begin_kept(&mut self, entity: EntityId) {
         let id = self.stores[usize::from(entity.kind)];
         let Some(slot) = self.place(id, entity.key) else {
             self.core.stats.refused += 1;
@@ -105,7 +112,9 @@ impl Shard {
         let attached = self.core.attached.entry(entity.kind, slot);
         attached.stash = stash;
         attached.kept = Some(ends);
-        self.restart_in(id, slot, wait_ns);
+        if !planted(Bug::StaysAway) {
+            self.restart_in(id, slot, wait_ns);
+        }
         lost.into_iter().for_each(|waiting| self.bury_stashed(waiting));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::config::{LookAhead, Now, ShardConfig};
@@ -13,11 +12,13 @@ use crate::registry::Registry;
 use crate::shard::Shard;
 
 /// A kit in the making: see [`Kit::builder`].
-pub struct Builder<E> {
-    registry: Registry,
+pub struct Builder<E: Entity> {
+    pub(crate) registry: Registry,
     config: ShardConfig,
     unix_ms: u64,
-    entity: PhantomData<fn(E)>,
+    /// What asks are answered by, unless the test says otherwise.
+    pub(crate) stubs: Vec<fn(&mut Kit<E>)>,
+    pub(crate) always_running: bool,
 }
 
 /// When a kit's clock starts: not at 0, which a test would take for "never".
@@ -33,7 +34,8 @@ impl<E: Entity> Builder<E> {
             look_ahead: LookAhead::Off,
             ..ShardConfig::new(HASH_KEY)
         };
-        Self { registry, config, unix_ms: 1_700_000_000_000, entity: PhantomData }
+        let unix_ms = 1_700_000_000_000;
+        Self { registry, config, unix_ms, stubs: Vec::new(), always_running: false }
     }
 
     /// Makes a type known that the entity sends to, watches or starts. None of its entities ever
@@ -86,7 +88,7 @@ impl<E: Entity> Builder<E> {
         shard.keep_others_out(own);
         let now = Now { monotonic_ns: START_NS, unix_ms: self.unix_ms };
         shard.tick(now);
-        Kit {
+        let mut kit = Kit {
             shard,
             key,
             own,
@@ -95,7 +97,13 @@ impl<E: Entity> Builder<E> {
             failed: Vec::new(),
             letters: Vec::new(),
             stubs: Vec::new(),
+        };
+        self.stubs.iter().for_each(|stub| stub(&mut kit));
+        if self.always_running {
+            kit.shard.guard(|shard| shard.begin_kept(own));
+            kit.run();
         }
+        kit
     }
 }
 

@@ -81,44 +81,41 @@ impl<'k, E: Entity, T: Entity> Other<'k, E, T> {
     /// When the entity under test did not start it.
     #[track_caller]
     pub fn fails(self, reason: impl fmt::Display) {
-        let Self { kit, entity, .. } = self;
-        let Holder { who: supervisor, number } = started(kit, entity);
-        kit.failed.push(entity);
-        let count = kit.failed.iter().filter(|other| **other == entity).count() as u32;
-        let reason = reason.to_string();
-        let fault = Fault { entity, message: "", reason, backtrace: None, count };
-        kit.shard.core.send_in_order(System::TellFault { supervisor, fault });
-        let (supervisor, child) = (supervisor.entity, entity);
-        kit.shard.core.send_system(System::ChildFailed { supervisor, child, number });
-        kit.run();
+        report(self.kit, self.entity, reason);
+        self.kit.run();
     }
 
-    /// It fails and its type escalates faults: the entity under test fails in its place.
+    /// It fails and its type escalates faults: the entity under test is told, and fails in its
+    /// place; the other one ends.
     ///
     /// # Panics
     /// When the entity under test did not start it.
     #[track_caller]
-    pub fn escalates(self) {
+    pub fn escalates(self, reason: impl fmt::Display) {
         let Self { kit, entity, .. } = self;
-        let Holder { who, number } = started(kit, entity);
-        let (supervisor, child) = (who.entity, entity);
-        kit.others().started.retain(|(other, _)| *other != entity);
-        kit.shard.core.send_system(System::Escalated { supervisor, child, number });
-        kit.shard.core.send_system(System::ChildEnded { supervisor, child, number });
-        kit.run();
+        let supervisor = report(kit, entity, reason);
+        kit.shard.core.escalate(entity, Some(supervisor));
+        let other = Other::<E, T> { kit, entity, kind: PhantomData };
+        other.ends(End::Failed);
     }
+}
+
+/// Tells the entity under test of a fault, and returns as whom it hears of it.
+#[track_caller]
+fn report<E: Entity>(kit: &mut Kit<E>, entity: EntityId, reason: impl fmt::Display) -> Holder {
+    let Some(supervisor) = find(&kit.others_ref().started, entity) else {
+        panic!("{} did not start {entity}: it does not hear of its faults", kit.own)
+    };
+    kit.failed.push(entity);
+    let count = kit.failed.iter().filter(|other| **other == entity).count() as u32;
+    let reason = reason.to_string();
+    let fault = Fault { entity, message: "", reason, backtrace: None, count };
+    kit.shard.core.report_fault(Some(supervisor), fault);
+    supervisor
 }
 
 fn find(list: &[(EntityId, Holder)], entity: EntityId) -> Option<Holder> {
     list.iter().find(|(other, _)| *other == entity).map(|(_, holder)| *holder)
-}
-
-#[track_caller]
-fn started<E: Entity>(kit: &Kit<E>, entity: EntityId) -> Holder {
-    match find(&kit.others_ref().started, entity) {
-        Some(supervisor) => supervisor,
-        None => panic!("{} did not start {entity}: it does not hear of its faults", kit.own),
-    }
 }
 
 impl<E: Entity, T> fmt::Debug for Other<'_, E, T> {

@@ -33,7 +33,7 @@ impl<T: Handler<M>, M: Message> fmt::Debug for Sent<T, M> {
 
 /// A message that the test has not taken yet.
 pub(crate) struct Letter {
-    record: OwnedRecord,
+    pub(crate) record: OwnedRecord,
     to: EntityId,
     method: &'static str,
     within: Option<Duration>,
@@ -69,12 +69,24 @@ impl<E: Entity> Kit<E> {
     /// When the kit does not know `T`: see [`Builder::other`](crate::kit::Builder::other).
     #[track_caller]
     pub fn sent<T: Handler<M>, M: Message>(&mut self) -> Vec<Sent<T, M>> {
+        self.sent_to(|_| true)
+    }
+
+    /// The same, from entities with certain keys.
+    #[track_caller]
+    pub(crate) fn sent_to<T, M>(&mut self, wanted: impl Fn(T::Key) -> bool) -> Vec<Sent<T, M>>
+    where
+        T: Handler<M>,
+        M: Message,
+    {
         self.number::<T, M>();
         let mut sent = Vec::new();
         for letter in std::mem::take(&mut self.letters) {
-            match open::<T, M>(letter) {
-                Ok(opened) => sent.push(opened),
-                Err(other) => self.letters.push(other),
+            let is_one = letter.record.is::<T, M>();
+            if !is_one || !wanted(T::Key::from_words(letter.record.key())) {
+                self.letters.push(letter);
+            } else if let Ok(opened) = open::<T, M>(letter) {
+                sent.push(opened);
             }
         }
         sent
@@ -156,7 +168,7 @@ impl<E: Entity> Kit<E> {
 
     /// The number of a message to others.
     #[track_caller]
-    fn number<T: Handler<M>, M: Message>(&self) -> u16 {
+    pub(crate) fn number<T: Handler<M>, M: Message>(&self) -> u16 {
         match self.shard.table.find_message::<T, M>() {
             Some(number) => number,
             None => panic!(

@@ -9,7 +9,7 @@ use coreside_shard::{
 };
 
 use crate::book::{Stamp, Witness, book, note};
-use crate::mesh::HASH;
+use crate::shards::HASH;
 
 thread_local! {
     /// Actors with this number panic when they are activated.

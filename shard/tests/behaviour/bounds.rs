@@ -4,7 +4,8 @@ use coreside_shard::{AskError, ShardConfig};
 
 use crate::actor::{Act, Relay, error_of};
 use crate::book::{book, close, live, outcome, under_way};
-use crate::mesh::{Mesh, RING_WORDS_MIN, config};
+use crate::mesh::{Mesh, config};
+use crate::shards::RING_WORDS_MIN;
 
 #[test]
 fn full_queue_returns_the_message() {

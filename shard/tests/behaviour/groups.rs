@@ -8,8 +8,9 @@ use coreside_shard::{
 };
 
 use crate::listener::{CLONES, Do, EAGER, FULL, HEARD, Listener, News, wide};
-use crate::mesh::{HASH, Mesh, RING_WORDS_MIN, config};
+use crate::mesh::{Mesh, config};
 use crate::random::Random;
+use crate::shards::{HASH, RING_WORDS_MIN};
 
 fn listeners(shards: u16, seed: u64) -> Mesh {
     listeners_with(shards, 1 << 14, &config(), seed)

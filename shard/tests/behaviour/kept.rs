@@ -9,7 +9,8 @@ use coreside_shard::{
     Registry, Single, Terminated, Via,
 };
 
-use crate::mesh::{HASH, Mesh, config};
+use crate::mesh::{Mesh, config};
+use crate::shards::HASH;
 
 thread_local! {
     /// Turns of each kind of activation and message, by entity.

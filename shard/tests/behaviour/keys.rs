@@ -6,7 +6,8 @@ use coreside_shard::{
 
 use crate::actor::{Act, ActorKey};
 use crate::book::{book, close, finish, outcome};
-use crate::mesh::{HASH, Mesh, config};
+use crate::mesh::{Mesh, config};
+use crate::shards::HASH;
 
 fn every_key_has_an_entity_of_its_own<K: ActorKey>() {
     for shards in [1, 3] {

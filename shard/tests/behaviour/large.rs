@@ -4,7 +4,8 @@ use coreside_shard::{INLINE_BYTES_MAX, ShardConfig};
 
 use crate::actor::{Act, CURSED, EchoLarge, LargeReply};
 use crate::book::{book, close, live, outcome};
-use crate::mesh::{Mesh, RING_WORDS_MIN, config};
+use crate::mesh::{Mesh, config};
+use crate::shards::RING_WORDS_MIN;
 
 const _: () = assert!(size_of::<EchoLarge>() > INLINE_BYTES_MAX);
 const _: () = assert!(size_of::<LargeReply>() > INLINE_BYTES_MAX);

@@ -4,8 +4,9 @@ use coreside_shard::{AskError, ShardConfig};
 
 use crate::actor::{Act, Actor, Relay, Release};
 use crate::book::{close, live, live_in_all};
-use crate::mesh::{Mesh, RING_WORDS_MIN, config};
+use crate::mesh::{Mesh, config};
 use crate::random::Random;
+use crate::shards::RING_WORDS_MIN;
 
 /// Two shards with work of every kind at every place: turns done and not done, full queues, rings
 /// and outboxes, asks that wait.

@@ -18,5 +18,7 @@ mod model;
 mod order;
 mod panics_in_drops;
 mod random;
+#[allow(dead_code, reason = "shared with the other tests, which use all of it")]
+mod shards;
 mod stopping;
 mod sweeps;

@@ -1,19 +1,15 @@
 //! A node's shards in one thread.
 
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use coreside_shard::{
-    AskError, Full, HashKey, Key, Now, Outside, Placement, Shard, ShardConfig, Stats, Table, mesh,
+    AskError, Full, Key, Now, Outside, Placement, Shard, ShardConfig, Stats, Table,
 };
 
 use crate::actor::{Act, Actor, ActorKey, Echo, EchoLarge, Keep, Relay};
 use crate::book::{Stamp, Witness, finish};
 use crate::random::Random;
-
-pub(crate) const HASH: HashKey = HashKey::new(0x0123_4567_89ab_cdef_0f1e_2d3c_4b5a_6978);
-
-/// The smallest ring there is holds 64 words.
-pub(crate) const RING_WORDS_MIN: usize = 40;
+use crate::shards::{HASH, Started, start};
 
 /// Polls after which shards that still have work are taken to be stuck.
 const POLLS_MAX: usize = 1_000_000;
@@ -45,14 +41,10 @@ impl Mesh {
         table: &Arc<Table>,
         seed: u64,
     ) -> Self {
-        keep_expected_panics_quiet();
-        let placement = Placement::even(shards);
-        let start = |end| {
-            Shard::new(config, Arc::clone(table), end, placement.clone(), Arc::new(|_| ()))
-                .expect("address space")
-        };
+        let started = start((shards, ring_words), config, table, Arc::new(|_| ()));
+        let Started { shards, placement, .. } = started;
         Self {
-            shards: mesh(usize::from(shards), ring_words).into_iter().map(start).collect(),
+            shards,
             now: Now { monotonic_ns: 1_000_000_000, unix_ms: 1_700_000_000_000 },
             placement,
             random: Random::new(seed),
@@ -216,19 +208,6 @@ impl Mesh {
     fn deadline_ns(&self) -> u64 {
         self.now.monotonic_ns + 1_000_000_000
     }
-}
-
-/// What panics because a test says so need not be reported.
-fn keep_expected_panics_quiet() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let report = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if panic.payload_as_str().is_none_or(|text| !text.starts_with("told to")) {
-                report(panic);
-            }
-        }));
-    });
 }
 
 fn finisher(stamp: &Stamp) -> impl FnOnce(Result<u64, AskError>, &mut dyn Outside) + 'static {

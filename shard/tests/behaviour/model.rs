@@ -6,8 +6,9 @@ use coreside_shard::{AskError, LookAhead, Name, ShardConfig};
 
 use crate::actor::{Act, Actor, ActorKey, CURSED, Relay, Release};
 use crate::book::{Outcome, book, check, close, live, outcome, under_way};
-use crate::mesh::{Mesh, RING_WORDS_MIN, config};
+use crate::mesh::{Mesh, config};
 use crate::random::Random;
+use crate::shards::RING_WORDS_MIN;
 
 /// What may come of an ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,9 @@ use coreside_shard::{Name, ShardConfig};
 
 use crate::actor::{Act, Relay};
 use crate::book::{book, check, close, under_way};
-use crate::mesh::{Mesh, RING_WORDS_MIN, config};
+use crate::mesh::{Mesh, config};
 use crate::random::Random;
+use crate::shards::RING_WORDS_MIN;
 
 /// Queues and outboxes of 4,096 words each, the least there is.
 fn tight() -> ShardConfig {

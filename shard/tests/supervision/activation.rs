@@ -3,7 +3,7 @@
 use coreside_shard::{AskError, End, Reason};
 
 use crate::book::{live, outcome};
-use crate::diary::{Event, Id, Make, Plan, count, handled, made, plan, terminations};
+use crate::diary::{Event, Id, Make, Plan, count, faults, handled, made, plan, terminations};
 use crate::subject::{Act, QUICK, RESTART, STASH_MAX, STOP};
 use crate::world::World;
 
@@ -177,6 +177,20 @@ fn a_started_entity_is_activated_without_a_message() {
         world.wait_ms(5);
         assert_eq!(made(id), 1, "{make:?}");
         assert_eq!(world.asked(id, Act::Nothing), Some(Ok(1)), "{make:?}");
+        world.close();
+    }
+}
+
+#[test]
+fn a_fault_of_an_activation_names_no_message() {
+    for make in [Make::Panic, Make::Fail, Make::PanicAtOnce, Make::SlowPanic(1), Make::RunPanic] {
+        let mut world = World::new(2, 10);
+        let (boss, id) = (world.on(RESTART, 0, 0), world.on(RESTART, 1, 0));
+        planned(id, make, 1);
+        world.told(boss, Act::Start(id));
+        world.wait_ms(20);
+        let messages: Vec<_> = faults(boss).into_iter().map(|fault| fault.message).collect();
+        assert_eq!(messages, [""], "{make:?}");
         world.close();
     }
 }

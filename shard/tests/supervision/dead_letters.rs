@@ -50,6 +50,24 @@ fn each_reason_has_its_count_and_its_error() {
 }
 
 #[test]
+fn a_message_whose_activation_failed_is_kept_whole() {
+    let mut world = world(4);
+    for (key, make) in (1..).zip([Make::Panic, Make::Fail]) {
+        let id = Id(RESTART, key);
+        plan(id, Plan { make, makes: 1, ..Plan::default() });
+        let first = world.ask(id, Act::Nothing);
+        world.wait_ms(20);
+        assert_eq!(outcome(first), Some(Err(AskError::Failed)), "{make:?}");
+        assert_eq!(handled(id), [], "{make:?}: its asker was told");
+        let letter = world.shards[0].take_dead_letter(0).expect("with its value");
+        assert_eq!((letter.reason(), letter.is_ask()), (Reason::ActivationFailed, true));
+        world.shards[0].replay(letter, &mut ());
+        assert_eq!(world.asked(id, Act::Nothing), Some(Ok(2)), "{make:?}: it can be replayed");
+    }
+    world.close();
+}
+
+#[test]
 fn the_last_letters_are_kept_whole_in_order() {
     let mut world = world(3);
     let id = Id(QUICK, 1);

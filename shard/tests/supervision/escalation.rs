@@ -107,3 +107,19 @@ fn an_escalation_of_an_earlier_life_leaves_the_next_one_alone() {
         world.close();
     }
 }
+
+#[test]
+fn faults_that_wait_for_a_busy_supervisor_are_bounded_and_the_rest_is_the_nodes() {
+    let mut world = World::new(1, 9);
+    let (boss, child) = (world.on(RESTART, 0, 0), world.on(RESUME, 0, 1));
+    world.told(boss, Act::Start(child));
+    world.told(boss, Act::Run(50, Then::Answer));
+    for _ in 0..1300 {
+        world.told(child, Act::Fail);
+    }
+    let waiting = 128 + 1024;
+    assert_eq!(world.faults_kept(child), 1300 - waiting);
+    world.wait_ms(60);
+    assert_eq!(faults(boss).len(), waiting);
+    world.close();
+}

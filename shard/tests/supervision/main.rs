@@ -7,6 +7,9 @@
 mod book;
 #[path = "../behaviour/random.rs"]
 mod random;
+#[path = "../behaviour/shards.rs"]
+#[allow(dead_code, reason = "shared with the other tests, which use all of it")]
+mod shards;
 
 mod diary;
 mod subject;

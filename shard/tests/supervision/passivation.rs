@@ -1,9 +1,11 @@
 //! Idle entities are put away, and so are some where there are too many; no message is lost.
 
-use coreside_shard::ShardConfig;
+use coreside_shard::{End, ShardConfig};
 
 use crate::book::{live, outcome};
-use crate::diary::{Event, Goodbye, Id, Plan, count, handled, made, plan, timed};
+use crate::diary::{
+    Event, Goodbye, Id, Plan, count, faults, handled, made, plan, terminations, timed,
+};
 use crate::subject::{Act, FEW, FEW_MAX, IDLE, IDLE_MS, KEPT, RESTART, Subject, Then};
 use crate::world::{MS, World, config};
 
@@ -258,6 +260,29 @@ fn a_goodbye_that_fails_ends_the_entity_all_the_same() {
         world.wait_ms(2 * IDLE_MS);
         assert_eq!((made(id), world.entities(IDLE), world.attached()), (1, 0, 0), "{goodbye:?}");
         assert_eq!(world.unsupervised_faults(), 1);
+        world.close();
+    }
+}
+
+#[test]
+fn a_child_that_was_put_away_comes_back_as_nobodys_child() {
+    for shards in 1..=2 {
+        let mut world = World::new(shards, 21);
+        let (boss, child) = (world.on(RESTART, 0, 0), world.on(IDLE, 1, 0));
+        world.told(boss, Act::Start(child));
+        world.told(boss, Act::Watch(child));
+        world.wait_ms(2 * IDLE_MS);
+        assert_eq!(terminations(boss), [(child, End::Passivated)], "its supervisor can know");
+        world.told(child, Act::Panic);
+        world.wait_ms(20);
+        assert_eq!((faults(boss).len(), world.faults_kept(child)), (0, 1), "the node hears of it");
+        // Until it is started again.
+        world.told(boss, Act::Start(child));
+        world.told(child, Act::Panic);
+        world.wait_ms(50);
+        assert_eq!((faults(boss).len(), world.faults_kept(child)), (1, 0));
+        world.told(boss, Act::Stop);
+        assert_eq!(world.entities_in_all(), 0, "it ends with its supervisor");
         world.close();
     }
 }

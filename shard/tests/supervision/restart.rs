@@ -4,7 +4,7 @@ use coreside_shard::{AskError, Backoff, Reason};
 
 use crate::book::{live, outcome};
 use crate::diary::{Event, Id, Make, Plan, handled, made, plan, timed};
-use crate::subject::{Act, JITTERY, QUICK, RESTART, STASH_MAX, Then};
+use crate::subject::{Act, JITTERY, KEPT, QUICK, RESTART, STASH_MAX, Then};
 use crate::world::{MS, World};
 
 const SHARDS: std::ops::RangeInclusive<u16> = 1..=3;
@@ -286,4 +286,52 @@ fn a_message_that_panics_in_its_drop_behind_a_failed_activation_is_contained() {
         assert_eq!(world.asked(id, Act::Nothing), Some(Ok(1)));
     }
     world.close();
+}
+
+#[test]
+fn no_restart_waits_while_the_node_is_stopping() {
+    for shards in 1..=2 {
+        let mut world = World::new(shards, 14);
+        let (early, late) = (world.on(JITTERY, 1, 0), world.on(KEPT, 1, 1));
+        for _ in 0..6 {
+            world.told(early, Act::Panic);
+            world.wait_ms(400);
+        }
+        world.told(early, Act::Panic);
+        let waiting = world.ask(early, Act::Nothing);
+        world.wait_ms(2);
+        assert_eq!(outcome(waiting), None, "more than 300 ms are to go");
+        world.shards.iter_mut().for_each(|shard| shard.release_kept());
+        world.wait_ms(2);
+        assert_eq!(outcome(waiting), Some(Ok(1)));
+        world.told(late, Act::Panic);
+        let waiting = world.ask(late, Act::Nothing);
+        world.wait_ms(2);
+        assert_eq!(outcome(waiting), Some(Ok(1)), "nor one that begins now");
+        world.wait_ms(500);
+        assert_eq!((made(early), made(late)), (8, 2), "once for each fault");
+        world.close();
+    }
+}
+
+#[test]
+fn what_waits_for_an_activation_that_fails_while_the_node_is_stopping_is_a_dead_letter() {
+    for make in [Make::Panic, Make::Fail, Make::PanicAtOnce, Make::SlowPanic(1), Make::RunPanic] {
+        for kind in [KEPT, JITTERY] {
+            let mut world = World::new(2, 15);
+            let id = world.on(kind, 1, 0);
+            world.told(id, Act::Panic);
+            plan(id, Plan { make, makes: u32::MAX, ..Plan::default() });
+            let waiting: Vec<_> = (0..3).map(|_| world.ask(id, Act::Nothing)).collect();
+            world.settle();
+            world.shards.iter_mut().for_each(|shard| shard.release_kept());
+            world.wait_ms(4);
+            for number in waiting {
+                assert_eq!(outcome(number), Some(Err(AskError::Failed)), "{make:?}");
+            }
+            assert!(!world.shards.iter().any(|shard| shard.has_unfinished_turns()), "{make:?}");
+            assert_eq!(world.dead(Reason::EntityFailed), 3, "{make:?}");
+            world.close();
+        }
+    }
 }

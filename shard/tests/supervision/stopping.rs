@@ -79,6 +79,20 @@ fn a_goodbye_that_takes_time_is_waited_for() {
 }
 
 #[test]
+fn a_goodbye_that_fails_fails_the_turn_that_stopped_the_entity() {
+    for (shards, goodbye) in [(1, Goodbye::Panic), (1, Goodbye::Fail), (2, Goodbye::Fail)] {
+        let mut world = World::new(shards, 5);
+        let id = world.on(RESTART, 1, 0);
+        plan(id, Plan { goodbye, ..Plan::default() });
+        let number = world.ask_from(0, id, Act::Stop);
+        world.settle();
+        assert_eq!(outcome(number), Some(Err(AskError::Failed)), "{goodbye:?}");
+        assert_eq!(world.stat(|stats| stats.answers_late), 0, "{goodbye:?}: answered once");
+        world.close();
+    }
+}
+
+#[test]
 fn what_waits_goes_to_the_next_life_in_order() {
     for seed in 1..=30 {
         let mut world = World::new(2, seed);

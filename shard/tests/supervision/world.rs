@@ -1,17 +1,14 @@
 //! A node's shards in one thread, and the clock they share.
 
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
-use coreside_shard::{
-    AskError, Full, HashKey, Now, Outside, Placement, Reason, Shard, ShardConfig, Stats, mesh,
-};
+use coreside_shard::{AskError, Full, Now, Outside, Placement, Reason, Shard, ShardConfig, Stats};
 
 use crate::book::{Stamp, Witness, check, close, finish, live, outcome, under_way};
 use crate::diary::{self, Id};
 use crate::random::Random;
+use crate::shards::{HASH, Started, start};
 use crate::subject::{Act, Do, Grenade, KINDS, Subject, Try, by_kind, table, way};
-
-pub(crate) const HASH: HashKey = HashKey::new(0x0123_4567_89ab_cdef_0f1e_2d3c_4b5a_6978);
 
 pub(crate) const MS: u64 = 1_000_000;
 
@@ -44,15 +41,11 @@ impl World {
     }
 
     pub(crate) fn with(shards: u16, seed: u64, config: &ShardConfig) -> Self {
-        keep_expected_panics_quiet();
         diary::clear();
-        let (table, placement) = (table(), Placement::even(shards));
-        let start = |end| {
-            Shard::new(config, Arc::clone(&table), end, placement.clone(), Arc::new(|_| ()))
-                .expect("address space")
-        };
+        let started = start((shards, 256), config, &table(), Arc::new(|_| ()));
+        let Started { shards, placement, .. } = started;
         Self {
-            shards: mesh(usize::from(shards), 256).into_iter().map(start).collect(),
+            shards,
             now: Now { monotonic_ns: 1_000 * MS, unix_ms: 1_700_000_000_000 },
             placement,
             random: Random::new(seed),
@@ -266,17 +259,4 @@ fn finisher(number: u64) -> impl FnOnce(Result<u64, AskError>, &mut dyn Outside)
         finish(number, answer);
         drop(witness);
     }
-}
-
-/// What panics because a test says so need not be reported.
-fn keep_expected_panics_quiet() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let report = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if panic.payload_as_str().is_none_or(|text| !text.starts_with("told to")) {
-                report(panic);
-            }
-        }));
-    });
 }

@@ -246,10 +246,16 @@ pub(crate) fn tell(
     tell_of(body)
 }
 
+pub(crate) fn look_of<S: Sort, A: Into<Answered>>(
+    body: impl FnOnce(&Agent<S>, &mut Cx<'_, Agent<S>>) -> A + Send + 'static,
+) -> Look<S> {
+    Look(Box::new(move |agent, cx| body(agent, cx).into()))
+}
+
 pub(crate) fn look<A: Into<Answered>>(
     body: impl FnOnce(&Agent<Plain>, &mut Cx<'_, Agent<Plain>>) -> A + Send + 'static,
 ) -> Look<Plain> {
-    Look(Box::new(move |agent, cx| body(agent, cx).into()))
+    look_of(body)
 }
 
 /// Answers with `reply`.

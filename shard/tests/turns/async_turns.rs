@@ -1,11 +1,15 @@
 //! An async turn holds its entity: nothing else has its turn before it ends, and what arrives
 //! meanwhile waits in order.
 
+use std::cell::RefCell;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use coreside_shard::{AskError, AsyncCx, Reason, ShardConfig};
 
-use crate::agent::{Agent, Plain, Slow, Tick, Tight, ask, echo, look, noting, tell, tell_of};
+use crate::agent::{Agent, Plain, Slow, Tick, Tight, ask, echo, look, noting, tell};
 use crate::gate::{Gate, join, yield_now};
 use crate::mesh::{Mesh, config};
 use crate::notes::{note, outcome, take_notes};
@@ -97,14 +101,7 @@ fn messages_keep_their_order_through_the_stash_under_random_polling() {
 #[test]
 fn full_stash_refuses_and_says_so() {
     let mut mesh = Mesh::new(1, 1);
-    let gate = Gate::new();
-    let held = gate.clone();
-    mesh.tell::<Tight, _>(
-        1,
-        tell_of(move |_, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let gate = mesh.hold::<Tight>(1);
     for line in 0..4 {
         mesh.tell::<Tight, _>(1, noting::<Tight>(line));
     }
@@ -352,4 +349,51 @@ fn read_turn_cannot_take_the_state_alone() {
     let mut mesh = Mesh::new(1, 1);
     let answer = mesh.answer(1, look(|_, cx| cx.run(async move |_, _| 1)));
     assert_eq!(answer, Some(Err(AskError::Failed)));
+}
+
+thread_local! {
+    static HANDED_ON: RefCell<Option<Asked>> = RefCell::default();
+}
+
+type Asked = Pin<Box<dyn Future<Output = Result<u64, AskError>>>>;
+
+#[test]
+fn answer_finds_the_turn_that_waits_for_it_last() {
+    let mut mesh = Mesh::new(1, 1);
+    let gate = Gate::new();
+    let held = gate.clone();
+    mesh.tell_plain(
+        1,
+        tell(move |_, cx| {
+            let _later = cx.interleave(async move |cx: AsyncCx<Agent<Plain>>| {
+                let slow = ask(move |_, cx| {
+                    cx.run(async move |_, _| {
+                        held.passed().await;
+                        7
+                    })
+                });
+                let mut asked: Asked =
+                    Box::pin(cx.entity::<Agent<Plain>>(2).message(slow).into_future());
+                std::future::poll_fn(|context| {
+                    assert!(asked.as_mut().poll(context).is_pending());
+                    Poll::Ready(())
+                })
+                .await;
+                HANDED_ON.set(Some(asked));
+            });
+        }),
+    );
+    mesh.settle();
+    let other = mesh.ask::<Plain, _>(
+        3,
+        ask(|_, cx| {
+            cx.run(async move |_: &mut Agent<Plain>, _: &mut AsyncCx<_>| {
+                HANDED_ON.take().expect("it was handed on").await.unwrap_or(0)
+            })
+        }),
+    );
+    mesh.settle();
+    gate.open();
+    mesh.settle();
+    assert_eq!(outcome(other), Some(Ok(7)));
 }

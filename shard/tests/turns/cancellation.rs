@@ -266,3 +266,44 @@ fn panic_in_the_drop_of_a_cancelled_future_is_contained() {
     assert_eq!(outcome(next), Some(Ok(2)), "its entity is free");
     assert_eq!(mesh.count(|stats| stats.faults), 1);
 }
+
+#[test]
+fn sleep_of_a_turn_that_ended_leaves_no_timer() {
+    let day = Duration::from_secs(86_400);
+    let sleeps = move || {
+        ask(move |_, cx| {
+            cx.interleave(async move |cx: AsyncCx<Agent<Plain>>| {
+                cx.sleep(day).await;
+                0
+            })
+        })
+    };
+    // Its asker waits no longer.
+    let mut mesh = Mesh::new(1, 1);
+    mesh.ask_within::<Plain, _>(1, sleeps(), 5);
+    mesh.wait_ms(10);
+    assert_eq!(mesh.shards[0].next_deadline_ns(), None, "cancelled");
+    // Its entity ends.
+    mesh.ask_within::<Plain, _>(1, sleeps(), 1 << 40);
+    mesh.settle();
+    assert!(mesh.shards[0].next_deadline_ns().is_some());
+    mesh.tell_plain(1, tell(|_, cx| cx.stop()));
+    mesh.settle();
+    assert_eq!(mesh.shards[0].next_deadline_ns(), None, "ended");
+    // It panics while a part of it sleeps.
+    mesh.ask::<Tough, _>(
+        1,
+        ask_of(move |_: &mut Agent<Tough>, cx| {
+            cx.run(async move |_: &mut Agent<Tough>, cx: &mut AsyncCx<_>| {
+                let mut sleep = std::pin::pin!(cx.sleep(day));
+                std::future::poll_fn(|context| {
+                    assert!(sleep.as_mut().poll(context).is_pending());
+                    panic!("told to")
+                })
+                .await
+            })
+        }),
+    );
+    mesh.settle();
+    assert_eq!(mesh.shards[0].next_deadline_ns(), None, "panicked");
+}

@@ -8,7 +8,6 @@ use std::time::Duration;
 use coreside_shard::{AskError, AsyncCx, Cx, Reason, ShardConfig};
 
 use crate::agent::{Agent, Ask, Plain, ask, echo, noting, tell};
-use crate::gate::Gate;
 use crate::mesh::{MS, Mesh, config};
 use crate::notes::{note, outcome, take_notes};
 
@@ -116,14 +115,7 @@ fn deadline_goes_on_through_continuations() {
 #[test]
 fn within_limits_one_ask_and_not_what_follows_its_answer() {
     let mut mesh = Mesh::new(1, 1);
-    let gate = Gate::new();
-    let held = gate.clone();
-    mesh.tell_plain(
-        2,
-        tell(move |_, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let gate = mesh.hold::<Plain>(2);
     // The first choice does not answer within 20 ms; there is time left for the second.
     let answer = mesh.ask_within::<Plain, _>(
         1,
@@ -154,14 +146,7 @@ fn within_limits_one_ask_and_not_what_follows_its_answer() {
 #[test]
 fn within_takes_the_place_of_the_nodes_timeout_where_nobody_waits() {
     let mut mesh = Mesh::new(1, 1);
-    let gate = Gate::new();
-    let held = gate.clone();
-    mesh.tell_plain(
-        2,
-        tell(move |_, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let gate = mesh.hold::<Plain>(2);
     let (answered, ended) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let counts = move |count: &Arc<AtomicU32>| count.load(Ordering::Relaxed);
     let (on_answer, on_end) = (Arc::clone(&answered), Arc::clone(&ended));
@@ -235,14 +220,7 @@ fn expired_ask_is_dropped_before_its_turn_and_counted() {
 #[test]
 fn ask_that_expires_in_the_stash_is_not_done() {
     let mut mesh = Mesh::new(1, 1);
-    let gate = Gate::new();
-    let held = gate.clone();
-    mesh.tell_plain(
-        1,
-        tell(move |_, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let gate = mesh.hold::<Plain>(1);
     let late = mesh.ask_within::<Plain, _>(
         1,
         ask(|_, _| {
@@ -298,4 +276,34 @@ fn only_the_last_dead_letters_are_kept_and_all_are_counted() {
     assert_eq!(mesh.shards[0].dead_letter_count(Reason::StoreFull), 9);
     let kept = mesh.shards[0].dead_letters().map(|letter| letter.entity().key::<Agent<Plain>>());
     assert!(kept.eq([Some(8), Some(9), Some(10)]));
+}
+
+#[test]
+fn end_of_all_asks_ends_where_each_answer_asks_again() {
+    fn again(agent: &mut Agent<Plain>, _: Result<u64, AskError>, cx: &mut Cx<'_, Agent<Plain>>) {
+        agent.value += 1;
+        let _refused = cx.entity::<Agent<Plain>>(2).message(forever()).ask(again);
+        let _refused = cx.entity::<Agent<Plain>>(2).message(forever()).ask(again);
+    }
+    let mut mesh = Mesh::new(1, 1);
+    for _ in 0..10 {
+        mesh.tell_plain(
+            1,
+            tell(|_, cx| {
+                let asked = cx.entity::<Agent<Plain>>(2).message(forever()).ask(again);
+                assert!(asked.is_ok());
+            }),
+        );
+    }
+    mesh.settle();
+    mesh.shards[0].end_asks(AskError::MaybeExecuted, &mut ());
+    assert_eq!(mesh.shards[0].asks_waiting(), 20, "those that were made because of it");
+}
+
+/// An ask whose answer is kept from its asker.
+fn forever() -> Ask<Plain> {
+    ask(|_, cx| {
+        let (later, _to) = cx.later::<u64>();
+        later
+    })
 }

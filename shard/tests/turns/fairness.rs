@@ -7,8 +7,9 @@ use coreside_shard::{AsyncCx, ShardConfig};
 
 use crate::agent::{Agent, Plain, Tick, ask, echo, noting, tell};
 use crate::gate::{Gate, yield_now};
-use crate::mesh::{Mesh, RING_WORDS_MIN, config};
+use crate::mesh::{Mesh, config};
 use crate::notes::{note, outcome, take_notes};
+use crate::shards::RING_WORDS_MIN;
 
 #[test]
 fn record_at_position_k_runs_within_k_turns() {
@@ -44,14 +45,7 @@ fn record_at_position_k_runs_within_k_turns() {
 #[test]
 fn stash_of_one_entity_is_drained_with_others_between() {
     let mut mesh = Mesh::new(1, 1);
-    let gate = Gate::new();
-    let held = gate.clone();
-    mesh.tell_plain(
-        1,
-        tell(move |_, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let gate = mesh.hold::<Plain>(1);
     for line in 0..100 {
         mesh.tell_plain(1, noting::<Plain>(line));
     }
@@ -219,4 +213,41 @@ fn turns_of_many_entities_that_are_woken_together_all_go_on() {
     for (key, ask) in asks.into_iter().enumerate() {
         assert_eq!(outcome(ask), Some(Ok(key as u64)));
     }
+}
+
+#[test]
+fn drain_of_async_turns_that_do_not_wait_lets_others_between() {
+    let mut mesh = Mesh::with(1, 64, &ShardConfig { turns_per_poll: 1, ..config() }, 1);
+    let gate = Gate::new();
+    let held = gate.clone();
+    mesh.tell_plain(
+        1,
+        tell(move |_, cx| {
+            let _later = cx.run(async move |_, _| held.passed().await);
+        }),
+    );
+    mesh.settle();
+    for _ in 0..60 {
+        mesh.tell_plain(
+            1,
+            tell(|_, cx| {
+                let _later = cx.run(async move |_, _| note("own"));
+            }),
+        );
+    }
+    mesh.settle();
+    gate.open();
+    mesh.poll(0);
+    let mut owns = 0;
+    // As much of others as of its own, however long it takes.
+    for _ in 0..55 {
+        mesh.tell_plain(2, noting::<Plain>("other"));
+        (0..2).for_each(|_| {
+            mesh.poll(0);
+        });
+        owns += take_notes().iter().filter(|line| *line == "own").count();
+    }
+    assert!((50..=56).contains(&owns), "{owns} turns beside 55 of others");
+    mesh.settle();
+    assert_eq!(mesh.async_turns(), 0);
 }

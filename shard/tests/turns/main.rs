@@ -2,6 +2,12 @@
 //! driven by one thread, each polled when a seeded random sequence says so. Every promise has a
 //! test that is named after it.
 
+#[path = "../behaviour/random.rs"]
+#[allow(dead_code, reason = "shared with the other tests, which use all of it")]
+mod random;
+#[path = "../behaviour/shards.rs"]
+mod shards;
+
 mod agent;
 mod async_turns;
 mod cancellation;

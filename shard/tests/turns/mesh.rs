@@ -1,19 +1,19 @@
 //! A node's shards in one thread, with a clock that moves when a test says so.
 
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use coreside_shard::{
-    AskError, Doorbell, Entity, Full, Handler, HashKey, MeshEnd, Message, Now, Outside, Placement,
-    Progress, Shard, ShardConfig, Stats, Wake, mesh,
+    AskError, Doorbell, Entity, Full, Handler, Message, Now, Outside, Placement, Progress, Shard,
+    ShardConfig, Stats, Wake,
 };
 
-use crate::agent::{Agent, Plain, Sort, table};
+use crate::agent::{Agent, Plain, Sort, table, tell_of};
+use crate::gate::Gate;
 use crate::notes::{finish, next_ask, outcome};
+use crate::random::Random;
+use crate::shards::{HASH, Started, start};
 
-pub(crate) const HASH: HashKey = HashKey::new(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
 pub(crate) const MS: u64 = 1_000_000;
-/// The smallest ring there is.
-pub(crate) const RING_WORDS_MIN: usize = 40;
 /// Polls after which shards that still have work are taken to be stuck.
 const POLLS_MAX: usize = 1_000_000;
 
@@ -27,7 +27,7 @@ pub(crate) struct Mesh {
     pub(crate) now: Now,
     pub(crate) bells: Vec<Arc<Doorbell>>,
     placement: Placement,
-    random: u64,
+    random: Random,
     seed: u64,
 }
 
@@ -47,21 +47,14 @@ impl Mesh {
         seed: u64,
         wake: Wake,
     ) -> Self {
-        keep_expected_panics_quiet();
-        let (placement, table) = (Placement::even(shards), table());
-        let ends = mesh(usize::from(shards), ring_words);
-        let bell = |end: &MeshEnd| end.doorbell(end.shard()).cloned();
-        let bells = ends.iter().filter_map(bell).collect();
-        let start = |end| {
-            let (table, placement) = (Arc::clone(&table), placement.clone());
-            Shard::new(config, table, end, placement, wake.clone()).expect("address space")
-        };
+        let started = start((shards, ring_words), config, &table(), wake);
+        let Started { shards, bells, placement } = started;
         Self {
-            shards: ends.into_iter().map(start).collect(),
+            shards,
             bells,
             now: Now { monotonic_ns: 1000 * MS, unix_ms: 1_700_000_000_000 },
             placement,
-            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            random: Random::new(seed),
             seed,
         }
     }
@@ -77,10 +70,7 @@ impl Mesh {
     }
 
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.random ^= self.random >> 12;
-        self.random ^= self.random << 25;
-        self.random ^= self.random >> 27;
-        (self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound.max(1)
+        self.random.below(bound)
     }
 
     pub(crate) fn poll(&mut self, shard: usize) -> Progress {
@@ -158,6 +148,19 @@ impl Mesh {
         self.tell::<Plain, M>(key, message);
     }
 
+    /// Has an agent in a turn that lasts until the gate is opened.
+    pub(crate) fn hold<S: Sort>(&mut self, key: u64) -> Gate {
+        let gate = Gate::new();
+        let held = gate.clone();
+        self.tell::<S, _>(
+            key,
+            tell_of(move |_: &mut Agent<S>, cx| {
+                let _later = cx.run(async move |_, _| held.passed().await);
+            }),
+        );
+        gate
+    }
+
     /// Asks an agent, from outside, within 1 s.
     pub(crate) fn ask<S: Sort, M: Message<Reply = u64>>(&mut self, key: u64, message: M) -> u64
     where
@@ -209,17 +212,4 @@ impl Mesh {
         self.settle();
         outcome(ask)
     }
-}
-
-/// What panics because a test says so need not be reported.
-fn keep_expected_panics_quiet() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let report = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if panic.payload_as_str().is_none_or(|text| !text.starts_with("told to")) {
-                report(panic);
-            }
-        }));
-    });
 }

@@ -1,15 +1,16 @@
 //! Beyond their bounds queues say so. Shards whose rings are full both ways go on, and nothing is
 //! lost, doubled, or kept without bound.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use coreside_shard::{AskError, AsyncCx, Reason, ShardConfig};
+use coreside_shard::{AskError, AsyncCx, Reason, ReplyTo, ShardConfig};
 
 use crate::agent::{Agent, Plain, Tell, ask, echo, tell};
 use crate::gate::{Gate, join};
-use crate::mesh::{Mesh, RING_WORDS_MIN, config};
+use crate::mesh::{Mesh, config};
 use crate::notes::{alive, outcome};
+use crate::shards::RING_WORDS_MIN;
 
 /// The smallest bounds there are.
 fn tiny() -> ShardConfig {
@@ -126,14 +127,7 @@ fn full_ways_refuse_senders_and_keep_to_their_bounds() {
 #[test]
 fn asks_beyond_their_bound_are_refused_and_the_rest_answered() {
     let mut mesh = Mesh::with(1, 64, &ShardConfig { asks_max: 10, ..config() }, 1);
-    let gate = Gate::new();
-    let held = gate.clone();
-    mesh.tell_plain(
-        1,
-        tell(move |_, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let gate = mesh.hold::<Plain>(1);
     let asks: Vec<_> = (0..20).map(|_| mesh.try_ask::<Plain, _>(0, 1, echo(1), 1000)).collect();
     assert_eq!(asks.iter().filter(|ask| ask.is_ok()).count(), 10);
     mesh.settle();
@@ -184,4 +178,64 @@ fn every_message_is_handled_or_counted_under_overload() {
         drop(mesh);
         assert_eq!(alive("state"), 0);
     }
+}
+
+thread_local! {
+    static PUT_OFF: RefCell<Vec<ReplyTo<u64>>> = RefCell::default();
+}
+
+#[test]
+fn replies_put_off_beyond_their_deadlines_do_not_go_beyond_the_bounds() {
+    let mut mesh = Mesh::with(2, RING_WORDS_MIN, &tiny(), 1);
+    let far = mesh.on(1, 0);
+    let (rounds, asks) = (20u64, 500u64);
+    for _ in 0..rounds {
+        for _ in 0..asks {
+            let put_off = ask(|_, cx| {
+                let (later, to) = cx.later::<u64>();
+                PUT_OFF.with_borrow_mut(|kept| kept.push(to));
+                later
+            });
+            assert!(mesh.try_ask::<Plain, _>(0, far, put_off, 5).is_ok());
+        }
+        mesh.wait_ms(10);
+        (0..4).for_each(|_| mesh.settle());
+    }
+    assert_eq!(mesh.shards[0].asks_waiting(), 0);
+    let waits = mesh.try_ask::<Plain, _>(0, far, echo(1), 5).ok().expect("room");
+    mesh.tell_plain(far, tell(|_, cx| PUT_OFF.take().into_iter().for_each(|to| cx.reply(to, 1))));
+    mesh.poll(0);
+    // The other shard is not polled meanwhile.
+    (0..50).for_each(|_| {
+        mesh.poll(1);
+    });
+    mesh.settle();
+    let (near, far) = (mesh.shards[0].stats().answers_late, mesh.shards[1].stats().answers_late);
+    assert_eq!(near + far, rounds * asks, "each is counted");
+    assert!((1..=4200 / 3).contains(&near), "{near} went beyond the bound");
+    assert_eq!(outcome(waits), Some(Ok(1)), "and who waits has room");
+}
+
+#[test]
+fn word_to_asks_that_have_ended_does_not_go_beyond_the_bounds() {
+    let mut mesh = Mesh::with(2, RING_WORDS_MIN, &tiny(), 1);
+    let busy: Vec<u64> = (0..60).map(|nth| mesh.on(1, nth)).collect();
+    let gates: Vec<_> = busy.iter().map(|key| mesh.hold::<Plain>(*key)).collect();
+    mesh.settle();
+    for keys in busy.chunks(4) {
+        for nth in 0..400 {
+            assert!(mesh.try_ask::<Plain, _>(0, keys[nth % 4], echo(1), 5).is_ok());
+        }
+        mesh.wait_ms(10);
+        (0..4).for_each(|_| mesh.settle());
+    }
+    gates.iter().for_each(Gate::open);
+    (0..2000).for_each(|_| {
+        mesh.poll(1);
+    });
+    mesh.settle();
+    assert_eq!(mesh.shards[1].dead_letter_count(Reason::Expired), 6000);
+    let (near, far) = (mesh.shards[0].stats().answers_late, mesh.shards[1].stats().answers_late);
+    assert_eq!(near + far, 6000, "each is counted");
+    assert!((1..=4200 / 2).contains(&near), "{near} went beyond the bound");
 }

@@ -3,9 +3,7 @@
 
 use coreside_shard::{AskError, AsyncCx};
 
-use crate::agent::{
-    self, Agent, Ask, Plain, Sort, Tight, Tough, ask, ask_of, echo, look, tell, tell_of,
-};
+use crate::agent::{self, Agent, Ask, Plain, Sort, Tight, Tough, ask, ask_of, echo, look, tell};
 use crate::gate::{Gate, yield_now};
 use crate::mesh::Mesh;
 use crate::notes::{Witness, alive, outcome};
@@ -186,14 +184,7 @@ fn context_used_outside_of_its_turn_is_a_fault_and_nothing_else() {
 #[test]
 fn messages_whose_drops_panic_are_dropped_with_their_shard_wherever_they_wait() {
     let mut mesh = Mesh::new(1, 1);
-    let gate = Gate::new();
-    let held = gate.clone();
-    mesh.tell::<Tight, _>(
-        1,
-        tell_of(move |_: &mut Agent<Tight>, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let _closed = mesh.hold::<Tight>(1);
     // Four wait in the stash, the others are dead letters.
     for _ in 0..8 {
         mesh.tell::<Tight, _>(1, agent::BadDrop);

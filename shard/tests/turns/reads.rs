@@ -3,7 +3,7 @@
 
 use coreside_shard::AsyncCx;
 
-use crate::agent::{Agent, Look, Plain, ask, echo, look, noting, tell};
+use crate::agent::{Agent, Look, Plain, Tight, ask, echo, look, look_of, noting};
 use crate::gate::Gate;
 use crate::mesh::Mesh;
 use crate::notes::{note, outcome, take_notes};
@@ -91,14 +91,7 @@ fn steady_reads_do_not_starve_a_write() {
 #[test]
 fn reads_that_waited_run_beside_each_other() {
     let mut mesh = Mesh::new(1, 1);
-    let (hold, gate) = (Gate::new(), Gate::new());
-    let held = hold.clone();
-    mesh.tell_plain(
-        1,
-        tell(move |_, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let (hold, gate) = (mesh.hold::<Plain>(1), Gate::new());
     let reads: Vec<_> =
         (0..5).map(|number| mesh.ask::<Plain, _>(1, reading(&gate, number))).collect();
     mesh.tell_plain(1, noting::<Plain>("write"));
@@ -112,4 +105,29 @@ fn reads_that_waited_run_beside_each_other() {
     mesh.settle();
     assert_eq!(take_notes(), ["1 write", "read 9"]);
     assert!(reads.into_iter().chain([last]).all(|read| matches!(outcome(read), Some(Ok(_)))));
+}
+
+#[test]
+fn reads_beyond_the_bound_of_an_entity_wait_in_order() {
+    let mut mesh = Mesh::new(1, 1);
+    let gate = Gate::new();
+    for number in 0..7 {
+        let gate = gate.clone();
+        mesh.ask::<Tight, _>(
+            1,
+            look_of(move |_: &Agent<Tight>, cx| {
+                note(format!("begin {number}"));
+                cx.run_read(async move |_, _| {
+                    gate.passed().await;
+                    number
+                })
+            }),
+        );
+    }
+    mesh.settle();
+    assert_eq!(take_notes(), ["begin 0", "begin 1", "begin 2", "begin 3"]);
+    gate.open();
+    mesh.settle();
+    assert_eq!(take_notes(), ["begin 4", "begin 5", "begin 6"]);
+    assert_eq!((mesh.async_turns(), mesh.count(|stats| stats.refused)), (0, 0));
 }

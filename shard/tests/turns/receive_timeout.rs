@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::agent::{Agent, LargeTick, Plain, Tick, Tough, noting, tell, tell_of};
-use crate::gate::Gate;
 use crate::mesh::Mesh;
 use crate::notes::{alive, take_notes};
 
@@ -70,14 +69,7 @@ fn timeout_set_again_takes_the_place_of_the_first_and_can_be_cancelled() {
 fn timeout_does_not_come_while_an_async_turn_is_under_way_nor_pile_up() {
     let mut mesh = Mesh::new(1, 1);
     set(&mut mesh);
-    let gate = Gate::new();
-    let held = gate.clone();
-    mesh.tell_plain(
-        1,
-        tell(move |_, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let gate = mesh.hold::<Plain>(1);
     mesh.wait_ms(300);
     gate.open();
     mesh.settle();

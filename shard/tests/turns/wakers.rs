@@ -75,14 +75,7 @@ fn bell_is_rung_once_when_a_sleeping_shard_is_woken() {
         counted.fetch_add(1, Ordering::Relaxed);
     });
     let mut mesh = Mesh::with_wake(1, 64, &config(), 1, wake);
-    let gate = Gate::new();
-    let held = gate.clone();
-    mesh.tell_plain(
-        1,
-        tell(move |_, cx| {
-            let _later = cx.run(async move |_, _| held.passed().await);
-        }),
-    );
+    let gate = mesh.hold::<Plain>(1);
     mesh.settle();
     gate.knock();
     assert_eq!(rings.load(Ordering::Relaxed), 0, "it is awake");

@@ -1,10 +1,9 @@
 //! Churn: entities stop and are activated anew all the time, with messages and answers on the way.
 
-use coreside::sim::SimBuilder;
 use coreside::{AskError, Cx, Full, entity, handlers};
 
 use crate::suite::book::{Asked, Life, Stamp, draw};
-use crate::suite::workload::{Kind, Load, Workload, begin, may_fail};
+use crate::suite::workload::{Kind, Load, Plain, begin, may_fail, settle};
 
 pub(crate) const KIND: Kind = Kind {
     name: "churn",
@@ -13,22 +12,12 @@ pub(crate) const KIND: Kind = Kind {
         scenario.stops = scenario.stops.max(200);
         scenario.keys = scenario.keys.min(48);
     },
-    make: || Box::new(Churn),
+    make: || Box::new(Plain { register: |builder| builder.entity::<Guest>(), send, end: settle }),
 };
 
-struct Churn;
-
-impl Workload for Churn {
-    fn register(&self, builder: SimBuilder) -> SimBuilder {
-        builder.entity::<Guest>()
-    }
-
-    fn load(&mut self, load: &mut Load<'_>) {
-        for _ in 0..load.batch() {
-            let (key, hops) = (load.key(), load.scenario.hops.min(6));
-            load.ask::<Guest, _>(key, move |stamp| GuestVisit { stamp, hops }, |m| m.stamp);
-        }
-    }
+fn send(load: &mut Load<'_>) {
+    let (key, hops) = (load.key(), load.scenario.hops.min(6));
+    load.ask::<Guest, _>(key, move |stamp| GuestVisit { stamp, hops }, |m| m.stamp);
 }
 
 /// Comes and goes.

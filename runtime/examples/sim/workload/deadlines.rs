@@ -8,45 +8,35 @@ use coreside::{AskError, AsyncCx, Cx, Later, entity, handlers};
 
 use crate::suite::book::{Life, Stamp, book, count, draw, note};
 use crate::suite::oracles::Noted;
-use crate::suite::workload::{Kind, Load, Workload, begin};
+use crate::suite::workload::{Kind, Load, Plain, begin, keep_small, settle};
 
 pub(crate) const KIND: Kind = Kind {
     name: "deadlines",
     about: "asks within asks, and their deadlines",
     shape: |scenario| {
-        scenario.keys = scenario.keys.min(32);
-        scenario.steps = scenario.steps.min(600);
-        scenario.batch = scenario.batch.min(8);
+        keep_small(scenario, 32, 600);
         scenario.ask_timeout_ns = scenario.ask_timeout_ns.min(50_000_000);
-        scenario.curses = 0;
-        scenario.entities_max = 1024;
     },
-    make: || Box::new(Deadlines),
+    make: || Box::new(Plain { register, send, end: settle }),
 };
 
 const WORD: &str = "deadlines";
 
-struct Deadlines;
+fn register(builder: SimBuilder) -> SimBuilder {
+    // Those of async turns that were cancelled.
+    book(|book| book.has_async_asks = true);
+    builder.entity::<Relay>().oracle(Noted(WORD))
+}
 
-impl Workload for Deadlines {
-    fn register(&self, builder: SimBuilder) -> SimBuilder {
-        // Those of async turns that were cancelled.
-        book(|book| book.has_async_asks = true);
-        builder.entity::<Relay>().oracle(Noted(WORD))
-    }
-
-    fn load(&mut self, load: &mut Load<'_>) {
-        for _ in 0..load.batch() {
-            let (key, hops) = (load.key(), load.scenario.hops.min(5));
-            let root_ns = u64::MAX;
-            if load.random.one_in(2) {
-                let make = move |stamp| RelayHop { stamp, root_ns, hops };
-                load.ask::<Relay, _>(key, make, |message| message.stamp);
-            } else {
-                let make = move |stamp| RelayTrek { stamp, root_ns, hops };
-                load.ask::<Relay, _>(key, make, |message| message.stamp);
-            }
-        }
+fn send(load: &mut Load<'_>) {
+    let (key, hops) = (load.key(), load.scenario.hops.min(5));
+    let root_ns = u64::MAX;
+    if load.random.one_in(2) {
+        let make = move |stamp| RelayHop { stamp, root_ns, hops };
+        load.ask::<Relay, _>(key, make, |message| message.stamp);
+    } else {
+        let make = move |stamp| RelayTrek { stamp, root_ns, hops };
+        load.ask::<Relay, _>(key, make, |message| message.stamp);
     }
 }
 

@@ -1,31 +1,18 @@
 //! Asks that are answered in later turns, out of order, late or never, and asks within asks.
 
-use coreside::sim::SimBuilder;
 use coreside::{AskError, Cx, Later, ReplyTo, entity, handlers};
 
 use crate::suite::book::{Asked, Life, Promise, Stamp, draw};
-use crate::suite::workload::{Kind, Load, Workload, begin, may_fail};
+use crate::suite::workload::{Kind, Load, Plain, begin, may_fail, settle};
 
 pub(crate) const KIND: Kind = Kind {
     name: "later",
     about: "asks answered later",
     shape: |scenario| scenario.keys = scenario.keys.min(32),
-    make: || Box::new(InTime),
+    make: || {
+        Box::new(Plain { register: |builder| builder.entity::<Desk>(), send: put_one, end: settle })
+    },
 };
-
-struct InTime;
-
-impl Workload for InTime {
-    fn register(&self, builder: SimBuilder) -> SimBuilder {
-        builder.entity::<Desk>()
-    }
-
-    fn load(&mut self, load: &mut Load<'_>) {
-        for _ in 0..load.batch() {
-            put_one(load);
-        }
-    }
-}
 
 /// One message to a desk.
 pub(super) fn put_one(load: &mut Load<'_>) {

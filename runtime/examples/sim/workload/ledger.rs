@@ -1,65 +1,55 @@
 //! A ledger: money moves between accounts on all shards by asks, while turns panic before and
 //! after it moved. What a fault destroys is in the book; all the rest must be in the accounts.
 
-use coreside::sim::{Shard, Sim, SimBuilder, SimError};
+use coreside::sim::{Shard, Sim, SimError};
 use coreside::{AskError, Cx, Later, entity, handlers};
 
 use crate::suite::book::{Asked, Coins, Life, MONEY, Stamp, book, draw, note};
-use crate::suite::workload::{Kind, Load, Workload, begin, may_fail, settle};
+use crate::suite::workload::{Kind, Load, Plain, begin, may_fail, settle};
 
 pub(crate) const KIND: Kind = Kind {
     name: "ledger",
     about: "money between accounts",
     shape: |_| (),
-    make: || Box::new(Ledger),
+    make: || Box::new(Plain { register: |builder| builder.entity::<Account>(), send, end }),
 };
 
-struct Ledger;
-
-impl Workload for Ledger {
-    fn register(&self, builder: SimBuilder) -> SimBuilder {
-        builder.entity::<Account>()
+fn send(load: &mut Load<'_>) {
+    let (key, to) = (load.key(), load.key());
+    let amount = load.random.magnitude(1, 1_000);
+    if load.random.one_in(3) {
+        let make = move |stamp| AccountDeposit { stamp, coins: Coins::mint(amount) };
+        load.ask::<Account, _>(key, make, |message| message.stamp);
+    } else {
+        let make = move |stamp| AccountSend { stamp, to, amount };
+        load.ask::<Account, _>(key, make, |message| message.stamp);
     }
+}
 
-    fn load(&mut self, load: &mut Load<'_>) {
-        for _ in 0..load.batch() {
-            let (key, to) = (load.key(), load.key());
-            let amount = load.random.magnitude(1, 1_000);
-            if load.random.one_in(3) {
-                let make = move |stamp| AccountDeposit { stamp, coins: Coins::mint(amount) };
-                load.ask::<Account, _>(key, make, |message| message.stamp);
-            } else {
-                let make = move |stamp| AccountSend { stamp, to, amount };
-                load.ask::<Account, _>(key, make, |message| message.stamp);
-            }
-        }
+fn end(sim: &mut Sim) -> Result<(), SimError> {
+    settle(sim)?;
+    // Dead letters hold what was sent in them.
+    for shard in 0..sim.shards() as u16 {
+        let burn = |shard: &mut Shard| while shard.take_dead_letter(0).is_some() {};
+        sim.handle().by_way_of(shard).with_shard(burn);
     }
-
-    fn end(&mut self, sim: &mut Sim) -> Result<(), SimError> {
-        settle(sim)?;
-        // Dead letters hold what was sent in them.
-        for shard in 0..sim.shards() as u16 {
-            let burn = |shard: &mut Shard| while shard.take_dead_letter(0).is_some() {};
-            sim.handle().by_way_of(shard).with_shard(burn);
-        }
-        settle(sim)?;
-        let total = sim.sweep::<Account, AccountAudit>();
-        settle(sim)?;
-        let (minted, destroyed) = book(|book| (book.minted, book.destroyed));
-        match total.take() {
-            Some(Ok(AccountAudit { total })) if total == minted - destroyed => {}
-            // Too few asks may wait for one to each shard.
-            Some(Err(AskError::NotSent)) if sim.limits().asks_max < sim.shards() as u32 => {}
-            Some(Err(error)) => note(MONEY, format!("the audit failed: {error}")),
-            None => note(MONEY, "the audit has no end".to_owned()),
-            Some(Ok(AccountAudit { total })) => note(
-                MONEY,
-                format!("accounts hold {total}, of {minted} made and {destroyed} destroyed"),
-            ),
-        }
-        // For the oracles to find it.
-        sim.run_until_idle(1).map(|_| ())
+    settle(sim)?;
+    let total = sim.sweep::<Account, AccountAudit>();
+    settle(sim)?;
+    let (minted, destroyed) = book(|book| (book.minted, book.destroyed));
+    match total.take() {
+        Some(Ok(AccountAudit { total })) if total == minted - destroyed => {}
+        // Too few asks may wait for one to each shard.
+        Some(Err(AskError::NotSent)) if sim.limits().asks_max < sim.shards() as u32 => {}
+        Some(Err(error)) => note(MONEY, format!("the audit failed: {error}")),
+        None => note(MONEY, "the audit has no end".to_owned()),
+        Some(Ok(AccountAudit { total })) => note(
+            MONEY,
+            format!("accounts hold {total}, of {minted} made and {destroyed} destroyed"),
+        ),
     }
+    // For the oracles to find it.
+    sim.run_until_idle(1).map(|_| ())
 }
 
 /// Holds money.

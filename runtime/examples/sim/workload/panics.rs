@@ -1,10 +1,9 @@
 //! Panics wherever user code runs: in turns, in continuations, in activations, in drops.
 
-use coreside::sim::SimBuilder;
 use coreside::{AskError, Cx, Full, Later, entity, handlers};
 
 use crate::suite::book::{Asked, Life, Stamp, count, draw};
-use crate::suite::workload::{Kind, Load, Workload, begin, may_fail};
+use crate::suite::workload::{Kind, Load, Plain, begin, may_fail, settle};
 
 pub(crate) const KIND: Kind = Kind {
     name: "panics",
@@ -13,27 +12,17 @@ pub(crate) const KIND: Kind = Kind {
         scenario.panics = scenario.panics.max(20);
         scenario.curses = scenario.curses.max(5);
     },
-    make: || Box::new(Panics),
+    make: || Box::new(Plain { register: |builder| builder.entity::<Clumsy>(), send, end: settle }),
 };
 
-struct Panics;
-
-impl Workload for Panics {
-    fn register(&self, builder: SimBuilder) -> SimBuilder {
-        builder.entity::<Clumsy>()
-    }
-
-    fn load(&mut self, load: &mut Load<'_>) {
-        for _ in 0..load.batch() {
-            let (key, to) = (load.key(), load.key());
-            match load.random.below(5) {
-                0 => load.tell::<Clumsy, _>(key, |stamp| ClumsyStumble { stamp }, |m| m.stamp),
-                1 => load.ask::<Clumsy, _>(key, |stamp| ClumsyStumble { stamp }, |m| m.stamp),
-                2 => load.ask::<Clumsy, _>(key, |stamp| ClumsyShatter { stamp }, |m| m.stamp),
-                3 => outside(load, key),
-                _ => load.ask::<Clumsy, _>(key, move |stamp| ClumsyLean { stamp, to }, |m| m.stamp),
-            }
-        }
+fn send(load: &mut Load<'_>) {
+    let (key, to) = (load.key(), load.key());
+    match load.random.below(5) {
+        0 => load.tell::<Clumsy, _>(key, |stamp| ClumsyStumble { stamp }, |m| m.stamp),
+        1 => load.ask::<Clumsy, _>(key, |stamp| ClumsyStumble { stamp }, |m| m.stamp),
+        2 => load.ask::<Clumsy, _>(key, |stamp| ClumsyShatter { stamp }, |m| m.stamp),
+        3 => outside(load, key),
+        _ => load.ask::<Clumsy, _>(key, move |stamp| ClumsyLean { stamp, to }, |m| m.stamp),
     }
 }
 

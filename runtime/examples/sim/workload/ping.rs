@@ -1,31 +1,24 @@
 //! Storms of pings: each is passed on from entity to entity, across all shards.
 
-use coreside::sim::SimBuilder;
 use coreside::{Cx, Full, entity, handlers};
 
 use crate::suite::book::{Life, Stamp, draw};
-use crate::suite::workload::{Kind, Load, Workload, begin, may_fail};
+use crate::suite::workload::{Kind, Load, Plain, begin, may_fail, settle};
 
-pub(crate) const KIND: Kind =
-    Kind { name: "ping", about: "pings passed on", shape: |_| (), make: || Box::new(Ping) };
+pub(crate) const KIND: Kind = Kind {
+    name: "ping",
+    about: "pings passed on",
+    shape: |_| (),
+    make: || Box::new(Plain { register: |builder| builder.entity::<Pinger>(), send, end: settle }),
+};
 
-struct Ping;
-
-impl Workload for Ping {
-    fn register(&self, builder: SimBuilder) -> SimBuilder {
-        builder.entity::<Pinger>()
-    }
-
-    fn load(&mut self, load: &mut Load<'_>) {
-        for _ in 0..load.batch() {
-            if load.random.one_in(2) {
-                tell_one(load);
-            } else {
-                let (key, hops) = (load.key(), load.scenario.hops);
-                let make = move |stamp| PingerPing { stamp, hops };
-                load.ask::<Pinger, _>(key, make, |ping| ping.stamp);
-            }
-        }
+fn send(load: &mut Load<'_>) {
+    if load.random.one_in(2) {
+        tell_one(load);
+    } else {
+        let (key, hops) = (load.key(), load.scenario.hops);
+        let make = move |stamp| PingerPing { stamp, hops };
+        load.ask::<Pinger, _>(key, make, |ping| ping.stamp);
     }
 }
 

@@ -4,26 +4,24 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use coreside::sim::{Sim, SimBuilder, SimError};
+use coreside::sim::{Sim, SimError};
 use coreside::{Cx, Message, Reason, entity, handlers};
 
 use crate::suite::book::{Life, Stamp, count, note};
 use crate::suite::oracles::Noted;
-use crate::suite::workload::{Kind, Load, Workload, begin, settle};
+use crate::suite::workload::{Kind, Load, Plain, begin, keep_small, settle};
 
 pub(crate) const KIND: Kind = Kind {
     name: "poison",
     about: "messages that fail, and are tried again",
-    shape: |scenario| {
-        scenario.keys = scenario.keys.min(24);
-        scenario.steps = scenario.steps.min(600);
-        scenario.batch = scenario.batch.min(8);
-        scenario.curses = 0;
-        scenario.entities_max = 1024;
-    },
+    shape: |scenario| keep_small(scenario, 24, 600),
     make: || {
         LOG.take();
-        Box::new(Pills)
+        Box::new(Plain {
+            register: |builder| builder.entity::<Taster>().oracle(Noted(WORD)),
+            send,
+            end,
+        })
     },
 };
 
@@ -76,75 +74,62 @@ impl Drop for Pill {
     }
 }
 
-struct Pills;
-
-impl Workload for Pills {
-    fn register(&self, builder: SimBuilder) -> SimBuilder {
-        builder.entity::<Taster>().oracle(Noted(WORD))
+fn send(load: &mut Load<'_>) {
+    let key = load.key();
+    match load.random.below(4) {
+        0 => {
+            let pill = Pill::new(load.random.below(6) as u32);
+            let (handle, _) = load.entrance();
+            handle.with_shard(move |shard| {
+                // One that is refused is dropped here.
+                let _ = shard.tell::<Taster, _>(key, TasterSwallow { pill });
+            });
+        }
+        1 => load.ask::<Taster, _>(key, |stamp| TasterRinse { stamp }, |m| m.stamp),
+        _ => load.tell::<Taster, _>(key, |stamp| TasterRinse { stamp }, |m| m.stamp),
     }
+}
 
-    fn load(&mut self, load: &mut Load<'_>) {
-        for _ in 0..load.batch() {
-            let key = load.key();
-            match load.random.below(4) {
-                0 => {
-                    let pill = Pill::new(load.random.below(6) as u32);
-                    let (handle, _) = load.entrance();
-                    handle.with_shard(move |shard| {
-                        // One that is refused is dropped here.
-                        let _ = shard.tell::<Taster, _>(key, TasterSwallow { pill });
-                    });
+fn end(sim: &mut Sim) -> Result<(), SimError> {
+    settle(sim)?;
+    let mut letters: BTreeMap<u64, i64> = BTreeMap::new();
+    let mut kept = 0;
+    for number in 0..sim.shards() {
+        for letter in sim.shard(number).dead_letters() {
+            if let Some(message) = letter.message::<Taster, TasterSwallow>() {
+                *letters.entry(message.pill.number).or_default() += 1;
+                if letter.reason() != Reason::Poison {
+                    note(WORD, format!("pill {} is {:?}", message.pill.number, letter.reason()));
                 }
-                1 => load.ask::<Taster, _>(key, |stamp| TasterRinse { stamp }, |m| m.stamp),
-                _ => load.tell::<Taster, _>(key, |stamp| TasterRinse { stamp }, |m| m.stamp),
+                kept += 1;
             }
         }
     }
-
-    fn end(&mut self, sim: &mut Sim) -> Result<(), SimError> {
-        settle(sim)?;
-        let mut letters: BTreeMap<u64, i64> = BTreeMap::new();
-        let mut kept = 0;
-        for number in 0..sim.shards() {
-            for letter in sim.shard(number).dead_letters() {
-                if let Some(message) = letter.message::<Taster, TasterSwallow>() {
-                    *letters.entry(message.pill.number).or_default() += 1;
-                    if letter.reason() != Reason::Poison {
-                        note(
-                            WORD,
-                            format!("pill {} is {:?}", message.pill.number, letter.reason()),
-                        );
-                    }
-                    kept += 1;
-                }
+    // More than are kept were only counted.
+    let all = kept == sim_count(sim);
+    LOG.with_borrow(|log| {
+        for (pill, (tries, faults)) in &log.tried {
+            let found = letters.get(pill).copied().unwrap_or_default();
+            let poison = *faults >= TasterSwallow::TRIES;
+            if found > i64::from(poison) || (all && found != i64::from(poison)) {
+                note(WORD, format!("pill {pill} lies {found} times among the dead letters"));
+            }
+            let expected = (*faults + 1).min(TasterSwallow::TRIES);
+            if *tries != expected {
+                note(WORD, format!("pill {pill} was tried {tries} times, not {expected}"));
             }
         }
-        // More than are kept were only counted.
-        let all = kept == sim_count(sim);
-        LOG.with_borrow(|log| {
-            for (pill, (tries, faults)) in &log.tried {
-                let found = letters.get(pill).copied().unwrap_or_default();
-                let poison = *faults >= TasterSwallow::TRIES;
-                if found > i64::from(poison) || (all && found != i64::from(poison)) {
-                    note(WORD, format!("pill {pill} lies {found} times among the dead letters"));
-                }
-                let expected = (*faults + 1).min(TasterSwallow::TRIES);
-                if *tries != expected {
-                    note(WORD, format!("pill {pill} was tried {tries} times, not {expected}"));
-                }
+        for (pill, values) in &log.values {
+            let expected = letters.get(pill).copied().unwrap_or_default();
+            if *values != expected {
+                note(WORD, format!("there are {values} values of pill {pill}, not {expected}"));
             }
-            for (pill, values) in &log.values {
-                let expected = letters.get(pill).copied().unwrap_or_default();
-                if *values != expected {
-                    note(WORD, format!("there are {values} values of pill {pill}, not {expected}"));
-                }
-            }
-            if let Some((taster, pill)) = log.again.first_key_value() {
-                note(WORD, format!("pill {pill} was not tried again by {taster}"));
-            }
-        });
-        sim.run_until_idle(1).map(|_| ())
-    }
+        }
+        if let Some((taster, pill)) = log.again.first_key_value() {
+            note(WORD, format!("pill {pill} was not tried again by {taster}"));
+        }
+    });
+    sim.run_until_idle(1).map(|_| ())
 }
 
 fn sim_count(sim: &Sim) -> u64 {

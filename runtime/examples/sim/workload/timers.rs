@@ -5,26 +5,24 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use coreside::sim::{Sim, SimBuilder, SimError};
+use coreside::sim::{Sim, SimError};
 use coreside::{AsyncCx, Cx, Message, Timer, entity, handlers};
 
 use crate::suite::book::{Life, Stamp, count, draw, note};
 use crate::suite::oracles::Noted;
-use crate::suite::workload::{Kind, Load, Workload, begin, settle};
+use crate::suite::workload::{Kind, Load, Plain, begin, keep_small, settle};
 
 pub(crate) const KIND: Kind = Kind {
     name: "timers",
     about: "timers over lives",
-    shape: |scenario| {
-        scenario.keys = scenario.keys.min(24);
-        scenario.steps = scenario.steps.min(1000);
-        scenario.batch = scenario.batch.min(8);
-        scenario.curses = 0;
-        scenario.entities_max = 1024;
-    },
+    shape: |scenario| keep_small(scenario, 24, 1000),
     make: || {
         LOG.take();
-        Box::new(Timers)
+        Box::new(Plain {
+            register: |builder| builder.entity::<Alarm>().oracle(Noted(WORD)),
+            send,
+            end,
+        })
     },
 };
 
@@ -50,45 +48,35 @@ thread_local! {
     static LOG: RefCell<Log> = RefCell::default();
 }
 
-struct Timers;
-
-impl Workload for Timers {
-    fn register(&self, builder: SimBuilder) -> SimBuilder {
-        builder.entity::<Alarm>().oracle(Noted(WORD))
+fn send(load: &mut Load<'_>) {
+    let key = load.key();
+    if load.random.one_in(12) {
+        let nap_ns = load.random.magnitude(1, 40_000_000);
+        let make = move |stamp| AlarmNap { stamp, nap_ns };
+        load.tell::<Alarm, _>(key, make, |message| message.stamp);
+    } else {
+        let act = load.random.below(32);
+        let time_ns = load.random.magnitude(1_000, 200_000_000);
+        let make = move |stamp| AlarmTurn { stamp, act, time_ns };
+        load.tell::<Alarm, _>(key, make, |message| message.stamp);
     }
+}
 
-    fn load(&mut self, load: &mut Load<'_>) {
-        for _ in 0..load.batch() {
-            let key = load.key();
-            if load.random.one_in(12) {
-                let nap_ns = load.random.magnitude(1, 40_000_000);
-                let make = move |stamp| AlarmNap { stamp, nap_ns };
-                load.tell::<Alarm, _>(key, make, |message| message.stamp);
-            } else {
-                let act = load.random.below(32);
-                let time_ns = load.random.magnitude(1_000, 200_000_000);
-                let make = move |stamp| AlarmTurn { stamp, act, time_ns };
-                load.tell::<Alarm, _>(key, make, |message| message.stamp);
-            }
-        }
+fn end(sim: &mut Sim) -> Result<(), SimError> {
+    sim.calm();
+    sim.run_for(Duration::from_millis(500))?;
+    let now_ns = LOG.with_borrow(|log| {
+        let late = log.set.values().filter(|set| set.period_ns == 0);
+        late.map(|set| set.due_ns).max().unwrap_or_default()
+    });
+    if now_ns > 0 {
+        note(WORD, format!("a timer due at {now_ns} ns did not fire"));
     }
-
-    fn end(&mut self, sim: &mut Sim) -> Result<(), SimError> {
-        sim.calm();
-        sim.run_for(Duration::from_millis(500))?;
-        let now_ns = LOG.with_borrow(|log| {
-            let late = log.set.values().filter(|set| set.period_ns == 0);
-            late.map(|set| set.due_ns).max().unwrap_or_default()
-        });
-        if now_ns > 0 {
-            note(WORD, format!("a timer due at {now_ns} ns did not fire"));
-        }
-        for key in 0..24 {
-            let _ = sim.entity::<Alarm>(key).close().try_tell();
-            sim.run_for(Duration::from_millis(5))?;
-        }
-        settle(sim)
+    for key in 0..24 {
+        let _ = sim.entity::<Alarm>(key).close().try_tell();
+        sim.run_for(Duration::from_millis(5))?;
     }
+    settle(sim)
 }
 
 /// Fires once.

@@ -7,25 +7,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use coreside::sim::{Sim, SimBuilder, SimError};
-use coreside::{AsyncCx, Cx, Entity, Fault, Full, entity, handlers};
+use coreside::{AsyncCx, Cx, Entity, Fault, Full, Handler, Message, Via as _, entity, handlers};
 
 use crate::suite::book::{Life, Stamp, count, draw, note};
 use crate::suite::oracles::Noted;
-use crate::suite::workload::{Kind, Load, Workload, begin, settle};
+use crate::suite::workload::{Kind, Load, Plain, begin, keep_small, settle};
 
 pub(crate) const KIND: Kind = Kind {
     name: "trees",
     about: "supervisors, and entities that fail",
-    shape: |scenario| {
-        scenario.keys = scenario.keys.min(8);
-        scenario.steps = scenario.steps.min(1000);
-        scenario.batch = scenario.batch.min(8);
-        scenario.curses = 0;
-        scenario.entities_max = 1024;
-    },
+    shape: |scenario| keep_small(scenario, LOADED, 1000),
     make: || {
         LOG.take();
-        Box::new(Trees)
+        Box::new(Plain { register, send, end })
     },
 };
 
@@ -37,8 +31,17 @@ const ANEW: u64 = 1000;
 const ON: u64 = 2000;
 const OVER: u64 = 3000;
 const UP: u64 = 4000;
-/// Bosses of the second type, whose children are restarted together.
+/// Bosses of the second and third type: whose children are restarted together, or with one those
+/// that were started behind it.
 const TOGETHER: u64 = 100;
+const IN_ORDER: u64 = 200;
+
+/// Bosses of each type that have load, and that have none.
+const LOADED: u64 = 8;
+const SPARE: u64 = 8;
+
+/// Nobody starts this one.
+const ALONE: u64 = UP + 900;
 
 /// Four fifths of the first wait.
 const WAIT_NS: u64 = 8_000_000;
@@ -47,6 +50,8 @@ const WAIT_NS: u64 = 8_000_000;
 struct Log {
     is_steady: bool,
     children: BTreeMap<u64, Child>,
+    /// Lives of bosses.
+    bosses: BTreeMap<u64, u64>,
 }
 
 #[derive(Default)]
@@ -73,82 +78,136 @@ fn child<R>(number: u64, look: impl FnOnce(&mut Child) -> R) -> R {
     log(|log| look(log.children.entry(number).or_default()))
 }
 
-struct Trees;
+fn register(builder: SimBuilder) -> SimBuilder {
+    let builder = builder.entity::<Boss>().entity::<Chief>().entity::<Dean>();
+    let builder = builder.entity::<Anew>().entity::<On>().entity::<Over>().entity::<Up>();
+    builder.oracle(Noted(WORD))
+}
 
-impl Workload for Trees {
-    fn register(&self, builder: SimBuilder) -> SimBuilder {
-        let builder = builder.entity::<Boss>().entity::<Chief>().entity::<Anew>();
-        builder.entity::<On>().entity::<Over>().entity::<Up>().oracle(Noted(WORD))
-    }
-
-    fn load(&mut self, load: &mut Load<'_>) {
-        let is_steady = load.scenario.seed.is_multiple_of(2);
-        log(|log| log.is_steady = is_steady);
-        for _ in 0..load.batch() {
-            let (key, act) = (load.key(), load.random.below(64));
-            let which = load.random.below(4 * CHILDREN);
-            if load.random.one_in(4) {
-                let key = TOGETHER + key;
-                let make = move |stamp| ChiefPass { stamp, act, which };
-                load.tell::<Chief, _>(key, make, |message| message.stamp);
-            } else {
-                let make = move |stamp| BossPass { stamp, act, which };
-                load.tell::<Boss, _>(key, make, |message| message.stamp);
-            }
+fn send(load: &mut Load<'_>) {
+    let is_steady = load.scenario.seed.is_multiple_of(2);
+    log(|log| log.is_steady = is_steady);
+    let (key, act) = (load.key(), load.random.below(64));
+    // Few of those whose faults are escalated: where its boss has gone, one stops the node.
+    let kinds = if load.random.one_in(8) { 4 } else { 3 };
+    let which = load.random.below(kinds * CHILDREN);
+    match load.random.below(8) {
+        0 => {
+            let make = move |stamp| ChiefPass { stamp, act, which };
+            load.tell::<Chief, _>(TOGETHER + key, make, |message| message.stamp);
         }
-    }
-
-    fn end(&mut self, sim: &mut Sim) -> Result<(), SimError> {
-        settle(sim)?;
-        if log(|log| log.is_steady) {
-            log(|log| {
-                for (number, child) in &log.children {
-                    if *number < OVER && child.told != child.faults {
-                        let Child { told, faults, .. } = child;
-                        note(WORD, format!("{told} of {faults} faults of {number} were told"));
-                    }
-                }
-            });
+        1 => {
+            let make = move |stamp| DeanPass { stamp, act, which };
+            load.tell::<Dean, _>(IN_ORDER + key, make, |message| message.stamp);
         }
-        // Who starts, stops what it started when it stops.
-        for key in 0..8 {
-            let _ = sim.entity::<Boss>(key).gather().try_tell();
-            let _ = sim.entity::<Chief>(TOGETHER + key).gather().try_tell();
-            settle(sim)?;
+        _ => {
+            let make = move |stamp| BossPass { stamp, act, which };
+            load.tell::<Boss, _>(key, make, |message| message.stamp);
         }
-        one_for_all(sim)?;
-        for key in 0..8 {
-            let _ = sim.entity::<Boss>(key).leave().try_tell();
-            let _ = sim.entity::<Chief>(TOGETHER + key).leave().try_tell();
-            settle(sim)?;
-        }
-        log(|log| {
-            for (number, child) in &log.children {
-                if child.alive {
-                    note(WORD, format!("{number} goes on without who started it"));
-                }
-            }
-        });
-        sim.run_until_idle(1).map(|_| ())
     }
 }
 
-/// When one child of a chief fails, its brothers begin anew; those of a boss go on.
-fn one_for_all(sim: &mut Sim) -> Result<(), SimError> {
-    for (boss, extra) in [(0, 0), (TOGETHER, 1)] {
-        let children = child_keys(boss);
-        let lives = |number: u64| child(ANEW + number, |child| child.lives);
-        let before: Vec<_> = children.clone().map(lives).collect();
-        let is_taken = sim.entity::<Anew>(ANEW + children.start).fall().try_tell().is_ok();
+fn end(sim: &mut Sim) -> Result<(), SimError> {
+    settle(sim)?;
+    if sim.escalation().is_some() {
+        // By one whose boss had gone before.
+        count("nodes stopped by a fault", 1);
+        return Ok(());
+    }
+    if log(|log| log.is_steady) {
+        log(|log| {
+            for (number, child) in &log.children {
+                if *number < OVER && child.told != child.faults {
+                    let Child { told, faults, .. } = child;
+                    note(WORD, format!("{told} of {faults} faults of {number} were told"));
+                }
+            }
+        });
+    }
+    for key in 0..=SPARE {
+        let _ = sim.entity::<Boss>(key).gather().try_tell();
+        let _ = sim.entity::<Chief>(TOGETHER + key).gather().try_tell();
+        let _ = sim.entity::<Dean>(IN_ORDER + key).gather().try_tell();
         settle(sim)?;
-        for (number, before) in children.clone().zip(before) {
-            let is_it = number == children.start;
-            let expected = before + u64::from(is_taken) * if is_it { 1 } else { extra };
+    }
+    bound_together(sim)?;
+    escalated(sim)?;
+    // Who starts, stops what it started when it stops.
+    for key in 0..=SPARE {
+        let _ = sim.entity::<Boss>(key).leave().try_tell();
+        let _ = sim.entity::<Chief>(TOGETHER + key).leave().try_tell();
+        let _ = sim.entity::<Dean>(IN_ORDER + key).leave().try_tell();
+        settle(sim)?;
+    }
+    log(|log| {
+        for (number, child) in &log.children {
+            if child.alive {
+                note(WORD, format!("{number} goes on without who started it"));
+            }
+        }
+    });
+    escalated_to_nobody(sim)?;
+    sim.run_until_idle(1).map(|_| ())
+}
+
+/// The children of a boss, in the order in which it starts them all.
+fn gathered(boss: u64) -> impl Iterator<Item = u64> {
+    child_keys(boss).flat_map(|key| [ANEW, ON, OVER, UP].map(|kind| kind + key))
+}
+
+/// When one child fails, it begins anew; of a chief all others as well, of a dean those that were
+/// started behind it.
+fn bound_together(sim: &mut Sim) -> Result<(), SimError> {
+    let falls = 4;
+    let all = 4 * CHILDREN as usize;
+    let rules = [(0, falls..=falls), (TOGETHER, 0..=all), (IN_ORDER, falls..=all)];
+    for (boss, anew) in rules {
+        let children: Vec<u64> = gathered(boss + SPARE).collect();
+        let lives = |number: &u64| child(*number, |child| child.lives);
+        let before: Vec<_> = children.iter().map(lives).collect();
+        let is_taken = sim.entity::<Anew>(children[falls]).fall().try_tell().is_ok();
+        settle(sim)?;
+        for (place, (number, before)) in children.iter().zip(before).enumerate() {
+            let expected = before + u64::from(is_taken && anew.contains(&place));
             if lives(number) != expected {
                 let lives = lives(number);
                 note(WORD, format!("{number} of {boss} has {lives} lives, not {expected}"));
             }
         }
+    }
+    Ok(())
+}
+
+/// When a fault is escalated, the boss is told, and fails in its child's place: its next life has
+/// no children.
+fn escalated(sim: &mut Sim) -> Result<(), SimError> {
+    let (boss, falls) = (SPARE, UP + child_keys(SPARE).start);
+    let look = || log(|log| (log.bosses.get(&boss).copied(), log.children[&falls].told));
+    let before = look();
+    let is_taken = sim.entity::<Up>(falls).fall().try_tell().is_ok();
+    settle(sim)?;
+    let expected = (before.0.map(|lives| lives + 1), before.1 + 1);
+    if is_taken && look() != expected {
+        let seen = look();
+        note(WORD, format!("lives of a boss, and faults told: {seen:?}, not {expected:?}"));
+    }
+    for number in gathered(boss).filter(|_| is_taken) {
+        if child(number, |child| child.alive) {
+            note(WORD, format!("{number} goes on when its boss has failed"));
+        }
+    }
+    Ok(())
+}
+
+/// A fault that is escalated and has nobody to decide about it stops the node.
+fn escalated_to_nobody(sim: &mut Sim) -> Result<(), SimError> {
+    if sim.entity::<Up>(ALONE).fall().try_tell().is_err() {
+        return Ok(());
+    }
+    settle(sim)?;
+    let who = sim.escalation().and_then(|entity| entity.key::<Up>());
+    if who != Some(ALONE) || sim.entity::<Up>(ALONE).fall().try_tell().is_ok() {
+        note(WORD, format!("the node goes on behind a fault that nobody decides on ({who:?})"));
     }
     Ok(())
 }
@@ -169,6 +228,25 @@ fn told(fault: &Fault) {
     });
 }
 
+/// Starts a child, unless it is there, and tells it.
+fn start_and_tell<B, C, M>(
+    boss: u64,
+    key: u64,
+    make: impl FnOnce(Stamp) -> M,
+    back: fn(M) -> Stamp,
+    cx: &mut Cx<'_, B>,
+) where
+    B: Handler<Fault>,
+    C: Handler<M, Key = u64>,
+    M: Message,
+{
+    if cx.start::<C>(key).is_ok()
+        && let Err(Full(message)) = cx.call::<C, M>(key, make(Stamp::new((boss, key)))).try_tell()
+    {
+        back(message).take_back();
+    }
+}
+
 macro_rules! boss {
     ($boss:ident, $doc:literal, $($option:tt)*) => {
         #[doc = $doc]
@@ -181,6 +259,7 @@ macro_rules! boss {
         #[handlers]
         impl $boss {
             fn begin(key: u64, _cx: &mut Cx<Self>) -> Self {
+                log(|log| *log.bosses.entry(key).or_default() += 1);
                 Self { number: key, _life: begin(key) }
             }
 
@@ -213,46 +292,38 @@ macro_rules! boss {
                     }
                     return cx.fail("told to");
                 }
-                let key = self.number * CHILDREN + which % CHILDREN;
-                let refused = match which / CHILDREN {
-                    0 => {
-                        let key = ANEW + key;
-                        if cx.start::<Anew>(key).is_err() {
-                            return;
-                        }
-                        let next = Stamp::new((self.number, key));
-                        let sent = cx.entity::<Anew>(key).work(next, act).try_tell();
-                        sent.err().map(|Full(work)| work.stamp)
-                    }
-                    1 => {
-                        let key = ON + key;
-                        if cx.start::<On>(key).is_err() {
-                            return;
-                        }
-                        let next = Stamp::new((self.number, key));
-                        let sent = cx.entity::<On>(key).work(next, act).try_tell();
-                        sent.err().map(|Full(work)| work.stamp)
-                    }
-                    2 => {
-                        let key = OVER + key;
-                        if cx.start::<Over>(key).is_err() {
-                            return;
-                        }
-                        let next = Stamp::new((self.number, key));
-                        let sent = cx.entity::<Over>(key).work(next, act).try_tell();
-                        sent.err().map(|Full(work)| work.stamp)
-                    }
-                    _ => {
-                        let key = UP + key;
-                        if is_steady || cx.start::<Up>(key).is_err() {
-                            return;
-                        }
-                        let next = Stamp::new((self.number, key));
-                        let sent = cx.entity::<Up>(key).work(next, act).try_tell();
-                        sent.err().map(|Full(work)| work.stamp)
-                    }
-                };
-                refused.into_iter().for_each(Stamp::take_back);
+                let (own, key) = (self.number, self.number * CHILDREN + which % CHILDREN);
+                match which / CHILDREN {
+                    0 => start_and_tell::<_, Anew, _>(
+                        own,
+                        ANEW + key,
+                        |stamp| AnewWork { stamp, act },
+                        |work| work.stamp,
+                        cx,
+                    ),
+                    1 => start_and_tell::<_, On, _>(
+                        own,
+                        ON + key,
+                        |stamp| OnWork { stamp, act },
+                        |work| work.stamp,
+                        cx,
+                    ),
+                    2 => start_and_tell::<_, Over, _>(
+                        own,
+                        OVER + key,
+                        |stamp| OverWork { stamp, act },
+                        |work| work.stamp,
+                        cx,
+                    ),
+                    _ if is_steady => {}
+                    _ => start_and_tell::<_, Up, _>(
+                        own,
+                        UP + key,
+                        |stamp| UpWork { stamp, act },
+                        |work| work.stamp,
+                        cx,
+                    ),
+                }
             }
         }
     };
@@ -260,6 +331,7 @@ macro_rules! boss {
 
 boss!(Boss, "Starts entities.", children = one_for_one, backoff = "1ms..4ms");
 boss!(Chief, "Starts entities, which begin anew together.", children = one_for_all);
+boss!(Dean, "Starts entities, each bound to those before.", children = rest_for_one);
 
 /// What an entity keeps of itself, and what is known of it elsewhere.
 struct Own {

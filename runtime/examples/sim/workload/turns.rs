@@ -1,7 +1,7 @@
 //! Async turns that ask, sleep, fail and are cancelled at their deadline: one at a time for each
 //! entity, reads beside each other, nothing behind the deadline, and no circle that waits for it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,24 +10,21 @@ use coreside::{AskError, AsyncCx, Cx, entity, handlers};
 
 use crate::suite::book::{Life, Stamp, book, count, draw, note};
 use crate::suite::oracles::Noted;
-use crate::suite::workload::{Kind, Load, Workload, begin, settle};
+use crate::suite::workload::{Kind, Load, Plain, begin, keep_small, settle};
 
 pub(crate) const KIND: Kind = Kind {
     name: "turns",
     about: "async turns",
     shape: |scenario| {
-        scenario.keys = scenario.keys.min(24);
-        scenario.steps = scenario.steps.min(800);
-        scenario.batch = scenario.batch.min(8);
+        keep_small(scenario, 24, 800);
         // Circles have to be found well before.
         scenario.ask_timeout_ns = scenario.ask_timeout_ns.max(20_000_000);
         scenario.asks_max = scenario.asks_max.max(256);
-        (scenario.curses, scenario.panics) = (0, 0);
-        scenario.entities_max = 1024;
+        scenario.panics = 0;
     },
     make: || {
         LOG.take();
-        Box::new(Turns)
+        Box::new(Plain { register, send, end })
     },
 };
 
@@ -81,6 +78,45 @@ impl Drop for Held {
     }
 }
 
+/// A read under way. It ends before its time where another one of the same life fails.
+struct Reading {
+    stamp: Stamp,
+    _held: Held,
+    has_ended: bool,
+}
+
+impl Reading {
+    fn new(mut stamp: Stamp, worker: &Worker) -> Self {
+        // A read may pass what waits, so it has no place in the order.
+        stamp.arrive(worker.number);
+        worker.goes_on();
+        Self { stamp, _held: Held::new(worker.number, false), has_ended: false }
+    }
+
+    /// The reply; one in sixteen fails instead.
+    fn end(mut self, worker: &Worker) -> u64 {
+        worker.goes_on();
+        if draw(|random, _| random.one_in(16)) {
+            count("faults in reads", 1);
+            worker.is_ruined.set(true);
+            panic!("told to, in a read");
+        }
+        self.has_ended = true;
+        self.stamp.reply()
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.stamp.will_panic();
+        } else if !self.has_ended {
+            // By another's fault, or because its asker waits no longer.
+            self.stamp.may_fail();
+        }
+    }
+}
+
 /// Notes where a turn goes on that was to wait until behind its deadline.
 fn on_time(deadline_ns: Option<u64>, until_ns: u64) {
     if deadline_ns.is_some_and(|deadline_ns| until_ns > deadline_ns + TICK_NS) {
@@ -88,51 +124,46 @@ fn on_time(deadline_ns: Option<u64>, until_ns: u64) {
     }
 }
 
-struct Turns;
+fn register(builder: SimBuilder) -> SimBuilder {
+    // Answers to turns that were cancelled.
+    book(|book| book.has_async_asks = true);
+    builder.entity::<Worker>().entity::<Loose>().oracle(Noted(WORD))
+}
 
-impl Workload for Turns {
-    fn register(&self, builder: SimBuilder) -> SimBuilder {
-        // Answers to turns that were cancelled.
-        book(|book| book.has_async_asks = true);
-        builder.entity::<Worker>().entity::<Loose>().oracle(Noted(WORD))
-    }
-
-    fn load(&mut self, load: &mut Load<'_>) {
-        for _ in 0..load.batch() {
-            let (key, nap_ns) = (load.key(), load.random.magnitude(1_000, 100_000_000));
-            match load.random.below(8) {
-                0..2 => {
-                    let make = move |stamp| WorkerWork { stamp, nap_ns };
-                    load.ask::<Worker, _>(key, make, |message| message.stamp);
-                }
-                2 => {
-                    let make = move |stamp| WorkerWork { stamp, nap_ns };
-                    load.tell::<Worker, _>(key, make, |message| message.stamp);
-                }
-                3 => load.ask::<Worker, _>(key, |stamp| WorkerGlance { stamp }, |m| m.stamp),
-                4 => {
-                    let make = move |stamp| WorkerRead { stamp, nap_ns };
-                    load.ask::<Worker, _>(key, make, |message| message.stamp);
-                }
-                5 => load.tell::<Worker, _>(key, |stamp| WorkerFail { stamp }, |m| m.stamp),
-                _ => {
-                    let make = move |stamp| LooseWeave { stamp, nap_ns };
-                    load.ask::<Loose, _>(LOOSE + key, make, |message| message.stamp);
-                }
-            }
+fn send(load: &mut Load<'_>) {
+    let (key, nap_ns) = (load.key(), load.random.magnitude(1_000, 100_000_000));
+    match load.random.below(9) {
+        0..2 => {
+            let make = move |stamp| WorkerWork { stamp, nap_ns };
+            load.ask::<Worker, _>(key, make, |message| message.stamp);
+        }
+        2 => {
+            let make = move |stamp| WorkerWork { stamp, nap_ns };
+            load.tell::<Worker, _>(key, make, |message| message.stamp);
+        }
+        3 => load.ask::<Worker, _>(key, |stamp| WorkerGlance { stamp }, |m| m.stamp),
+        4 => {
+            let make = move |stamp| WorkerRead { stamp, nap_ns };
+            load.ask::<Worker, _>(key, make, |message| message.stamp);
+        }
+        5 => load.ask::<Worker, _>(key, |stamp| WorkerLook { stamp }, |m| m.stamp),
+        6 => load.tell::<Worker, _>(key, |stamp| WorkerFail { stamp }, |m| m.stamp),
+        _ => {
+            let make = move |stamp| LooseWeave { stamp, nap_ns };
+            load.ask::<Loose, _>(LOOSE + key, make, |message| message.stamp);
         }
     }
+}
 
-    fn end(&mut self, sim: &mut Sim) -> Result<(), SimError> {
-        settle(sim)?;
-        for length in 1..4 {
-            circle(sim, length)?;
-        }
-        if LOG.with_borrow(|log| !log.held.is_empty()) {
-            note(WORD, "a turn has no end".to_owned());
-        }
-        sim.run_until_idle(1).map(|_| ())
+fn end(sim: &mut Sim) -> Result<(), SimError> {
+    settle(sim)?;
+    for length in 1..4 {
+        circle(sim, length)?;
     }
+    if LOG.with_borrow(|log| !log.held.is_empty()) {
+        note(WORD, "a turn has no end".to_owned());
+    }
+    sim.run_until_idle(1).map(|_| ())
 }
 
 /// Asks that wait for each other in a circle: one of them is refused, and all end in time.
@@ -170,13 +201,24 @@ fn circle(sim: &mut Sim, length: u64) -> Result<(), SimError> {
 #[entity(activate = Worker::begin, backoff = "1ms..4ms", faults = "1000000 in 1m", stash = 100000)]
 struct Worker {
     number: u64,
+    /// A read has failed: this life has no more turns.
+    is_ruined: Cell<bool>,
     life: Life,
+}
+
+impl Worker {
+    /// Notes that a turn has this life.
+    fn goes_on(&self) {
+        if self.is_ruined.get() {
+            note(WORD, format!("{} goes on behind the fault of a read", self.number));
+        }
+    }
 }
 
 #[handlers]
 impl Worker {
     fn begin(key: u64, _cx: &mut Cx<Self>) -> Self {
-        Self { number: key, life: begin(key) }
+        Self { number: key, is_ruined: Cell::new(false), life: begin(key) }
     }
 
     /// Asks and sleeps, and holds the entity meanwhile.
@@ -184,6 +226,7 @@ impl Worker {
     async fn work(&mut self, stamp: Stamp, nap_ns: u64, cx: &mut AsyncCx<Self>) -> u64 {
         let mut stamp = stamp;
         stamp.arrive(self.number);
+        self.goes_on();
         let _held = Held::new(self.number, true);
         let life = self.life.number();
         let deadline_ns = cx.deadline_ns();
@@ -215,6 +258,7 @@ impl Worker {
     #[local]
     fn glance(&mut self, mut stamp: Stamp) -> u64 {
         stamp.arrive(self.number);
+        self.goes_on();
         drop(Held::new(self.number, true));
         stamp.reply()
     }
@@ -222,15 +266,18 @@ impl Worker {
     #[local]
     #[read]
     async fn read(&self, stamp: Stamp, nap_ns: u64, cx: &mut AsyncCx<Self>) -> u64 {
-        let mut stamp = stamp;
-        // A read may pass what waits, so it has no place in the order.
-        stamp.arrive(self.number);
-        let _held = Held::new(self.number, false);
+        let reading = Reading::new(stamp, self);
         let until_ns = cx.monotonic_ns() + nap_ns;
         let deadline_ns = cx.deadline_ns();
         cx.sleep(Duration::from_nanos(nap_ns)).await;
         on_time(deadline_ns, until_ns);
-        stamp.reply()
+        reading.end(self)
+    }
+
+    #[local]
+    #[read]
+    fn look(&self, stamp: Stamp) -> u64 {
+        Reading::new(stamp, self).end(self)
     }
 
     #[local]

@@ -4,12 +4,11 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use coreside::sim::SimBuilder;
 use coreside::{Cx, Full, entity, handlers};
 
 use crate::suite::book::{Life, Stamp, count, draw, note};
 use crate::suite::oracles::Noted;
-use crate::suite::workload::{Kind, Load, Workload, begin};
+use crate::suite::workload::{Kind, Load, Plain, begin, settle};
 
 pub(crate) const KIND: Kind = Kind {
     name: "vault",
@@ -21,7 +20,11 @@ pub(crate) const KIND: Kind = Kind {
     },
     make: || {
         STORAGE.take();
-        Box::new(Storage)
+        Box::new(Plain {
+            register: |builder| builder.entity::<Vault>().oracle(Noted(WORD)),
+            send,
+            end: settle,
+        })
     },
 };
 
@@ -39,23 +42,13 @@ thread_local! {
     static STORAGE: RefCell<BTreeMap<u64, Shelf>> = RefCell::default();
 }
 
-struct Storage;
-
-impl Workload for Storage {
-    fn register(&self, builder: SimBuilder) -> SimBuilder {
-        builder.entity::<Vault>().oracle(Noted(WORD))
-    }
-
-    fn load(&mut self, load: &mut Load<'_>) {
-        for _ in 0..load.batch() {
-            let (key, amount) = (load.key(), load.random.below(100));
-            let make = move |stamp| VaultPut { stamp, amount };
-            if load.random.one_in(2) {
-                load.tell::<Vault, _>(key, make, |message| message.stamp);
-            } else {
-                load.ask::<Vault, _>(key, make, |message| message.stamp);
-            }
-        }
+fn send(load: &mut Load<'_>) {
+    let (key, amount) = (load.key(), load.random.below(100));
+    let make = move |stamp| VaultPut { stamp, amount };
+    if load.random.one_in(2) {
+        load.tell::<Vault, _>(key, make, |message| message.stamp);
+    } else {
+        load.ask::<Vault, _>(key, make, |message| message.stamp);
     }
 }
 

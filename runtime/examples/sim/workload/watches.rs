@@ -9,20 +9,15 @@ use coreside::{Cx, Full, Terminated, entity, handlers};
 
 use crate::suite::book::{Life, Stamp, count, draw, note};
 use crate::suite::oracles::Noted;
-use crate::suite::workload::{Kind, Load, Workload, begin, settle};
+use crate::suite::workload::{Kind, Load, Plain, begin, keep_small, settle};
 
 pub(crate) const KIND: Kind = Kind {
     name: "watches",
     about: "entities that watch entities that go",
-    shape: |scenario| {
-        scenario.keys = scenario.keys.min(24);
-        scenario.steps = scenario.steps.min(1500);
-        scenario.curses = 0;
-        scenario.entities_max = 1024;
-    },
+    shape: |scenario| keep_small(scenario, 24, 1500),
     make: || {
         WATCHES.take();
-        Box::new(Watches)
+        Box::new(Plain { register, send, end })
     },
 };
 
@@ -36,42 +31,32 @@ thread_local! {
     static WATCHES: RefCell<BTreeSet<(u64, u64)>> = RefCell::default();
 }
 
-struct Watches;
+fn register(builder: SimBuilder) -> SimBuilder {
+    builder.entity::<Hunter>().entity::<Prey>().oracle(Noted(WORD))
+}
 
-impl Workload for Watches {
-    fn register(&self, builder: SimBuilder) -> SimBuilder {
-        builder.entity::<Hunter>().entity::<Prey>().oracle(Noted(WORD))
+fn send(load: &mut Load<'_>) {
+    let (key, act) = (load.key(), load.random.below(32));
+    let prey = PREY + load.key();
+    if load.random.one_in(2) {
+        load.tell::<Hunter, _>(key, move |stamp| HunterHunt { stamp, act, prey }, |m| m.stamp);
+    } else {
+        load.tell::<Prey, _>(prey, move |stamp| PreyStir { stamp, act }, |m| m.stamp);
     }
+}
 
-    fn load(&mut self, load: &mut Load<'_>) {
-        for _ in 0..load.batch() {
-            let (key, act) = (load.key(), load.random.below(32));
-            let prey = PREY + load.key();
-            if load.random.one_in(2) {
-                load.tell::<Hunter, _>(
-                    key,
-                    move |stamp| HunterHunt { stamp, act, prey },
-                    |m| m.stamp,
-                );
-            } else {
-                load.tell::<Prey, _>(prey, move |stamp| PreyStir { stamp, act }, |m| m.stamp);
-            }
-        }
-    }
-
-    fn end(&mut self, sim: &mut Sim) -> Result<(), SimError> {
+fn end(sim: &mut Sim) -> Result<(), SimError> {
+    settle(sim)?;
+    // Nobody who watches is forgotten when all that is watched goes.
+    for prey in PREY..PREY + 24 {
+        let _ = sim.entity::<Prey>(prey).go().try_tell();
         settle(sim)?;
-        // Nobody who watches is forgotten when all that is watched goes.
-        for prey in PREY..PREY + 24 {
-            let _ = sim.entity::<Prey>(prey).go().try_tell();
-            settle(sim)?;
-        }
-        let left = WATCHES.with_borrow(|watches| watches.iter().copied().next());
-        if let Some((life, prey)) = left {
-            note(WORD, format!("life {life} was never told that {prey} went"));
-        }
-        sim.run_until_idle(1).map(|_| ())
     }
+    let left = WATCHES.with_borrow(|watches| watches.iter().copied().next());
+    if let Some((life, prey)) = left {
+        note(WORD, format!("life {life} was never told that {prey} went"));
+    }
+    sim.run_until_idle(1).map(|_| ())
 }
 
 /// Watches.
