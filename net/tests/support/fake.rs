@@ -4,7 +4,8 @@
 
 use coreside_net::resp::{Entry, Intake};
 use coreside_shard::{
-    Args, ArgumentError, AskError, CallError, Each, Outside, Ticket, ToValue, ValueWriter,
+    Args, ArgumentError, AskError, CallError, Each, KeyWords, Outside, Ticket, ToValue,
+    ValueWriter, WireCall, WireError, WireRow,
 };
 
 /// The fake's commands, with their number.
@@ -150,5 +151,30 @@ impl Intake for Fake {
         for (name, each, sweep) in COMMANDS {
             visit(name, each, sweep);
         }
+    }
+}
+
+/// It has no messages for native clients.
+impl coreside_net::native::Intake for Fake {
+    fn messages(&self) -> &[WireRow] {
+        &[]
+    }
+
+    fn send(
+        &mut self,
+        _number: u16,
+        _key: KeyWords,
+        _body: &[u8],
+        _call: WireCall,
+    ) -> Result<(), WireError> {
+        Err(WireError::Invalid)
+    }
+
+    fn is_congested(&self) -> bool {
+        self.congested
+    }
+
+    fn deadline_ns(&self, _time_us: u32) -> u64 {
+        u64::MAX
     }
 }

@@ -34,7 +34,10 @@ fn each_reason_has_its_count_and_its_error() {
         assert_eq!(world.asked(cursed, Act::Nothing), Some(Err(AskError::Failed)), "{make:?}");
         assert_eq!(world.dead(Reason::ActivationFailed), before + 1, "{make:?}");
         world.wait_ms(20);
-        assert_eq!(handled(cursed), [], "{make:?}: a message whose asker was told is not handled");
+        assert!(
+            handled(cursed).is_empty(),
+            "{make:?}: a message whose asker was told is not handled"
+        );
     }
 
     let busy = Id(QUICK, 1);
@@ -58,7 +61,7 @@ fn a_message_whose_activation_failed_is_kept_whole() {
         let first = world.ask(id, Act::Nothing);
         world.wait_ms(20);
         assert_eq!(outcome(first), Some(Err(AskError::Failed)), "{make:?}");
-        assert_eq!(handled(id), [], "{make:?}: its asker was told");
+        assert!(handled(id).is_empty(), "{make:?}: its asker was told");
         let letter = world.shards[0].take_dead_letter(0).expect("with its value");
         assert_eq!((letter.reason(), letter.is_ask()), (Reason::ActivationFailed, true));
         world.shards[0].replay(letter, &mut ());
