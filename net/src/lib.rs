@@ -16,4 +16,4 @@ pub mod sessions;
 mod transport;
 
 pub use self::resp::{Facts, Limits};
-pub use self::transport::{Listeners, Net, NetConfig, NetError, NetStats, listen};
+pub use self::transport::{Listeners, Moving, Net, NetConfig, NetError, NetStats, listen};

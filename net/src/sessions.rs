@@ -52,6 +52,16 @@ pub trait Session: Sized {
     /// A send is done: what it held back may go on.
     #[doc(hidden)]
     fn sent(&mut self, shared: &mut Shared<Self>);
+    /// The shard that the connection is to go on at, if it is not this one.
+    #[doc(hidden)]
+    fn moves_to(&self) -> Option<u16> {
+        None
+    }
+    /// Takes the bytes that are not parsed, for the shard where the connection goes on.
+    #[doc(hidden)]
+    fn take_input(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
 }
 
 /// A session that sends its requests to an intake of type `I`.
@@ -407,6 +417,19 @@ impl<S: Session> Sessions<S> {
             return None;
         }
         session.line().rest_of_send()
+    }
+
+    /// The shard that the connection is to go on at, if it is not this one. It is done here when its
+    /// input was [taken](Self::take_input).
+    pub(crate) fn moves_to(&mut self, id: SessionId) -> Option<u16> {
+        find(&mut self.slots, id)?.moves_to()
+    }
+
+    /// Takes the bytes that are not parsed.
+    pub(crate) fn take_input(&mut self, id: SessionId) -> Vec<u8> {
+        let Some(session) = find(&mut self.slots, id) else { return Vec::new() };
+        self.shared.unparsed_bytes -= session.unparsed_bytes();
+        session.take_input()
     }
 
     /// Whether bytes of the peer are welcome.

@@ -25,3 +25,4 @@ mod socket;
 pub use self::error::NetError;
 pub use self::listen::listen;
 pub use self::net::{Listeners, Net, NetConfig, NetStats};
+pub use self::port::Moving;

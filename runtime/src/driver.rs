@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use coreside_net::{Facts, Listeners, Net, NetConfig, native};
+use coreside_net::{Facts, Listeners, Net, NetConfig};
 use coreside_shard::{AskError, MeshEnd, Placement, Progress, Shard, ShardConfig, Table};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder};
 
@@ -27,6 +27,7 @@ use crate::handle::{Counts, Shared};
 use crate::ingress::{Ingress, Job, Ran};
 use crate::node::{Idle, NodeError};
 use crate::park;
+use crate::ports::Ports;
 use crate::stall::Watch;
 use crate::stopping::{Phase, Stopping};
 
@@ -45,7 +46,7 @@ pub(crate) struct Drive {
     pub(crate) placement: Placement,
     pub(crate) net: NetConfig,
     pub(crate) listeners: Listeners,
-    pub(crate) cluster: u128,
+    pub(crate) ports: Ports,
     pub(crate) idle: Idle,
     /// Where the clocks of all shards begin.
     pub(crate) start: Instant,
@@ -120,11 +121,8 @@ impl Drive {
         let mut net = Net::new(self.net, self.listeners).map_err(NodeError::Net)?;
         net.register_eventfd(self.shared.ingresses[usize::from(number)].eventfd())
             .map_err(NodeError::Net)?;
-        net.set_native_facts(native::Facts {
-            shard: number,
-            shards: self.shared.ingresses.len() as u16,
-            cluster: self.cluster,
-        });
+        let shards = self.shared.ingresses.len() as u16;
+        net.set_native_facts(self.ports.facts((number, shards), self.shared.hash_key));
         let mut clock = Clock::new(self.start);
         shard.start_kept(clock.now());
         let spin = match self.idle {
@@ -213,7 +211,7 @@ impl Driver {
     fn pass(&mut self) -> bool {
         let now = self.clock.now();
         self.shard.tick(now);
-        let received = self.net.receive(&mut self.shard);
+        let received = self.net.receive(&mut self.shard) + self.exchange_connections();
         let (jobs, progress) = faults::contained(self.number, || {
             let jobs = self.take_jobs();
             let progress: Progress = self.shard.poll(now, self.net.outside());
@@ -234,6 +232,25 @@ impl Driver {
             self.report();
         }
         received + jobs + sent > 0 || !progress.is_idle()
+    }
+
+    /// Sends connections to the shards that their clients asked for, and takes those that come.
+    fn exchange_connections(&mut self) -> usize {
+        for moving in self.net.take_moving() {
+            let shard = usize::from(moving.shard);
+            self.shared.arrivals[shard].put(moving);
+            self.shared.ingresses[shard].ring();
+        }
+        let arrivals = &self.shared.arrivals[usize::from(self.number)];
+        if arrivals.is_empty() {
+            return 0;
+        }
+        let arrived = arrivals.take();
+        let count = arrived.len();
+        for moving in arrived {
+            self.net.adopt(moving, &mut self.shard);
+        }
+        count
     }
 
     /// Tells of faults that no supervisor hears of, and stops the node where nobody decides.
@@ -289,6 +306,7 @@ impl Driver {
         let work = self.shard.has_work()
             || self.held.is_some()
             || !ingress.is_empty()
+            || !shared.arrivals[usize::from(self.number)].is_empty()
             || self.stopping.phase() != Phase::Running
             || !self.net.prepare_park();
         if work {

@@ -13,6 +13,7 @@ use coreside_shard::{
     Sweep, Table, Via,
 };
 
+use crate::arrivals::Arrivals;
 use crate::group::Pools;
 use crate::ingress::{Ingress, Job, Ran, Waiting, once};
 use crate::stall::Sightings;
@@ -27,6 +28,8 @@ pub struct Handle {
 /// What a node's shards and its handles have in common.
 pub(crate) struct Shared {
     pub(crate) ingresses: Vec<Ingress>,
+    /// By shard: connections that go on there.
+    pub(crate) arrivals: Vec<Arrivals>,
     pub(crate) placement: Placement,
     pub(crate) hash_key: HashKey,
     pub(crate) table: Arc<Table>,

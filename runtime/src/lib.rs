@@ -48,6 +48,7 @@
 
 extern crate self as coreside;
 
+mod arrivals;
 mod clock;
 mod driver;
 mod faults;

@@ -13,6 +13,7 @@ use coreside_shard::{
     ShardConfig, Table,
 };
 
+use crate::arrivals::Arrivals;
 use crate::driver::{Drive, Running, Seat};
 use crate::faults::{self, FaultSink};
 use crate::group::Pools;
@@ -65,7 +66,6 @@ pub struct NodeBuilder {
     cores: Option<Vec<usize>>,
     idle: Option<Idle>,
     pub(crate) ports: Ports,
-    pub(crate) cluster: u128,
     net: NetConfig,
     shard: ShardConfig,
     ring_bytes: Option<usize>,
@@ -138,7 +138,6 @@ impl Default for NodeBuilder {
             cores: None,
             idle: None,
             ports: Ports::default(),
-            cluster: 0,
             net: NetConfig::default(),
             shard: ShardConfig::new(HashKey::new(random_bits())),
             ring_bytes: None,
@@ -297,7 +296,7 @@ impl NodeBuilder {
                 placement: placement.clone(),
                 net: self.net,
                 listeners,
-                cluster: self.cluster,
+                ports: self.ports,
                 idle,
                 start,
                 shared: Arc::clone(&shared),
@@ -338,6 +337,7 @@ impl NodeBuilder {
         Ok(Arc::new(Shared {
             pools: Pools::new(pools),
             ingresses: doorbells.map(ingress).collect::<std::io::Result<_>>()?,
+            arrivals: mesh.iter().map(|_| Arrivals::default()).collect(),
             placement,
             hash_key: self.shard.hash_key,
             table,

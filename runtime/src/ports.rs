@@ -2,15 +2,18 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use coreside_net::{Listeners, listen};
+use coreside_net::{Listeners, listen, native};
+use coreside_shard::HashKey;
 
 use crate::node::{NodeBuilder, NodeError};
 
-/// The addresses to listen on.
+/// The addresses to listen on, and what those are told who come.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Ports {
     resp: Option<SocketAddr>,
     native: Option<SocketAddr>,
+    cluster: u128,
+    hides_hash_key: bool,
 }
 
 /// The sockets of all shards, and where they are.
@@ -23,6 +26,12 @@ pub(crate) struct Open {
 }
 
 impl Ports {
+    /// What native clients are told by a shard.
+    pub(crate) fn facts(self, (shard, shards): (u16, u16), hash_key: HashKey) -> native::Facts {
+        let hash_key = (!self.hides_hash_key).then_some(hash_key);
+        native::Facts { shard, shards, cluster: self.cluster, hash_key }
+    }
+
     /// Listens for this number of shards.
     pub(crate) fn open(self, shards: usize) -> Result<Open, NodeError> {
         let (mut resp, mut native) = (sockets(self.resp, shards)?, sockets(self.native, shards)?);
@@ -53,9 +62,16 @@ impl NodeBuilder {
         self
     }
 
+    /// Does not tell native clients what keys are hashed with. They cannot aim keys at one bucket
+    /// then, nor send each message to the shard of its key, which costs a way between shards.
+    pub fn hide_hash_key(mut self) -> Self {
+        self.ports.hides_hash_key = true;
+        self
+    }
+
     /// The cluster that the node belongs to, for native clients that ask for one.
     pub fn cluster(mut self, id: u128) -> Self {
-        self.cluster = id;
+        self.ports.cluster = id;
         self
     }
 }

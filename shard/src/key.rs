@@ -121,6 +121,12 @@ impl HashKey {
         Self { seed: seed as u64 ^ SEED_MASK, multiplier: (seed >> 64) as u64 ^ MULTIPLIER_MASK }
     }
 
+    /// The bits that it was made from, for those who are to find the shard of a key by themselves.
+    /// Whoever knows them can aim keys at one bucket.
+    pub const fn secret(&self) -> u128 {
+        (self.seed ^ SEED_MASK) as u128 | ((self.multiplier ^ MULTIPLIER_MASK) as u128) << 64
+    }
+
     /// The hash of a one-word key: 64 bits, all of them usable.
     ///
     /// A folded multiplication, as wyhash and foldhash use it: the key is masked by one secret

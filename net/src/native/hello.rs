@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use coreside_shard::WireRow;
+use coreside_shard::{HashKey, WireRow};
 
 use super::frame::{Code, Header, Kind, MAGIC, VERSION};
 
@@ -34,6 +34,9 @@ pub struct Welcome {
     pub frame_bytes_max: u32,
     /// Asks that may wait for their answers.
     pub calls_max: u32,
+    /// What keys are hashed with, so that a client finds the shard of each; `None` where it is not
+    /// told.
+    pub hash_key: Option<HashKey>,
     /// What becomes of each message of the hello, in its order.
     pub messages: Vec<Standing>,
 }
@@ -94,6 +97,8 @@ const ANY_SHARD: u16 = u16::MAX;
 /// In place of a message's number.
 const UNKNOWN: u16 = u16::MAX;
 const OTHER_SCHEMA: u16 = u16::MAX - 1;
+/// The flag of a welcome that tells what keys are hashed with.
+const HAS_HASH_KEY: u32 = 1;
 
 impl Hello {
     /// Appends the frame to `out`, which holds whole frames.
@@ -172,6 +177,11 @@ impl Welcome {
             out.extend_from_slice(&self.cluster.to_le_bytes());
             out.extend_from_slice(&self.frame_bytes_max.to_le_bytes());
             out.extend_from_slice(&self.calls_max.to_le_bytes());
+            let flags = if self.hash_key.is_some() { HAS_HASH_KEY } else { 0 };
+            out.extend_from_slice(&flags.to_le_bytes());
+            out.extend_from_slice(&[0; 4]);
+            let secret = self.hash_key.map_or(0, |key| key.secret());
+            out.extend_from_slice(&secret.to_le_bytes());
             for standing in &self.messages {
                 let number = match standing {
                     Standing::Number(number) => *number,
@@ -201,6 +211,9 @@ impl Welcome {
         let (shard, shards, count) = (reader.u16()?, reader.u16()?, reader.u16()?);
         let cluster = u128::from_le_bytes(reader.take()?);
         let (frame_bytes_max, calls_max) = (reader.u32()?, reader.u32()?);
+        let (flags, _) = (reader.u32()?, reader.u32()?);
+        let secret = u128::from_le_bytes(reader.take()?);
+        let hash_key = (flags & HAS_HASH_KEY != 0).then(|| HashKey::new(secret));
         let standing = |_| {
             Ok(match reader.u16()? {
                 UNKNOWN => Standing::Unknown,
@@ -209,7 +222,7 @@ impl Welcome {
             })
         };
         let messages = (0..count).map(standing).collect::<Result<_, _>>()?;
-        Ok(Self { version, shard, shards, cluster, frame_bytes_max, calls_max, messages })
+        Ok(Self { version, shard, shards, cluster, frame_bytes_max, calls_max, hash_key, messages })
     }
 }
 
@@ -268,6 +281,7 @@ mod tests {
             cluster: 9,
             frame_bytes_max: 1 << 18,
             calls_max: 7,
+            hash_key: Some(HashKey::new(0xfeed << 90 | 7)),
             messages: vec![Standing::Number(3), Standing::Unknown, Standing::OtherSchema],
         };
         out.clear();

@@ -14,7 +14,7 @@
 use std::net::SocketAddr;
 
 use coreside_shard::rkyv::util::AlignedVec;
-use coreside_shard::{AskError, Encode, Outside, Ticket, ToValue, WireCall, WireError};
+use coreside_shard::{AskError, Encode, HashKey, Outside, Ticket, ToValue, WireCall, WireError};
 
 use super::frame::{ALIGN, Code, HEADER_BYTES, Header, KEY_BYTES, Kind, VERSION};
 use super::hello::{Hello, Welcome};
@@ -33,6 +33,8 @@ pub struct Facts {
     pub shards: u16,
     /// The cluster; 0 for none.
     pub cluster: u128,
+    /// What keys are hashed with, where clients may know it.
+    pub hash_key: Option<HashKey>,
 }
 
 /// The state of one connection.
@@ -41,6 +43,8 @@ pub struct Session {
     line: Line,
     /// The handshake is done.
     greeted: bool,
+    /// The shard that the peer wants to talk to, if it is not this one.
+    moves_to: Option<u16>,
     /// Asks that wait for their answers.
     owed: u32,
     /// How large the next reply may be: as large as the largest of late.
@@ -59,6 +63,8 @@ enum Handled {
     Done,
     /// It is to be parsed again later: there is no room for what it asks.
     Hold,
+    /// It is to be parsed by another shard, with everything behind it.
+    Move,
     /// The connection ends for this reason.
     End(Code),
 }
@@ -93,6 +99,11 @@ impl Session {
                 Handled::Done => at += frame.len(),
                 Handled::Hold => {
                     shared.make_ready(&mut self.line);
+                    break;
+                }
+                Handled::Move => {
+                    self.line.flags.stalled = true;
+                    shared.make_dirty(&mut self.line);
                     break;
                 }
                 Handled::End(code) => {
@@ -140,9 +151,13 @@ impl Session {
             Ok(hello) => hello,
             Err(error) => return Handled::End(error.code()),
         };
-        let Facts { shard, shards, cluster } = shared.facts;
+        let Facts { shard, shards, cluster, hash_key } = shared.facts;
         if hello.cluster != 0 && hello.cluster != cluster {
             return Handled::End(Code::Cluster);
+        }
+        if let Some(wanted) = hello.shard.filter(|wanted| *wanted != shard && *wanted < shards) {
+            self.moves_to = Some(wanted);
+            return Handled::Move;
         }
         let welcome = Welcome {
             version: VERSION,
@@ -151,6 +166,7 @@ impl Session {
             cluster,
             frame_bytes_max: shared.limits.frame_bytes_max,
             calls_max: shared.limits.calls_max,
+            hash_key,
             messages: hello.standings(intake.messages()),
         };
         self.greeted = true;
@@ -277,7 +293,8 @@ impl Session {
 
     #[inline]
     fn must_pause(&self, limits: &Limits) -> bool {
-        self.owed >= limits.calls_max
+        self.moves_to.is_some()
+            || self.owed >= limits.calls_max
             || self.line.unsent_bytes() + self.owed as usize * self.reply_bytes
                 >= limits.output_bytes_pause
     }
@@ -329,6 +346,7 @@ impl crate::sessions::Session for Session {
         Self {
             line: Line::new(id),
             greeted: false,
+            moves_to: None,
             owed: 0,
             reply_bytes: FIRST_REPLY_BYTES,
             rest: AlignedVec::new(),
@@ -352,7 +370,8 @@ impl crate::sessions::Session for Session {
         let flags = &self.line.flags;
         let is_paused = flags.stalled || flags.ready;
         let is_full = is_crowded || self.rest.len() >= limits.input_bytes_pause;
-        !(flags.ending || flags.killed || (is_paused && is_full))
+        let leaves = flags.ending || flags.killed || self.moves_to.is_some();
+        !(leaves || (is_paused && is_full))
     }
 
     fn is_finished(&self) -> bool {
@@ -379,6 +398,16 @@ impl crate::sessions::Session for Session {
 
     fn refuse_input(&mut self, shared: &mut Shared) {
         self.go_away(Code::Limit, shared);
+    }
+
+    fn moves_to(&self) -> Option<u16> {
+        self.moves_to
+    }
+
+    fn take_input(&mut self) -> Vec<u8> {
+        let input = self.rest[self.rest_at..].to_vec();
+        self.drop_input();
+        input
     }
 
     fn sent(&mut self, shared: &mut Shared) {

@@ -16,7 +16,7 @@ use io_uring::cqueue;
 
 use super::buffers::Buffers;
 use super::error::NetError;
-use super::port::Port;
+use super::port::{Moving, Port};
 use super::ring::{Completion, Ring};
 use super::socket::{Kind, Protocol, parts, protocol};
 use crate::native;
@@ -254,6 +254,18 @@ impl Net {
     /// Sets what native clients are told about the node.
     pub fn set_native_facts(&mut self, facts: native::Facts) {
         self.native.sessions.set_facts(facts);
+    }
+
+    /// Takes the connections that go on at other shards: their nets are to
+    /// [adopt](Self::adopt) them.
+    pub fn take_moving(&mut self) -> Vec<Moving> {
+        std::mem::take(&mut self.native.moving)
+    }
+
+    /// Goes on with a connection that another shard's net has given up. It is closed if there are
+    /// too many, or this net takes no more.
+    pub fn adopt<I: resp::Intake + native::Intake>(&mut self, moving: Moving, intake: &mut I) {
+        self.native.adopt(moving, intake);
     }
 
     #[inline]

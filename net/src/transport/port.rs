@@ -20,6 +20,16 @@ use super::ring::{Completion, Ring};
 use super::socket::{GENERATION_MASK, Kind, Protocol, Socket, token};
 use crate::sessions::{Session, SessionId, Sessions, Talk};
 
+/// A connection on its way to another shard.
+#[derive(Debug)]
+pub struct Moving {
+    /// Where it goes on.
+    pub shard: u16,
+    stream: TcpStream,
+    /// What was received of it and not parsed.
+    input: Vec<u8>,
+}
+
 /// The connections of one protocol.
 pub(super) struct Port<S: Session> {
     protocol: Protocol,
@@ -30,6 +40,8 @@ pub(super) struct Port<S: Session> {
     unarmed: Vec<SessionId>,
     /// What somebody is told for whom there is no room.
     no_room: Vec<u8>,
+    /// Connections that go on at other shards.
+    pub(super) moving: Vec<Moving>,
     /// Connections turned away because there were too many.
     pub(super) refused: u64,
     /// Receives that ended because no buffer was free.
@@ -50,6 +62,7 @@ impl<S: Session> Port<S> {
             acceptor: listener.map(Acceptor::new).transpose()?,
             unarmed: Vec::new(),
             no_room,
+            moving: Vec::new(),
             refused: 0,
             buffers_exhausted: 0,
         })
@@ -144,9 +157,31 @@ impl<S: Session> Port<S> {
                 let target = token(protocol, Kind::Receive, socket.id);
                 socket.cancelling = ring.cancel(target, token(protocol, Kind::Cancel, socket.id));
             }
+        } else if self.sessions.moves_to(socket.id).is_some() {
+            self.hand_over(slot);
         } else if !socket.input_ended {
             socket.wants_receive = true;
             list(&mut self.unarmed, socket);
+        }
+    }
+
+    /// Lets go of a connection that goes on at another shard, if the kernel does nothing for it.
+    fn hand_over(&mut self, slot: u32) {
+        let place = &mut self.sockets[slot as usize];
+        let Some(socket) = place.take_if(|socket| socket.is_quiet()) else { return };
+        let shard = self.sessions.moves_to(socket.id).unwrap_or_default();
+        let input = self.sessions.take_input(socket.id);
+        self.sessions.close(socket.id);
+        self.moving.push(Moving { shard, stream: socket.stream, input });
+    }
+
+    /// Goes on with a connection that another shard has handed over.
+    pub(super) fn adopt<I>(&mut self, moving: Moving, intake: &mut I)
+    where
+        S: Talk<I>,
+    {
+        if let Some(id) = self.open(moving.stream) {
+            self.sessions.receive(id, &moving.input, intake);
         }
     }
 
@@ -192,13 +227,16 @@ impl<S: Session> Port<S> {
         }
         // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
         let stream = TcpStream::from(unsafe { OwnedFd::from_raw_fd(completion.result) });
-        if self.acceptor.is_none() {
-            return;
-        }
+        self.open(stream);
+    }
+
+    /// A session for a connection, unless there are too many, or the port is closed.
+    fn open(&mut self, stream: TcpStream) -> Option<SessionId> {
+        self.acceptor.as_ref()?;
         let Some(id) = self.sessions.open(stream.peer_addr().ok()) else {
             self.refused += 1;
             refuse(&stream, &self.no_room);
-            return;
+            return None;
         };
         let slot = id.slot as usize;
         if slot >= self.sockets.len() {
@@ -209,6 +247,7 @@ impl<S: Session> Port<S> {
         socket.wants_receive = true;
         list(&mut self.unarmed, &mut socket);
         self.sockets[slot] = Some(socket);
+        Some(id)
     }
 
     /// Sends the answers, closes what is done, receives where there is room again. Returns how many
