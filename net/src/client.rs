@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `request` | a message on its way, as a future |
 //! | `slot` | where an answer is left for whoever waits |
-//! | `connection` | what requests and the client's thread share |
+//! | `connection` | what requests and the client's thread share of one connection |
 //! | `link` | the client's thread: connects, reads, ends what is overdue |
 //! | `wakeup` | how that thread is woken |
 
@@ -24,9 +24,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use coreside_shard::{Address, Entity, Handler, Message, Registry, RegistryError, Table, Via};
+use coreside_shard::{
+    Address, Entity, Handler, HashKey, Message, Placement, Registry, RegistryError, Table, Via,
+};
 
-use self::connection::Connection;
+use self::connection::{Common, Connection};
 use self::link::Link;
 pub use self::request::ClientRequest;
 pub use self::slot::Slot;
@@ -50,6 +52,8 @@ pub(crate) struct ClientConfig {
     pub(crate) backoff: (Duration, Duration),
     /// Bytes that may wait to be sent.
     pub(crate) output_bytes_max: usize,
+    /// One connection is enough, to whichever shard takes it.
+    pub(crate) any_shard: bool,
 }
 
 impl Default for ClientConfig {
@@ -60,6 +64,7 @@ impl Default for ClientConfig {
             connect_timeout: Duration::from_secs(5),
             backoff: (Duration::from_millis(10), Duration::from_secs(5)),
             output_bytes_max: 16 << 20,
+            any_shard: false,
         }
     }
 }
@@ -144,6 +149,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Makes do with one connection, to whichever shard takes it. Without this, and where the node
+    /// [tells](crate::native::Welcome::hash_key) what keys are hashed with, there is one to each
+    /// shard, and each message goes straight to the shard of its key.
+    pub fn any_shard(mut self) -> Self {
+        self.config.any_shard = true;
+        self
+    }
+
     /// Connects to the node that listens at `address`. Blocks until the handshake is done.
     ///
     /// # Errors
@@ -151,14 +164,32 @@ impl ClientBuilder {
     /// no connection end with [`NotSent`](coreside_shard::AskError::NotSent).
     pub fn connect(self, address: impl ToSocketAddrs) -> Result<Client, ClientError> {
         let table = self.registry.build().map_err(ClientError::Registry)?;
-        let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
-        let connection = Arc::new(Connection::new(self.config, table)?);
-        let mut link = Link::new(Arc::clone(&connection), addresses);
-        link.connect()?;
+        let addresses: Arc<[SocketAddr]> = address.to_socket_addrs()?.collect();
+        let common = Arc::new(Common::new(self.config, table)?);
+        let link = |shard| Link::new(Arc::clone(&common), Arc::clone(&addresses), shard);
+        let mut first = link(None);
+        let welcome = first.connect()?;
+        let mut links = vec![first];
+        let mut route = None;
+        if let Some(hash_key) = welcome.hash_key
+            && !self.config.any_shard
+            && welcome.shard < welcome.shards
+        {
+            route = Some(Route { hash_key, placement: Placement::even(welcome.shards) });
+            links[0].settle_at(welcome.shard);
+            for shard in (0..welcome.shards).filter(|shard| *shard != welcome.shard) {
+                let mut link = link(Some(shard));
+                link.connect()?;
+                links.push(link);
+            }
+            links.sort_by_key(Link::shard);
+        }
+        let lanes = links.iter().map(|link| Arc::clone(&link.connection)).collect();
+        let theirs = Arc::clone(&common);
         let thread = std::thread::Builder::new()
             .name("coreside-client".to_owned())
-            .spawn(move || link.run())?;
-        Ok(Client { core: Arc::new(ClientCore { connection, thread: Some(thread) }) })
+            .spawn(move || link::run(&theirs, links))?;
+        Ok(Client { core: Arc::new(ClientCore { common, lanes, route, thread: Some(thread) }) })
     }
 }
 
@@ -182,8 +213,17 @@ pub struct Client {
 }
 
 struct ClientCore {
-    connection: Arc<Connection>,
+    common: Arc<Common>,
+    /// One to each shard where there is a route, else one.
+    lanes: Vec<Arc<Connection>>,
+    route: Option<Route>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// How the shard of a key is found.
+struct Route {
+    hash_key: HashKey,
+    placement: Placement,
 }
 
 impl Client {
@@ -199,11 +239,27 @@ impl Client {
 
     /// Whether there is a connection just now.
     pub fn is_connected(&self) -> bool {
-        self.core.connection.is_connected()
+        self.core.lanes.iter().any(|lane| lane.is_connected())
     }
 
-    fn connection(&self) -> &Connection {
-        &self.core.connection
+    /// How many connections there are to the node: one to each shard, or one.
+    pub fn connections(&self) -> usize {
+        self.core.lanes.len()
+    }
+
+    fn common(&self) -> &Common {
+        &self.core.common
+    }
+
+    /// The connections to try for a key: that to its shard, then the others, which cost the message a
+    /// way between shards.
+    fn lanes<E: Entity>(&self, key: E::Key) -> impl Iterator<Item = &Connection> {
+        let ClientCore { lanes, route, .. } = &*self.core;
+        let shard = route
+            .as_ref()
+            .map_or(0, |route| usize::from(route.placement.shard(route.hash_key.hash(key))));
+        let (before, from) = lanes.split_at(shard);
+        from.iter().chain(before).map(|lane| &**lane)
     }
 }
 
@@ -215,7 +271,7 @@ impl fmt::Debug for Client {
 
 impl Drop for ClientCore {
     fn drop(&mut self) {
-        self.connection.close();
+        self.common.close();
         if let Some(thread) = self.thread.take()
             // A waker that drops the last clone runs on the client's own thread, which ends by itself.
             && thread.thread().id() != std::thread::current().id()
@@ -232,7 +288,7 @@ impl Via for Client {
     /// # Panics
     /// When `E` is not registered with this client, or the message is not for the wire.
     fn call<E: Handler<M>, M: Message>(self, key: E::Key, message: M) -> ClientRequest<E, M> {
-        let number = self.connection().number_of::<E, M>();
+        let number = self.common().number_of::<E, M>();
         let Some(number) = number else {
             panic!(
                 "{} is not for the wire: put `#[wire]` on the handler, and add `.entity::<{}>()` \

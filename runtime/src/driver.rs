@@ -394,6 +394,7 @@ impl Driver {
         counts.passivations.store(stats.passivations, Relaxed);
         counts.dead_letters.store(self.shard.dead_letters_in_all(), Relaxed);
         counts.copies_refused.store(stats.copies_refused, Relaxed);
+        counts.between_shards.store(stats.received, Relaxed);
         counts.connections.store(self.net.connection_count() as u64, Relaxed);
         let now_ns = self.clock.monotonic_ns();
         if now_ns >= self.next_facts_ns {

@@ -50,6 +50,7 @@ pub(crate) struct Counts {
     pub(crate) passivations: AtomicU64,
     pub(crate) dead_letters: AtomicU64,
     pub(crate) copies_refused: AtomicU64,
+    pub(crate) between_shards: AtomicU64,
     pub(crate) connections: AtomicU64,
     pub(crate) parks: AtomicU64,
 }
@@ -73,6 +74,8 @@ pub struct NodeStats {
     /// Copies of published messages that a subscriber did not get because a queue on the way was
     /// full.
     pub copies_refused: u64,
+    /// Messages and answers that went from one shard to another.
+    pub between_shards: u64,
     /// Client connections that are open.
     pub connections: u64,
     /// Times that a shard went to sleep.
@@ -132,6 +135,7 @@ impl Handle {
             passivations: sum(|counts| &counts.passivations),
             dead_letters: sum(|counts| &counts.dead_letters),
             copies_refused: sum(|counts| &counts.copies_refused),
+            between_shards: sum(|counts| &counts.between_shards),
             connections: sum(|counts| &counts.connections),
             parks: sum(|counts| &counts.parks),
             stalls: self.shared.sightings.as_ref().map_or(0, |sightings| sightings.stalls()),

@@ -1,6 +1,7 @@
 //! A node over the native protocol, from a client of the same program.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use coreside::{AskError, Client, Cx, Node, entity, handlers, wire};
 
@@ -89,5 +90,78 @@ fn client_of_another_cluster_is_refused() {
     assert_eq!(refused, "the node refuses the connection: the node belongs to another cluster");
     let client = client(7).expect("the same");
     assert_eq!(client.entity::<Account>(1).deposit(5).wait(), Ok(5));
+    node.stop();
+}
+
+#[test]
+fn client_has_a_connection_to_each_shard_and_messages_go_straight_there() {
+    let node = Node::builder().entity::<Account>().shards(3).listen_native(loopback()).start();
+    let node = node.expect("a node");
+    let address = node.native_addr().expect("it listens");
+    let client = Client::builder().entity::<Account>().connect(address).expect("a client");
+    assert_eq!(client.connections(), 3);
+    for key in 0..300 {
+        assert_eq!(client.entity::<Account>(key).deposit(1).wait(), Ok(1));
+    }
+    // Shards show their counts before they sleep.
+    let until = Instant::now() + Duration::from_secs(20);
+    while node.stats().turns < 300 && Instant::now() < until {
+        std::thread::yield_now();
+    }
+    let stats = node.stats();
+    assert_eq!((stats.turns, stats.connections), (300, 3));
+    assert_eq!(stats.between_shards, 0, "each came in where it belongs");
+
+    // Any shard takes any message, and sends it on.
+    let builder = Client::builder().entity::<Account>().any_shard();
+    let one = builder.connect(address).expect("another client");
+    assert_eq!(one.connections(), 1);
+    for key in 0..300 {
+        assert_eq!(one.entity::<Account>(key).deposit(1).wait(), Ok(2));
+    }
+    while node.stats().between_shards == 0 && Instant::now() < until {
+        std::thread::yield_now();
+    }
+    assert!(node.stats().between_shards > 300, "two of three go to other shards, and come back");
+    node.stop();
+}
+
+#[test]
+fn client_that_is_not_told_the_hash_key_makes_do_with_one_connection() {
+    let node = Node::builder().entity::<Account>().shards(2).hide_hash_key();
+    let node = node.listen_native(loopback()).start().expect("a node");
+    let address = node.native_addr().expect("it listens");
+    let client = Client::builder().entity::<Account>().connect(address).expect("a client");
+    assert_eq!(client.connections(), 1);
+    for key in 0..50 {
+        assert_eq!(client.entity::<Account>(key).deposit(1).wait(), Ok(1));
+    }
+    node.stop();
+}
+
+#[test]
+fn client_of_many_shards_comes_back() {
+    let start = |address| {
+        let node = Node::builder().entity::<Account>().shards(3).listen_native(address);
+        node.start().expect("a node")
+    };
+    let node = start(loopback());
+    let address = node.native_addr().expect("it listens");
+    let builder = Client::builder().entity::<Account>();
+    let builder = builder.backoff(Duration::from_millis(1), Duration::from_millis(20));
+    let client = builder.connect(address).expect("a client");
+    assert_eq!(client.entity::<Account>(1).deposit(1).wait(), Ok(1));
+    node.stop();
+    let node = start(address);
+    let until = Instant::now() + Duration::from_secs(20);
+    for key in 0..30 {
+        loop {
+            match client.entity::<Account>(key).deposit(1).wait() {
+                Ok(balance) => break assert_eq!(balance, 1, "another node, other accounts"),
+                Err(AskError::NotSent) if Instant::now() < until => std::thread::yield_now(),
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
     node.stop();
 }

@@ -7,6 +7,7 @@
 
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,26 +24,54 @@ pub(super) trait Pending: Send {
     fn end(self: Box<Self>, answer: Result<&[u8], Code>);
 }
 
-/// Whether a request was sent.
-#[must_use]
-pub(super) enum Sent {
-    Yes,
-    No,
+/// Why a request was not sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Unsent {
+    /// There is no connection.
+    Down,
+    /// Too much waits already, or the message is longer than a frame may be.
+    Full,
+}
+
+/// What all connections of a client have in common.
+pub(super) struct Common {
+    pub(super) config: ClientConfig,
+    pub(super) table: Arc<Table>,
+    pub(super) wakeup: Wakeup,
+    /// The client was dropped.
+    closed: AtomicBool,
+}
+
+impl Common {
+    pub(super) fn new(config: ClientConfig, table: Arc<Table>) -> Result<Self, ClientError> {
+        Ok(Self { config, table, wakeup: Wakeup::new()?, closed: AtomicBool::new(false) })
+    }
+
+    /// The number of a message in the client's own table.
+    pub(super) fn number_of<E: Handler<M>, M: Message>(&self) -> Option<u16> {
+        self.table.find_wire::<E, M>()
+    }
+
+    /// Ends the client's thread, and every ask.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.wakeup.wake();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
 }
 
 /// One connection, and what comes after it when it is lost.
 pub(super) struct Connection {
-    pub(super) config: ClientConfig,
-    pub(super) table: Arc<Table>,
-    pub(super) wakeup: Wakeup,
+    common: Arc<Common>,
     state: Mutex<State>,
 }
 
 struct State {
     /// `None` while there is no connection.
     link: Option<Up>,
-    /// The client was dropped.
-    closed: bool,
     calls: Calls,
 }
 
@@ -63,9 +92,8 @@ struct Up {
 }
 
 impl Connection {
-    pub(super) fn new(config: ClientConfig, table: Arc<Table>) -> Result<Self, ClientError> {
-        let state = Mutex::new(State { link: None, closed: false, calls: Calls::default() });
-        Ok(Self { config, table, wakeup: Wakeup::new()?, state })
+    pub(super) fn new(common: Arc<Common>) -> Self {
+        Self { common, state: Mutex::new(State { link: None, calls: Calls::default() }) }
     }
 
     /// Nothing that is done under the lock can leave the state half changed.
@@ -73,29 +101,8 @@ impl Connection {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of a message in the client's own table.
-    pub(super) fn number_of<E: Handler<M>, M: Message>(&self) -> Option<u16> {
-        self.table.find_wire::<E, M>()
-    }
-
     pub(super) fn is_connected(&self) -> bool {
         self.lock().link.is_some()
-    }
-
-    /// Ends the client's thread, and every ask.
-    pub(super) fn close(&self) {
-        let mut state = self.lock();
-        state.closed = true;
-        if let Some(up) = &state.link {
-            // Fails only where the peer was first.
-            up.stream.shutdown(Shutdown::Both).unwrap_or_default();
-        }
-        drop(state);
-        self.wakeup.wake();
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.lock().closed
     }
 
     /// The handshake is done.
@@ -123,16 +130,17 @@ impl Connection {
         }
     }
 
-    pub(super) fn tell(&self, number: u16, key: KeyWords, message: &impl Encode) -> Sent {
+    pub(super) fn tell(
+        &self,
+        number: u16,
+        key: KeyWords,
+        message: &impl Encode,
+    ) -> Result<(), Unsent> {
         let mut state = self.lock();
         let header = Header::new(Kind::Tell);
-        match state.write(header, number, key, message, self.config.output_bytes_max) {
-            true => {
-                self.send(state);
-                Sent::Yes
-            }
-            false => Sent::No,
-        }
+        state.write(header, number, key, message, self.common.config.output_bytes_max)?;
+        self.send(state);
+        Ok(())
     }
 
     pub(super) fn ask(
@@ -142,17 +150,19 @@ impl Connection {
         message: &impl Encode,
         within: Duration,
         pending: Box<dyn Pending>,
-    ) -> Sent {
+    ) -> Result<(), (Unsent, Box<dyn Pending>)> {
         let mut state = self.lock();
-        let full = |up: &Up| state.calls.len() >= up.calls_max;
-        if state.link.as_ref().is_none_or(full) {
-            return Sent::No;
+        match &state.link {
+            None => return Err((Unsent::Down, pending)),
+            Some(up) if state.calls.len() >= up.calls_max => return Err((Unsent::Full, pending)),
+            Some(_) => {}
         }
         let call = state.calls.next();
         let time_us = u32::try_from(within.as_micros()).unwrap_or(u32::MAX).max(1);
         let header = Header { call, time_us, ..Header::new(Kind::Ask) };
-        if !state.write(header, number, key, message, self.config.output_bytes_max) {
-            return Sent::No;
+        let output_bytes_max = self.common.config.output_bytes_max;
+        if let Err(unsent) = state.write(header, number, key, message, output_bytes_max) {
+            return Err((unsent, pending));
         }
         // An instant that the clock cannot name is as good as never.
         let deadline = Instant::now().checked_add(within + GRACE);
@@ -161,9 +171,9 @@ impl Connection {
         state.calls.put(call, pending, deadline);
         self.send(state);
         if first {
-            self.wakeup.wake();
+            self.common.wakeup.wake();
         }
-        Sent::Yes
+        Ok(())
     }
 
     /// Answers a ping.
@@ -200,7 +210,7 @@ impl Connection {
                     up.put_back(output, sent + taken);
                     (up.sending, up.blocked) = (false, true);
                     drop(state);
-                    return self.wakeup.wake();
+                    return self.common.wakeup.wake();
                 }
                 Ok(_) => up.recycle(output),
                 Err(_) => {
@@ -252,7 +262,7 @@ impl Connection {
 const GRACE: Duration = Duration::from_millis(50);
 
 impl State {
-    /// Writes a message behind what waits. Returns whether there was room and a connection.
+    /// Writes a message behind what waits.
     fn write(
         &mut self,
         header: Header,
@@ -260,10 +270,10 @@ impl State {
         key: KeyWords,
         message: &impl Encode,
         output_bytes_max: usize,
-    ) -> bool {
-        let Some(up) = &mut self.link else { return false };
+    ) -> Result<(), Unsent> {
+        let Some(up) = &mut self.link else { return Err(Unsent::Down) };
         if up.output.len() - up.sent > output_bytes_max {
-            return false;
+            return Err(Unsent::Full);
         }
         let header = Header { message: up.numbers[usize::from(number)], ..header };
         let frame_bytes_max = up.frame_bytes_max as usize;
@@ -275,7 +285,7 @@ impl State {
             let fits = out.len() - start <= frame_bytes_max;
             if fits { Ok(()) } else { Err(WireError::Unwritable) }
         };
-        header.write_with(&mut up.output, content).is_ok()
+        header.write_with(&mut up.output, content).map_err(|_| Unsent::Full)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The client's thread: connects, reads answers, ends what is overdue, and connects again.
+//! The client's thread: reads answers, ends what is overdue, and connects again what was lost.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,19 +8,25 @@ use std::time::{Duration, Instant};
 
 use coreside_shard::rkyv::util::AlignedVec;
 
-use super::connection::Connection;
+use super::connection::{Common, Connection};
 use super::{ClientError, name_of};
 use crate::native::frame::{ALIGN, Code, FrameError, HEADER_BYTES, Header, Kind, VERSION};
 use crate::native::{Hello, HelloError, Standing, Welcome};
 
-/// The thread's own.
+/// The thread's part of one connection.
 pub(super) struct Link {
-    connection: Arc<Connection>,
-    addresses: Vec<SocketAddr>,
+    common: Arc<Common>,
+    pub(super) connection: Arc<Connection>,
+    addresses: Arc<[SocketAddr]>,
+    /// The shard that it asks for.
+    shard: Option<u16>,
     stream: Option<Arc<TcpStream>>,
     frame_bytes_max: u32,
     /// Bytes that were received, from the first byte of a frame.
     input: AlignedVec<ALIGN>,
+    /// When it is tried again, while it is lost, and how long it waits the next time.
+    retry_at: Instant,
+    retry_wait: Duration,
 }
 
 /// Bytes that are received at once.
@@ -29,47 +35,102 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// The longest welcome that is believed.
 const WELCOME_BYTES_MAX: u32 = 1 << 20;
 
+/// Serves the connections until the client is dropped.
+pub(super) fn run(common: &Common, mut links: Vec<Link>) {
+    while !common.is_closed() {
+        let now = Instant::now();
+        links.iter_mut().for_each(|link| link.retry(now));
+        let limit = links.iter().filter_map(|link| link.left(now)).min();
+        // Whole milliseconds, upwards: not to wake before the time.
+        let limit = limit.map(|left| left + Duration::from_millis(1));
+        let Ok(found) = common.wakeup.wait(links.iter().map(Link::wanted), limit) else {
+            // Without memory for a call there is nothing to do but wait for better times.
+            std::thread::sleep(Duration::from_millis(10));
+            continue;
+        };
+        for (link, found) in links.iter_mut().zip(found) {
+            if found.writable {
+                link.connection.unblock();
+            }
+            if found.readable && link.read().is_err() {
+                link.lose();
+            }
+        }
+    }
+    links.iter_mut().for_each(Link::lose);
+}
+
 impl Link {
-    pub(super) fn new(connection: Arc<Connection>, addresses: Vec<SocketAddr>) -> Self {
+    pub(super) fn new(
+        common: Arc<Common>,
+        addresses: Arc<[SocketAddr]>,
+        shard: Option<u16>,
+    ) -> Self {
         Self {
-            connection,
+            connection: Arc::new(Connection::new(Arc::clone(&common))),
+            retry_wait: common.config.backoff.0,
+            retry_at: Instant::now(),
+            common,
             addresses,
+            shard,
             stream: None,
             frame_bytes_max: WELCOME_BYTES_MAX,
             input: AlignedVec::new(),
         }
     }
 
-    /// Serves until the client is dropped.
-    pub(super) fn run(mut self) {
-        let (first, longest) = self.connection.config.backoff;
-        let mut wait = first;
-        while !self.connection.is_closed() {
-            if self.stream.is_some() {
-                // Why it ended makes no difference: it is tried again.
-                let _ = self.serve();
-                self.stream = None;
-                self.connection.down();
-                wait = first;
-            } else if self.connect().is_err() {
-                let until = Instant::now() + wait;
-                while !self.connection.is_closed()
-                    && let Some(left) = until.checked_duration_since(Instant::now())
-                    && self.connection.wakeup.wait(None, false, Some(left)).is_ok()
-                {
-                }
-                wait = (wait * 2).min(longest);
+    /// The shard that it asks for.
+    pub(super) fn shard(&self) -> Option<u16> {
+        self.shard
+    }
+
+    /// From here on it asks for this shard, should it have to connect again.
+    pub(super) fn settle_at(&mut self, shard: u16) {
+        self.shard = Some(shard);
+    }
+
+    /// What the thread waits for: the socket, and whether output waits for it.
+    fn wanted(&self) -> Option<(std::os::fd::RawFd, bool)> {
+        let stream = self.stream.as_ref()?;
+        Some((stream.as_raw_fd(), self.connection.is_blocked()))
+    }
+
+    /// Ends what is overdue. Returns how long the thread may sleep on behalf of this connection.
+    fn left(&self, now: Instant) -> Option<Duration> {
+        match self.stream {
+            Some(_) => self.connection.expire(now),
+            None => Some(self.retry_at.saturating_duration_since(now)),
+        }
+    }
+
+    /// Connects again if it is time.
+    fn retry(&mut self, now: Instant) {
+        if self.stream.is_some() || now < self.retry_at {
+            return;
+        }
+        let (first, longest) = self.common.config.backoff;
+        match self.connect() {
+            Ok(_) => self.retry_wait = first,
+            Err(_) => {
+                self.retry_at = Instant::now() + self.retry_wait;
+                self.retry_wait = (self.retry_wait * 2).min(longest);
             }
         }
+    }
+
+    /// The connection is lost, for whatever reason: it is tried again.
+    fn lose(&mut self) {
+        self.stream = None;
         self.connection.down();
+        self.retry_at = Instant::now() + self.retry_wait;
     }
 
     /// Connects and shakes hands.
-    pub(super) fn connect(&mut self) -> Result<(), ClientError> {
-        let limit = self.connection.config.connect_timeout;
+    pub(super) fn connect(&mut self) -> Result<Welcome, ClientError> {
+        let limit = self.common.config.connect_timeout;
         let until = Instant::now() + limit;
         let mut stream = Err(io::Error::from(io::ErrorKind::AddrNotAvailable));
-        for address in &self.addresses {
+        for address in self.addresses.iter() {
             stream = TcpStream::connect_timeout(address, limit);
             if stream.is_ok() {
                 break;
@@ -77,11 +138,11 @@ impl Link {
         }
         let mut stream = stream?;
         stream.set_nodelay(true)?;
-        let table = Arc::clone(&self.connection.table);
+        let table = Arc::clone(&self.common.table);
         let hello = Hello {
             versions: (VERSION, VERSION),
-            shard: None,
-            cluster: self.connection.config.cluster,
+            shard: self.shard,
+            cluster: self.common.config.cluster,
             messages: table.wire().iter().map(|row| (row.id, row.schema)).collect(),
         };
         let mut bytes = Vec::new();
@@ -108,7 +169,7 @@ impl Link {
         self.frame_bytes_max = welcome.frame_bytes_max;
         self.connection.up(Arc::clone(&stream), &welcome, numbers);
         self.stream = Some(stream);
-        Ok(())
+        Ok(welcome)
     }
 
     /// Reads the node's first frame.
@@ -134,33 +195,16 @@ impl Link {
             let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
             let left = left.ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?;
             stream.set_read_timeout(Some(left))?;
-            if receive(stream, &mut self.input)? == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
+            receive(stream, &mut self.input)?;
         }
     }
 
-    /// Reads answers until the connection ends.
-    fn serve(&mut self) -> io::Result<()> {
-        let Some(stream) = self.stream.clone() else { return Ok(()) };
-        while !self.connection.is_closed() {
-            // Whole milliseconds, upwards: not to wake before the time.
-            let limit = self.connection.expire(Instant::now());
-            let limit = limit.map(|left| left + Duration::from_millis(1));
-            let blocked = self.connection.is_blocked();
-            let found = self.connection.wakeup.wait(Some(stream.as_raw_fd()), blocked, limit)?;
-            if found.writable {
-                self.connection.unblock();
-            }
-            if !found.readable {
-                continue;
-            }
-            if receive(&stream, &mut self.input)? == 0 {
-                return Ok(());
-            }
-            let taken = self.frames().map_err(io::Error::other)?;
-            self.consume(taken);
-        }
+    /// Reads what is there, and hands out the answers.
+    fn read(&mut self) -> io::Result<()> {
+        let Some(stream) = &self.stream else { return Ok(()) };
+        receive(stream, &mut self.input)?;
+        let taken = self.frames().map_err(io::Error::other)?;
+        self.consume(taken);
         Ok(())
     }
 
@@ -193,8 +237,11 @@ impl Link {
     }
 }
 
-/// Receives what is there, behind what is in `input`; 0 at the end of the stream.
-fn receive(mut stream: &TcpStream, input: &mut AlignedVec<ALIGN>) -> io::Result<usize> {
+/// Receives what is there, behind what is in `input`.
+///
+/// # Errors
+/// The system's, and the end of the stream.
+fn receive(mut stream: &TcpStream, input: &mut AlignedVec<ALIGN>) -> io::Result<()> {
     let before = input.len();
     input.resize(before + CHUNK_BYTES, 0);
     let received = loop {
@@ -204,5 +251,8 @@ fn receive(mut stream: &TcpStream, input: &mut AlignedVec<ALIGN>) -> io::Result<
         }
     };
     input.resize(before + *received.as_ref().unwrap_or(&0), 0);
-    received
+    match received? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
 }

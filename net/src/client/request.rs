@@ -9,7 +9,7 @@ use std::time::Duration;
 use coreside_shard::{AskError, Decode, Encode, Full, Handler, Key, Message};
 
 use super::Client;
-use super::connection::{Pending, Sent};
+use super::connection::{Connection, Pending, Unsent};
 use super::slot::Slot;
 use crate::native::frame::Code;
 
@@ -20,7 +20,7 @@ use crate::native::frame::Code;
 /// message.
 ///
 /// # Delivery
-/// In order per client and entity while the connection holds; at most once. The future always ends:
+/// In order per client and entity while the connections hold; at most once. The future always ends:
 /// with the reply, or with an error that says whether the work may have been done.
 ///
 /// # Cost
@@ -38,7 +38,7 @@ pub struct ClientRequest<E: Handler<M>, M: Message> {
 
 impl<E: Handler<M>, M: Message> ClientRequest<E, M> {
     pub(super) fn new(client: Client, number: u16, key: E::Key, message: M) -> Self {
-        let within = client.connection().config.ask_timeout;
+        let within = client.common().config.ask_timeout;
         Self { client, number, key, message: Some(message), within, slot: None }
     }
 
@@ -56,10 +56,11 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> ClientRequest<E, M> {
     /// [`Full`] with the message inside when there is no connection, or too much waits to be sent.
     pub fn try_tell(mut self) -> Result<(), Full<M>> {
         let Some(message) = self.message.take() else { return Ok(()) };
-        let key = self.key.to_words();
-        match self.client.connection().tell(self.number, key, &message) {
-            Sent::Yes => Ok(()),
-            Sent::No => Err(Full(message)),
+        let (number, key) = (self.number, self.key.to_words());
+        let tell = |connection: &Connection| connection.tell(number, key, &message);
+        match self.client.lanes::<E>(self.key).map(tell).find(|sent| *sent != Err(Unsent::Down)) {
+            Some(Ok(())) => Ok(()),
+            _ => Err(Full(message)),
         }
     }
 
@@ -77,13 +78,16 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> ClientRequest<E, M> {
     fn send(&mut self) -> Option<Arc<Slot<Result<M::Reply, AskError>>>> {
         let message = self.message.take()?;
         let slot = Slot::new();
-        let waiting = Box::new(Waiting { slot: Arc::clone(&slot) });
+        let mut waiting: Box<dyn Pending> = Box::new(Waiting { slot: Arc::clone(&slot) });
         let key = self.key.to_words();
-        let sent = self.client.connection().ask(self.number, key, &message, self.within, waiting);
-        match sent {
-            Sent::Yes => Some(slot),
-            Sent::No => None,
+        for connection in self.client.lanes::<E>(self.key) {
+            match connection.ask(self.number, key, &message, self.within, waiting) {
+                Ok(()) => return Some(slot),
+                Err((Unsent::Down, back)) => waiting = back,
+                Err((Unsent::Full, _)) => return None,
+            }
         }
+        None
     }
 }
 

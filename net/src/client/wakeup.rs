@@ -36,34 +36,41 @@ impl Wakeup {
         let _ = (&self.eventfd).write(&1u64.to_ne_bytes());
     }
 
-    /// Waits until `socket` has something, can take something if that is wanted, somebody wakes the
-    /// thread, or `limit` has passed.
+    /// Waits until one of the `sockets` has something, or can take something if that is wanted of
+    /// it, somebody wakes the thread, or `limit` has passed. Returns what was found of each socket,
+    /// in their order; nothing is found of what is `None`.
     pub(super) fn wait(
         &self,
-        socket: Option<RawFd>,
-        writable: bool,
+        sockets: impl Iterator<Item = Option<(RawFd, bool)>>,
         limit: Option<Duration>,
-    ) -> io::Result<Found> {
-        let wanted = libc::POLLIN | if writable { libc::POLLOUT } else { 0 };
-        // The system leaves negative descriptors out.
-        let mut polled = [
-            libc::pollfd { fd: self.eventfd.as_raw_fd(), events: libc::POLLIN, revents: 0 },
-            libc::pollfd { fd: socket.unwrap_or(-1), events: wanted, revents: 0 },
-        ];
+    ) -> io::Result<Vec<Found>> {
+        let own = libc::pollfd { fd: self.eventfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let polled = sockets.map(|socket| {
+            // The system leaves negative descriptors out.
+            let (fd, writable) = socket.unwrap_or((-1, false));
+            let events = libc::POLLIN | if writable { libc::POLLOUT } else { 0 };
+            libc::pollfd { fd, events, revents: 0 }
+        });
+        let mut polled: Vec<_> = std::iter::once(own).chain(polled).collect();
         let limit_ms = limit.map_or(-1, |limit| limit.as_millis().min(1 << 30) as i32);
-        // SAFETY: two entries, which live as long as the call.
-        let count = unsafe { libc::poll(polled.as_mut_ptr(), 2, limit_ms) };
+        let len = polled.len() as libc::nfds_t;
+        // SAFETY: as many entries, which live as long as the call.
+        let count = unsafe { libc::poll(polled.as_mut_ptr(), len, limit_ms) };
         if count < 0 {
             let error = io::Error::last_os_error();
             let interrupted = error.kind() == io::ErrorKind::Interrupted;
-            return if interrupted { Ok(Found::default()) } else { Err(error) };
+            let nothing = vec![Found::default(); polled.len() - 1];
+            return if interrupted { Ok(nothing) } else { Err(error) };
         }
         if polled[0].revents != 0 {
             // Empty when another wait was ended by the same call.
             let _ = (&self.eventfd).read(&mut [0; 8]);
         }
-        let found = polled[1].revents;
-        Ok(Found { readable: found & !libc::POLLOUT != 0, writable: found & libc::POLLOUT != 0 })
+        let found = |polled: &libc::pollfd| Found {
+            readable: polled.revents & !libc::POLLOUT != 0,
+            writable: polled.revents & libc::POLLOUT != 0,
+        };
+        Ok(polled[1..].iter().map(found).collect())
     }
 }
 
