@@ -1,6 +1,10 @@
 //! Where a node listens: a port for Redis clients, and one for native clients.
+//!
+//! # Invariants
+//! - Nothing listens beyond loopback in plain text unless somebody has said that it may.
 
 use std::net::{SocketAddr, TcpListener};
+use std::{fmt, io};
 
 use coreside_net::{Listeners, listen};
 
@@ -11,6 +15,8 @@ use crate::node::{NodeBuilder, NodeError};
 pub(crate) struct Ports {
     resp: Option<SocketAddr>,
     native: Option<SocketAddr>,
+    /// Plain text may leave the machine.
+    insecure_plaintext: bool,
 }
 
 /// The sockets of all shards, and where they are.
@@ -24,14 +30,48 @@ pub(crate) struct Open {
 
 impl Ports {
     /// Listens for this number of shards.
-    pub(crate) fn open(self, shards: usize) -> Result<Open, NodeError> {
+    pub(crate) fn open(&mut self, shards: usize) -> Result<Open, NodeError> {
+        self.check()?;
         let (mut resp, mut native) = (sockets(self.resp, shards)?, sockets(self.native, shards)?);
         let address = |sockets: &[TcpListener]| sockets.first()?.local_addr().ok();
         let mut open = Open { resp: address(&resp), native: address(&native), ..Open::default() };
         open.listeners.resize_with(shards, || Listeners { resp: resp.pop(), native: native.pop() });
         Ok(open)
     }
+
+    /// Refuses to speak plain text with other machines, before any socket is made.
+    fn check(&self) -> Result<(), NodeError> {
+        let exposed = [self.resp, self.native].into_iter().flatten().find(is_exposed);
+        match exposed {
+            Some(address) if !self.insecure_plaintext => {
+                let why = io::Error::new(io::ErrorKind::PermissionDenied, PlainTextRefused);
+                Err(NodeError::Listen(address, why))
+            }
+            _ => Ok(()),
+        }
+    }
 }
+
+/// Whether other machines may reach a socket that is bound to `address`.
+fn is_exposed(address: &SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
+}
+
+/// Whoever is on the way could read and change everything.
+#[derive(Debug)]
+struct PlainTextRefused;
+
+impl fmt::Display for PlainTextRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "other machines can reach it, and it would speak plain text with them; listen on \
+             127.0.0.1 or [::1], or, on a network where you trust everybody, allow it by \
+             `NodeBuilder::insecure_plaintext()` (`--insecure-plaintext`)",
+        )
+    }
+}
+
+impl std::error::Error for PlainTextRefused {}
 
 fn sockets(address: Option<SocketAddr>, shards: usize) -> Result<Vec<TcpListener>, NodeError> {
     let Some(address) = address else { return Ok(Vec::new()) };
@@ -53,9 +93,39 @@ impl NodeBuilder {
         self
     }
 
+    /// Lets the node listen beyond loopback in plain text (default: it refuses to start). Whoever is
+    /// on the network can read and change what goes over it, and call every entity.
+    pub fn insecure_plaintext(mut self) -> Self {
+        self.ports.insecure_plaintext = true;
+        self
+    }
+
     /// The cluster that the node belongs to, for native clients that ask for one.
     pub fn cluster(mut self, id: u128) -> Self {
         self.cluster = id;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_is_not_exposed() {
+        for inside in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
+            assert!(!is_exposed(&inside.parse().expect("an address")), "{inside}");
+        }
+        for outside in ["0.0.0.0:0", "[::]:0", "10.0.0.1:1", "[::ffff:10.0.0.1]:0", "8.8.8.8:0"] {
+            assert!(is_exposed(&outside.parse().expect("an address")), "{outside}");
+        }
+    }
+
+    #[test]
+    fn whoever_says_so_may_speak_plain_text_with_everybody() {
+        let mut ports = Ports { resp: "0.0.0.0:0".parse().ok(), ..Ports::default() };
+        assert!(ports.check().is_err());
+        ports.insecure_plaintext = true;
+        assert!(ports.check().is_ok());
     }
 }
