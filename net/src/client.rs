@@ -32,6 +32,7 @@ pub use self::request::ClientRequest;
 pub use self::slot::Slot;
 use crate::native::frame::Code;
 use crate::native::{HelloError, Standing};
+use crate::tls::{ClientTls, TlsError};
 
 /// Prepares a [`Client`].
 #[derive(Debug)]
@@ -41,8 +42,10 @@ pub struct ClientBuilder {
 }
 
 /// How a client behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ClientConfig {
+    /// `None` for plain text.
+    pub(crate) tls: Option<ClientTls>,
     pub(crate) cluster: u128,
     pub(crate) ask_timeout: Duration,
     pub(crate) connect_timeout: Duration,
@@ -55,6 +58,7 @@ pub(crate) struct ClientConfig {
 impl Default for ClientConfig {
     fn default() -> Self {
         Self {
+            tls: None,
             cluster: 0,
             ask_timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(5),
@@ -72,6 +76,8 @@ pub enum ClientError {
     Registry(RegistryError),
     /// The system's own.
     Io(io::Error),
+    /// There is no TLS with the node.
+    Tls(TlsError),
     /// The peer's part of the handshake.
     Hello(HelloError),
     /// The node does not want the connection.
@@ -90,6 +96,7 @@ impl fmt::Display for ClientError {
         match self {
             Self::Registry(error) => write!(f, "{error}"),
             Self::Io(error) => write!(f, "{error}"),
+            Self::Tls(error) => write!(f, "{error}"),
             Self::Hello(error) => write!(f, "{error}"),
             Self::Refused(code) => write!(f, "the node refuses the connection: {code}"),
             Self::Message { name, standing: Standing::OtherSchema } => write!(
@@ -108,7 +115,7 @@ impl std::error::Error for ClientError {}
 
 impl From<io::Error> for ClientError {
     fn from(error: io::Error) -> Self {
-        Self::Io(error)
+        error.downcast().map_or_else(Self::Io, Self::Tls)
     }
 }
 
@@ -116,6 +123,12 @@ impl ClientBuilder {
     /// Adds an entity type whose messages are sent: those with `#[wire]`.
     pub fn entity<E: Entity>(mut self) -> Self {
         self.registry.entity::<E>();
+        self
+    }
+
+    /// Secures the connection; in plain text by default.
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.config.tls = Some(tls);
         self
     }
 

@@ -4,20 +4,27 @@
 //! - Nothing listens beyond loopback in plain text unless somebody has said that it may.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
 use std::{fmt, io};
 
+use coreside_net::tls::{ServerTls, TlsConfig, TlsError};
 use coreside_net::{Listeners, listen};
 
 use crate::node::{NodeBuilder, NodeError};
 
 /// The addresses to listen on.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Ports {
     resp: Option<SocketAddr>,
     native: Option<SocketAddr>,
     /// Plain text may leave the machine.
     insecure_plaintext: bool,
+    tls: Option<TlsConfig>,
 }
+
+/// How often the files of TLS are looked at.
+const LOOK_AT_FILES: Duration = Duration::from_secs(5);
 
 /// The sockets of all shards, and where they are.
 #[derive(Debug, Default)]
@@ -32,10 +39,15 @@ impl Ports {
     /// Listens for this number of shards.
     pub(crate) fn open(&mut self, shards: usize) -> Result<Open, NodeError> {
         self.check()?;
+        let tls = self.load_tls()?;
         let (mut resp, mut native) = (sockets(self.resp, shards)?, sockets(self.native, shards)?);
         let address = |sockets: &[TcpListener]| sockets.first()?.local_addr().ok();
         let mut open = Open { resp: address(&resp), native: address(&native), ..Open::default() };
-        open.listeners.resize_with(shards, || Listeners { resp: resp.pop(), native: native.pop() });
+        open.listeners.resize_with(shards, || Listeners {
+            resp: resp.pop(),
+            native: native.pop(),
+            tls: tls.clone(),
+        });
         Ok(open)
     }
 
@@ -43,12 +55,27 @@ impl Ports {
     fn check(&self) -> Result<(), NodeError> {
         let exposed = [self.resp, self.native].into_iter().flatten().find(is_exposed);
         match exposed {
-            Some(address) if !self.insecure_plaintext => {
+            Some(address) if self.tls.is_none() && !self.insecure_plaintext => {
                 let why = io::Error::new(io::ErrorKind::PermissionDenied, PlainTextRefused);
                 Err(NodeError::Listen(address, why))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Reads the certificates, if any are asked for, and goes on looking whether they change.
+    fn load_tls(&mut self) -> Result<Option<Arc<ServerTls>>, NodeError> {
+        let (Some(address), Some(config)) = (self.resp.or(self.native), self.tls.take()) else {
+            return Ok(None);
+        };
+        let refused = |error: TlsError| NodeError::Listen(address, io::Error::other(error));
+        let tls = ServerTls::load(config).map_err(refused)?;
+        let report = |renewed: Result<(), TlsError>| match renewed {
+            Ok(()) => eprintln!("coreside: new certificates are in use"),
+            Err(error) => eprintln!("coreside: the certificates stay as they are: {error}"),
+        };
+        tls.keep_fresh(LOOK_AT_FILES, report).map_err(NodeError::System)?;
+        Ok(Some(tls))
     }
 }
 
@@ -64,9 +91,10 @@ struct PlainTextRefused;
 impl fmt::Display for PlainTextRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "other machines can reach it, and it would speak plain text with them; listen on \
-             127.0.0.1 or [::1], or, on a network where you trust everybody, allow it by \
-             `NodeBuilder::insecure_plaintext()` (`--insecure-plaintext`)",
+            "other machines can reach it, and it would speak plain text with them; give the node \
+             a certificate with `NodeBuilder::tls`, or listen on 127.0.0.1 or [::1], or, on a \
+             network where you trust everybody, allow it by `NodeBuilder::insecure_plaintext()` \
+             (`--insecure-plaintext`)",
         )
     }
 }
@@ -93,8 +121,16 @@ impl NodeBuilder {
         self
     }
 
-    /// Lets the node listen beyond loopback in plain text (default: it refuses to start). Whoever is
-    /// on the network can read and change what goes over it, and call every entity.
+    /// Speaks TLS 1.3 on every port, instead of plain text. Changed files are taken over within
+    /// seconds, for new connections; what cannot be used is said on standard error and changes
+    /// nothing.
+    pub fn tls(mut self, config: TlsConfig) -> Self {
+        self.ports.tls = Some(config);
+        self
+    }
+
+    /// Lets the node listen beyond loopback in plain text (default: it refuses to start). Whoever
+    /// is on the network can read and change what goes over it, and call every entity.
     pub fn insecure_plaintext(mut self) -> Self {
         self.ports.insecure_plaintext = true;
         self
@@ -122,10 +158,12 @@ mod tests {
     }
 
     #[test]
-    fn whoever_says_so_may_speak_plain_text_with_everybody() {
+    fn tls_may_listen_everywhere_and_plain_text_where_somebody_says_so() {
         let mut ports = Ports { resp: "0.0.0.0:0".parse().ok(), ..Ports::default() };
         assert!(ports.check().is_err());
         ports.insecure_plaintext = true;
         assert!(ports.check().is_ok());
+        let tls = Some(TlsConfig::new("node.crt", "node.key"));
+        assert!(Ports { tls, insecure_plaintext: false, ..ports }.check().is_ok());
     }
 }

@@ -381,6 +381,14 @@ impl crate::sessions::Session for Session {
         self.go_away(Code::Limit, shared);
     }
 
+    fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    fn ping(&mut self, shared: &mut Shared) {
+        self.write(shared, |out| Header::new(Kind::Ping).write(out));
+    }
+
     fn sent(&mut self, shared: &mut Shared) {
         if self.line.flags.stalled {
             self.recover(shared);
