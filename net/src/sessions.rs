@@ -447,7 +447,14 @@ fn receive_sealed<S: Talk<I>, I>(
     let mut plain = std::mem::take(&mut shared.plain);
     let line = session.line();
     let opened = match &mut line.tls {
-        Some(tls) if !line.flags.ending && !line.flags.killed => tls.open(bytes, &mut plain),
+        Some(tls) if !line.flags.ending && !line.flags.killed => {
+            let was_shaking = tls.is_shaking();
+            let opened = tls.open(bytes, &mut plain);
+            if was_shaking && !tls.is_shaking() {
+                line.rights = tls.rights();
+            }
+            opened
+        }
         _ => Ok(Opened::More),
     };
     match opened {

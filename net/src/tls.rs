@@ -9,15 +9,18 @@
 //! | `files` | certificates and keys, as files hold them |
 //! | `server` | what the connections of a node are secured with, renewed when its files change |
 //! | `client` | what a client secures its connection with |
+//! | `rights` | who may call what, by the names in certificates |
 //! | `channel` | one connection: takes TLS off what comes, and puts it on what goes |
 
 mod channel;
 mod client;
 mod error;
 mod files;
+mod rights;
 mod server;
 
 pub(crate) use self::channel::{Channel, Opened};
 pub use self::client::ClientTls;
 pub use self::error::TlsError;
+pub(crate) use self::rights::Rights;
 pub use self::server::{Renewal, ServerTls, TlsConfig};

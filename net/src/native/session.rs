@@ -14,7 +14,7 @@
 use std::net::SocketAddr;
 
 use coreside_shard::rkyv::util::AlignedVec;
-use coreside_shard::{AskError, Encode, Outside, Ticket, ToValue, WireCall, WireError};
+use coreside_shard::{AskError, Encode, Outside, Ticket, ToValue, WireCall, WireError, WireRow};
 
 use super::frame::{ALIGN, Code, HEADER_BYTES, Header, KEY_BYTES, Kind, VERSION};
 use super::hello::{Hello, Welcome};
@@ -151,7 +151,7 @@ impl Session {
             cluster,
             frame_bytes_max: shared.limits.frame_bytes_max,
             calls_max: shared.limits.calls_max,
-            messages: hello.standings(intake.messages()),
+            messages: hello.standings(intake.messages(), |row| self.may_call(row)),
         };
         self.greeted = true;
         self.write(shared, |out| welcome.write(out));
@@ -170,7 +170,8 @@ impl Session {
             return Handled::End(Code::Protocol);
         };
         let asks = header.kind == Kind::Ask;
-        if usize::from(header.message) >= intake.messages().len() {
+        let row = intake.messages().get(usize::from(header.message));
+        if !row.is_some_and(|row| self.may_call(row)) {
             return self.refuse(header, Code::Unknown, shared);
         }
         let key = u128::from_le_bytes(*key);
@@ -192,6 +193,13 @@ impl Session {
             Err(WireError::Full) => self.refuse(header, Code::Full, shared),
             Err(_) => self.refuse(header, Code::Invalid, shared),
         }
+    }
+
+    /// Whether the peer may send messages of this type.
+    #[inline]
+    fn may_call(&self, row: &WireRow) -> bool {
+        let (entity, method) = row.name;
+        self.line.may_call(entity.bytes().chain([b'.']).chain(method.bytes()))
     }
 
     /// Nothing is done with a message. Who tells it has broken the protocol, as it was told what the

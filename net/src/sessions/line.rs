@@ -1,8 +1,10 @@
 //! What is the same for every session: what is being sent, its switches, its times.
 
+use std::sync::Arc;
+
 use super::deadlines::Times;
 use super::{Session, SessionId, Shared};
-use crate::tls::Channel;
+use crate::tls::{Channel, Rights};
 
 /// What is the same for every session: what is being sent, and its switches.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub struct Line {
     pub(super) times: Times,
     /// For a connection that speaks TLS.
     pub(super) tls: Option<Box<Channel>>,
+    /// What the peer may call; `None` for everything.
+    pub(super) rights: Option<Arc<Rights>>,
 }
 
 /// The switches of a session.
@@ -46,6 +50,7 @@ impl Line {
             sent: 0,
             times: Times::new(0),
             tls: None,
+            rights: None,
         }
     }
 
@@ -60,6 +65,12 @@ impl Line {
     pub(crate) fn takes_no_more(&self) -> bool {
         let Flags { ending, input_ended, stalled, ready, .. } = self.flags;
         ending || (input_ended && !stalled && !ready)
+    }
+
+    /// Whether the peer may call the message of this name.
+    #[inline]
+    pub(crate) fn may_call(&self, name: impl Iterator<Item = u8> + Clone) -> bool {
+        self.rights.as_ref().is_none_or(|rights| rights.allow(name))
     }
 
     /// Whether a send is under way.

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use coreside_shard::rkyv::util::AlignedVec;
 use rustls::Connection;
 
+use super::rights::{Rights, Rules};
 use crate::native::frame::ALIGN;
 
 /// One side of a connection.
@@ -15,6 +17,8 @@ pub(crate) struct Channel {
     failed: bool,
     /// The end has been said.
     parted: bool,
+    /// What the peer may call, once it is known who it is.
+    rules: Arc<Rules>,
     /// Bytes that came before the handshake was done.
     shaking_bytes: usize,
 }
@@ -36,10 +40,10 @@ const PIECE_BYTES: usize = 64 << 10;
 const HANDSHAKE_BYTES_MAX: usize = 32 << 10;
 
 impl Channel {
-    pub(crate) fn new(mut connection: Connection) -> Self {
+    pub(super) fn new(mut connection: Connection, rules: Arc<Rules>) -> Self {
         // What waits here is bounded where it comes from.
         connection.set_buffer_limit(None);
-        Self { connection, failed: false, parted: false, shaking_bytes: 0 }
+        Self { connection, failed: false, parted: false, rules, shaking_bytes: 0 }
     }
 
     /// Takes TLS off `bytes` and appends what is inside to `plain`.
@@ -108,6 +112,12 @@ impl Channel {
             self.parted = true;
             self.connection.send_close_notify();
         }
+    }
+
+    /// What the peer may call; `None` for everything. To be asked when the handshake is done.
+    pub(crate) fn rights(&self) -> Option<Arc<Rights>> {
+        debug_assert!(!self.is_shaking());
+        self.rules.rights(self.connection.peer_certificates())
     }
 
     /// Whether the handshake is not done.

@@ -60,6 +60,6 @@ impl ClientTls {
         };
         config.resumption = Resumption::disabled();
         let connection = rustls::ClientConnection::new(Arc::new(config), name)?;
-        Ok(Channel::new(connection.into()))
+        Ok(Channel::new(connection.into(), Arc::default()))
     }
 }

@@ -14,6 +14,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use super::channel::Channel;
 use super::error::TlsError;
 use super::files;
+use super::rights::Rules;
 
 /// Where the certificates of a node are, and what it asks of its clients.
 #[derive(Clone, Debug)]
@@ -23,6 +24,7 @@ pub struct TlsConfig {
     client_ca: Option<PathBuf>,
     /// Clients without a certificate are served as well.
     anonymous_clients: bool,
+    rules: Arc<Rules>,
 }
 
 impl TlsConfig {
@@ -34,6 +36,7 @@ impl TlsConfig {
             key: key.into(),
             client_ca: None,
             anonymous_clients: false,
+            rules: Arc::default(),
         }
     }
 
@@ -49,6 +52,20 @@ impl TlsConfig {
     pub fn optional_client_ca(mut self, file: impl Into<PathBuf>) -> Self {
         self.client_ca = Some(file.into());
         self.anonymous_clients = true;
+        self
+    }
+
+    /// Lets clients whose certificate holds `client`, as a DNS name or a URI, call these messages:
+    /// `Type.method` of the native protocol, commands of RESP in capitals; `Account.*` stands for all
+    /// that begin like it. As soon as there is one rule, nobody may call what none of its rules
+    /// names. What a node says of itself (`PING`, `INFO`) is for everybody.
+    pub fn allow<T: Into<String>>(
+        mut self,
+        client: impl Into<String>,
+        messages: impl IntoIterator<Item = T>,
+    ) -> Self {
+        let messages = messages.into_iter().map(Into::into);
+        Arc::make_mut(&mut self.rules).add(client.into(), messages);
         self
     }
 
@@ -193,7 +210,8 @@ impl ServerTls {
     pub(crate) fn accept(&self) -> Option<Channel> {
         let tls = Arc::clone(&self.current().tls);
         // Fails only where the system has no randomness.
-        rustls::ServerConnection::new(tls).ok().map(|connection| Channel::new(connection.into()))
+        let connection = rustls::ServerConnection::new(tls).ok()?;
+        Some(Channel::new(connection.into(), Arc::clone(&self.config.rules)))
     }
 
     /// Nothing that is done under the lock can leave it half changed.
