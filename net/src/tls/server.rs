@@ -56,8 +56,8 @@ impl TlsConfig {
     }
 
     /// Lets clients whose certificate holds `client`, as a DNS name or a URI, call these messages:
-    /// `Type.method` of the native protocol, commands of RESP in capitals; `Account.*` stands for all
-    /// that begin like it. As soon as there is one rule, nobody may call what none of its rules
+    /// `Type.method` of the native protocol, commands of RESP in capitals; `Account.*` stands for
+    /// all that begin like it. As soon as there is one rule, nobody may call what none of its rules
     /// names. What a node says of itself (`PING`, `INFO`) is for everybody.
     pub fn allow<T: Into<String>>(
         mut self,
