@@ -34,6 +34,7 @@ pub use self::request::ClientRequest;
 pub use self::slot::Slot;
 use crate::native::frame::Code;
 use crate::native::{HelloError, Standing};
+use crate::tls::{ClientTls, TlsError};
 
 /// Prepares a [`Client`].
 #[derive(Debug)]
@@ -43,8 +44,10 @@ pub struct ClientBuilder {
 }
 
 /// How a client behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ClientConfig {
+    /// `None` for plain text.
+    pub(crate) tls: Option<ClientTls>,
     pub(crate) cluster: u128,
     pub(crate) ask_timeout: Duration,
     pub(crate) connect_timeout: Duration,
@@ -59,6 +62,7 @@ pub(crate) struct ClientConfig {
 impl Default for ClientConfig {
     fn default() -> Self {
         Self {
+            tls: None,
             cluster: 0,
             ask_timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(5),
@@ -77,6 +81,8 @@ pub enum ClientError {
     Registry(RegistryError),
     /// The system's own.
     Io(io::Error),
+    /// There is no TLS with the node.
+    Tls(TlsError),
     /// The peer's part of the handshake.
     Hello(HelloError),
     /// The node does not want the connection.
@@ -95,6 +101,7 @@ impl fmt::Display for ClientError {
         match self {
             Self::Registry(error) => write!(f, "{error}"),
             Self::Io(error) => write!(f, "{error}"),
+            Self::Tls(error) => write!(f, "{error}"),
             Self::Hello(error) => write!(f, "{error}"),
             Self::Refused(code) => write!(f, "the node refuses the connection: {code}"),
             Self::Message { name, standing: Standing::OtherSchema } => write!(
@@ -113,7 +120,7 @@ impl std::error::Error for ClientError {}
 
 impl From<io::Error> for ClientError {
     fn from(error: io::Error) -> Self {
-        Self::Io(error)
+        error.downcast().map_or_else(Self::Io, Self::Tls)
     }
 }
 
@@ -121,6 +128,12 @@ impl ClientBuilder {
     /// Adds an entity type whose messages are sent: those with `#[wire]`.
     pub fn entity<E: Entity>(mut self) -> Self {
         self.registry.entity::<E>();
+        self
+    }
+
+    /// Secures the connection; in plain text by default.
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.config.tls = Some(tls);
         self
     }
 
@@ -172,7 +185,7 @@ impl ClientBuilder {
         let mut links = vec![first];
         let mut route = None;
         if let Some(hash_key) = welcome.hash_key
-            && !self.config.any_shard
+            && !common.config.any_shard
             && welcome.shard < welcome.shards
         {
             route = Some(Route { hash_key, placement: Placement::even(welcome.shards) });

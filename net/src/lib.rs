@@ -6,12 +6,14 @@
 //! | [`native`] | the native protocol: frames of archives, likewise |
 //! | [`resp`] | the protocol of Redis clients, as state machines without I/O |
 //! | [`sessions`] | connections without sockets, whatever they speak |
+//! | [`tls`] | TLS between the bytes of a socket and a session |
 //! | `transport` | sockets on an io_uring ring of the shard's own |
 
 pub mod client;
 pub mod native;
 pub mod resp;
 pub mod sessions;
+pub mod tls;
 
 mod transport;
 

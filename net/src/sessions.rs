@@ -1,170 +1,42 @@
 //! All connections of a shard that speak one protocol, without their sockets.
 //!
-//! What a protocol makes of bytes is its [`Session`]'s; here is what is the same for all: names that
-//! are never used again, who has something to send, who may go on, and what they hold together.
+//! What a protocol makes of bytes is its [`Session`]'s; here is what is the same for all: names
+//! that are never used again, who has something to send, who may go on, and what they hold
+//! together.
 //!
 //! # Invariants
 //! - A session is in the list `ready` exactly when its flag `ready` is set, and in `dirty` exactly
 //!   when its flag `dirty` is set; so no list is longer than the number of sessions that ever were.
 //! - `owed` and `unparsed_bytes` are the sums over all sessions.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `protocol` | what a protocol says of its sessions, and of their bounds |
+//! | `line` | what is the same for every session: what is being sent, its switches, its times |
+//! | `deadlines` | how long a connection may take for what it owes |
+//! | `wheel` | when to look at which session |
+//! | `shared` | what all sessions of a shard share |
+//! | `addresses` | how many connections each address has |
 
-use std::collections::VecDeque;
+mod addresses;
+mod deadlines;
+mod line;
+mod protocol;
+mod shared;
+mod wheel;
+
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use coreside_shard::Ticket;
 
-/// One connection of a protocol, as a state machine without I/O. Its methods are for [`Sessions`].
-pub trait Session: Sized {
-    /// The bounds of the sessions of a shard.
-    type Limits: Bounds;
-    /// What a session knows of its node.
-    type Facts: Default;
-
-    /// The state of a new connection.
-    #[doc(hidden)]
-    fn new(id: SessionId, peer: Option<SocketAddr>, shared: &Shared<Self>) -> Self;
-    #[doc(hidden)]
-    fn line(&mut self) -> &mut Line;
-    /// How many answers are owed.
-    #[doc(hidden)]
-    fn owed(&self) -> u32;
-    /// Memory held for bytes that are not a whole request yet.
-    #[doc(hidden)]
-    fn unparsed_bytes(&self) -> usize;
-    /// Whether bytes of the peer are welcome, the sessions of the shard holding many or few.
-    #[doc(hidden)]
-    fn wants_input(&self, limits: &Self::Limits, is_crowded: bool) -> bool;
-    /// Whether the connection has served its purpose and everything owed has been handed out.
-    #[doc(hidden)]
-    fn is_finished(&self) -> bool;
-    /// Parses no more; the connection closes when what is owed has been sent.
-    #[doc(hidden)]
-    fn end(&mut self);
-    /// Closes the connection without sending what is left.
-    #[doc(hidden)]
-    fn kill(&mut self);
-    /// Tells the peer that the node stops, where the protocol has words for it.
-    #[doc(hidden)]
-    fn say_goodbye(&mut self, _shared: &mut Shared<Self>) {}
-    /// Tells the peer that the unfinished requests of all are too many, and that it pays.
-    #[doc(hidden)]
-    fn refuse_input(&mut self, shared: &mut Shared<Self>);
-    /// A send is done: what it held back may go on.
-    #[doc(hidden)]
-    fn sent(&mut self, shared: &mut Shared<Self>);
-    /// The shard that the connection is to go on at, if it is not this one.
-    #[doc(hidden)]
-    fn moves_to(&self) -> Option<u16> {
-        None
-    }
-    /// Takes the bytes that are not parsed, for the shard where the connection goes on.
-    #[doc(hidden)]
-    fn take_input(&mut self) -> Vec<u8> {
-        Vec::new()
-    }
-}
-
-/// A session that sends its requests to an intake of type `I`.
-pub trait Talk<I>: Session {
-    /// Whether requests should stop for now.
-    #[doc(hidden)]
-    fn is_congested(intake: &I) -> bool;
-    /// Takes bytes of the peer and sends on the requests that are whole.
-    #[doc(hidden)]
-    fn receive(&mut self, bytes: &[u8], intake: &mut I, shared: &mut Shared<Self>);
-    /// Goes on with bytes that waited.
-    #[doc(hidden)]
-    fn resume(&mut self, intake: &mut I, shared: &mut Shared<Self>);
-}
-
-/// Bounds that every protocol has.
-pub trait Bounds: Copy + std::fmt::Debug {
-    /// Connections of the shard. The next one is told so and closed.
-    fn connections_max(&self) -> u32;
-    /// Bytes of unfinished requests over all connections of the shard. Beyond it the connection that
-    /// holds most is closed.
-    fn unparsed_bytes_max(&self) -> usize;
-    /// Whether the bounds make sense together.
-    ///
-    /// # Panics
-    /// If they do not.
-    fn check(&self);
-}
-
-/// What is the same for every session: what is being sent, and its switches.
-#[derive(Debug)]
-pub struct Line {
-    pub(crate) id: SessionId,
-    pub(crate) flags: Flags,
-    /// Output that is being filled.
-    pub(crate) output: Vec<u8>,
-    /// Output that is being sent; not touched until the send is done.
-    sending: Vec<u8>,
-    sent: usize,
-}
-
-/// The switches of a session.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Flags {
-    /// Parsing stopped at a pause; there may be whole requests among the bytes that wait.
-    pub(crate) stalled: bool,
-    /// The session is in the list of those that are ready to be parsed.
-    pub(crate) ready: bool,
-    /// The session is in the list of those with something to send or to close.
-    pub(crate) dirty: bool,
-    /// No further request is parsed: the connection closes when what is owed has been sent.
-    pub(crate) ending: bool,
-    /// The peer will send no more bytes.
-    pub(crate) input_ended: bool,
-    /// The connection closes at once; nothing is sent any more.
-    pub(crate) killed: bool,
-}
-
-impl Line {
-    pub(crate) fn new(id: SessionId) -> Self {
-        let (output, sending) = (Vec::new(), Vec::new());
-        Self { id, flags: Flags::default(), output, sending, sent: 0 }
-    }
-
-    /// Bytes that wait to be sent.
-    pub(crate) fn unsent_bytes(&self) -> usize {
-        self.output.len() + self.sending.len() - self.sent
-    }
-
-    /// Whether no more requests come: the peer's fault or the node's wish.
-    pub(crate) fn takes_no_more(&self) -> bool {
-        let Flags { ending, input_ended, stalled, ready, .. } = self.flags;
-        ending || (input_ended && !stalled && !ready)
-    }
-
-    /// The bytes to send next, unless a send is under way. They stay where they are until
-    /// [`end_send`](Self::end_send).
-    fn begin_send(&mut self) -> Option<&[u8]> {
-        if self.flags.killed || !self.sending.is_empty() || self.output.is_empty() {
-            return None;
-        }
-        debug_assert_eq!(self.sent, 0);
-        std::mem::swap(&mut self.output, &mut self.sending);
-        Some(&self.sending)
-    }
-
-    /// `len` bytes more have been sent; returns whether the send is done.
-    fn end_send<S: Session>(&mut self, len: usize, shared: &mut Shared<S>) -> bool {
-        self.sent += len;
-        debug_assert!(self.sent <= self.sending.len());
-        if self.sent < self.sending.len() && !self.flags.killed {
-            return false;
-        }
-        shared.strip(&mut self.sending);
-        self.sent = 0;
-        true
-    }
-
-    /// What is left of the send under way.
-    fn rest_of_send(&self) -> Option<&[u8]> {
-        Some(&self.sending[self.sent..]).filter(|rest| !rest.is_empty())
-    }
-}
+use self::addresses::{Addresses, Source};
+pub use self::deadlines::Deadlines;
+use self::deadlines::Times;
+pub use self::line::Line;
+pub use self::protocol::{Bounds, Session, Talk};
+pub use self::shared::Shared;
+use crate::tls::{Channel, Opened, Rights, ServerTls};
 
 /// Names a session; a name is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +45,15 @@ pub struct SessionId {
     pub slot: u32,
     /// Tells the sessions apart that sat there one after the other.
     pub generation: u32,
+}
+
+/// What a connection takes along to another shard.
+#[derive(Debug, Default)]
+pub(crate) struct Parted {
+    /// What was received and not parsed.
+    input: Vec<u8>,
+    tls: Option<Box<Channel>>,
+    rights: Option<Arc<Rights>>,
 }
 
 /// What the sessions have done so far.
@@ -192,6 +73,12 @@ pub struct SessionsStats {
     pub protocol_errors: u64,
     /// Connections closed because they went beyond a limit.
     pub limit_closes: u64,
+    /// Connections closed because they missed a deadline.
+    pub timeouts: u64,
+    /// Connections that were not opened because there were too many of their address.
+    pub address_refusals: u64,
+    /// Connections closed because of what they said instead of TLS, or in it.
+    pub tls_failures: u64,
     /// Answers to connections that are gone.
     pub late_answers: u64,
 }
@@ -200,70 +87,17 @@ pub struct SessionsStats {
 pub struct Sessions<S: Session> {
     slots: Vec<Slot<S>>,
     free: Vec<u32>,
+    addresses: Addresses,
+    /// Sessions to look at; empty except during a look.
+    due: Vec<(SessionId, u64)>,
     shared: Shared<S>,
 }
 
 struct Slot<S> {
     generation: u32,
     session: Option<S>,
-}
-
-/// What all sessions of a shard share.
-pub struct Shared<S: Session> {
-    pub(crate) limits: S::Limits,
-    pub(crate) stats: SessionsStats,
-    pub(crate) facts: S::Facts,
-    /// Sessions that are open.
-    pub(crate) open: u32,
-    /// Answers owed over all sessions.
-    pub(crate) owed: u64,
-    unparsed_bytes: usize,
-    dirty: Vec<SessionId>,
-    ready: VecDeque<SessionId>,
-    /// Empty buffers that keep their memory for the next connection that needs one, so that idle
-    /// connections hold none.
-    spare: Vec<Vec<u8>>,
-}
-
-/// How many buffers, and how large ones, are kept.
-const SPARE_MAX: usize = 256;
-const SPARE_BYTES_MAX: usize = 64 * 1024;
-
-impl<S: Session> Shared<S> {
-    /// Gives `buffer` memory if it has none.
-    #[inline]
-    pub(crate) fn equip(&mut self, buffer: &mut Vec<u8>) {
-        if buffer.capacity() == 0
-            && let Some(spare) = self.spare.pop()
-        {
-            *buffer = spare;
-        }
-    }
-
-    /// Takes the memory of `buffer`, and what is in it.
-    pub(crate) fn strip(&mut self, buffer: &mut Vec<u8>) {
-        let mut buffer = std::mem::take(buffer);
-        let capacity = buffer.capacity();
-        if capacity > 0 && capacity <= SPARE_BYTES_MAX && self.spare.len() < SPARE_MAX {
-            buffer.clear();
-            self.spare.push(buffer);
-        }
-    }
-
-    #[inline]
-    pub(crate) fn make_dirty(&mut self, line: &mut Line) {
-        if !line.flags.dirty {
-            line.flags.dirty = true;
-            self.dirty.push(line.id);
-        }
-    }
-
-    pub(crate) fn make_ready(&mut self, line: &mut Line) {
-        if !line.flags.ready {
-            line.flags.ready = true;
-            self.ready.push_back(line.id);
-        }
-    }
+    /// Where its connection is counted.
+    source: Option<Source>,
 }
 
 impl<S: Session> Sessions<S> {
@@ -273,32 +107,76 @@ impl<S: Session> Sessions<S> {
     /// If the limits make no sense together.
     pub fn new(limits: S::Limits) -> Self {
         limits.check();
-        let shared = Shared {
-            limits,
-            stats: SessionsStats::default(),
-            facts: S::Facts::default(),
-            open: 0,
-            owed: 0,
-            unparsed_bytes: 0,
-            dirty: Vec::new(),
-            ready: VecDeque::new(),
-            spare: Vec::new(),
-        };
-        Self { slots: Vec::new(), free: Vec::new(), shared }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            addresses: Addresses::default(),
+            due: Vec::new(),
+            shared: Shared::new(limits),
+        }
     }
 
-    /// A new session, unless there are as many as the limits allow.
+    /// Has connections speak TLS from here on; those that are open go on as they are.
+    pub fn set_tls(&mut self, tls: Option<Arc<ServerTls>>) {
+        self.shared.tls = tls;
+    }
+
+    /// Says what time it is, counted from anywhere, and closes connections that have missed a
+    /// deadline. Nothing is due where nobody says it.
+    ///
+    /// # Cost
+    /// A comparison, but for 7 times in a second.
+    #[inline]
+    pub fn tick(&mut self, now_ns: u64) {
+        self.shared.now_ns = now_ns;
+        if self.shared.wheel.is_due(now_ns) {
+            self.look();
+        }
+    }
+
+    /// When [`tick`](Self::tick) has something to do.
+    pub fn next_deadline_ns(&self) -> Option<u64> {
+        self.shared.wheel.next_ns()
+    }
+
+    #[cold]
+    fn look(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.shared.wheel.turn(self.shared.now_ns, &mut due);
+        for (id, granule) in due.drain(..) {
+            let Some(session) = find(&mut self.slots, id) else { continue };
+            if session.line().times.unfile(granule) {
+                deadlines::look(session, &mut self.shared);
+            }
+        }
+        self.due = due;
+    }
+
+    /// A new session, unless there are as many as the limits allow, in all or of its address.
     pub fn open(&mut self, peer: Option<SocketAddr>) -> Option<SessionId> {
         if self.shared.open >= self.shared.limits.connections_max() {
             return None;
         }
+        let tls = match &self.shared.tls {
+            Some(tls) => Some(Box::new(tls.accept()?)),
+            None => None,
+        };
+        let source = Source::of(peer);
+        if !self.addresses.admit(source, self.shared.limits.connections_per_address_max()) {
+            self.shared.stats.address_refusals += 1;
+            return None;
+        }
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, session: None });
+            self.slots.push(Slot { generation: 0, session: None, source: None });
             self.slots.len() as u32 - 1
         });
         let place = &mut self.slots[slot as usize];
         let id = SessionId { slot, generation: place.generation };
-        place.session = Some(S::new(id, peer, &self.shared));
+        place.source = source;
+        let session = place.session.insert(S::new(id, peer, &self.shared));
+        session.line().tls = tls;
+        session.line().times = Times::new(self.shared.now_ns);
+        deadlines::file(session, &mut self.shared);
         self.shared.stats.opened += 1;
         self.shared.open += 1;
         Some(id)
@@ -314,6 +192,7 @@ impl<S: Session> Sessions<S> {
         self.shared.open -= 1;
         self.shared.stats.closed += 1;
         let place = &mut self.slots[id.slot as usize];
+        self.addresses.release(place.source.take());
         place.session = None;
         place.generation = place.generation.wrapping_add(1);
         self.free.push(id.slot);
@@ -330,9 +209,14 @@ impl<S: Session> Sessions<S> {
         };
         let shared = &mut self.shared;
         shared.stats.bytes_in += bytes.len() as u64;
-        let before = session.unparsed_bytes();
-        session.receive(bytes, intake, shared);
-        shared.unparsed_bytes = shared.unparsed_bytes - before + session.unparsed_bytes();
+        session.line().times.spoken();
+        let (before, requests) = (session.unparsed_bytes(), shared.stats.requests);
+        if session.line().tls.is_some() {
+            receive_sealed(session, bytes, intake, shared);
+        } else {
+            session.receive(bytes, intake, shared);
+        }
+        note(session, before, requests, shared);
         settle(session, shared);
         if shared.unparsed_bytes > shared.limits.unparsed_bytes_max() {
             self.close_worst();
@@ -377,10 +261,10 @@ impl<S: Session> Sessions<S> {
             if flags.killed || flags.ending {
                 continue;
             }
-            let before = session.unparsed_bytes();
-            session.resume(intake, &mut self.shared);
             let shared = &mut self.shared;
-            shared.unparsed_bytes = shared.unparsed_bytes - before + session.unparsed_bytes();
+            let (before, requests) = (session.unparsed_bytes(), shared.stats.requests);
+            session.resume(intake, shared);
+            note(session, before, requests, shared);
             // Whoever reads the socket may have to go on as well.
             shared.make_dirty(session.line());
             count += 1;
@@ -402,7 +286,9 @@ impl<S: Session> Sessions<S> {
     /// Bytes to send, unless a send is under way. They stay valid and in place until
     /// [`end_send`](Self::end_send) or [`close`](Self::close).
     pub fn begin_send(&mut self, id: SessionId) -> Option<&[u8]> {
-        find(&mut self.slots, id)?.line().begin_send()
+        let session = find(&mut self.slots, id)?;
+        let owed = session.owed();
+        session.line().begin_send(owed, &mut self.shared)
     }
 
     /// `len` bytes have been sent; returns the rest of this send if there is one.
@@ -411,25 +297,46 @@ impl<S: Session> Sessions<S> {
         self.shared.stats.bytes_out += len as u64;
         if session.line().end_send(len, &mut self.shared) {
             session.sent(&mut self.shared);
-            if !session.line().output.is_empty() || session.is_finished() {
+            if !session.line().output.is_empty() {
                 self.shared.make_dirty(session.line());
             }
+            settle(session, &mut self.shared);
             return None;
         }
         session.line().rest_of_send()
     }
 
-    /// The shard that the connection is to go on at, if it is not this one. It is done here when its
-    /// input was [taken](Self::take_input).
+    /// The shard that the connection is to go on at, if it is not this one.
     pub(crate) fn moves_to(&mut self, id: SessionId) -> Option<u16> {
         find(&mut self.slots, id)?.moves_to()
     }
 
-    /// Takes the bytes that are not parsed.
-    pub(crate) fn take_input(&mut self, id: SessionId) -> Vec<u8> {
-        let Some(session) = find(&mut self.slots, id) else { return Vec::new() };
-        self.shared.unparsed_bytes -= session.unparsed_bytes();
-        session.take_input()
+    /// Ends a session whose connection goes on elsewhere.
+    pub(crate) fn part(&mut self, id: SessionId) -> Parted {
+        let mut parted = Parted::default();
+        if let Some(session) = find(&mut self.slots, id) {
+            self.shared.unparsed_bytes -= session.unparsed_bytes();
+            parted.input = session.take_input();
+            parted.tls = session.line().tls.take();
+            parted.rights = session.line().rights.take();
+        }
+        self.close(id);
+        parted
+    }
+
+    /// Goes on where another session has [parted](Self::part).
+    pub(crate) fn go_on<I>(&mut self, id: SessionId, parted: Parted, intake: &mut I)
+    where
+        S: Talk<I>,
+    {
+        let Some(session) = find(&mut self.slots, id) else { return };
+        let line = session.line();
+        (line.tls, line.rights) = (parted.tls, parted.rights);
+        line.times.spoken();
+        let (before, requests) = (session.unparsed_bytes(), self.shared.stats.requests);
+        session.receive(&parted.input, intake, &mut self.shared);
+        note(session, before, requests, &mut self.shared);
+        settle(session, &mut self.shared);
     }
 
     /// Whether bytes of the peer are welcome.
@@ -449,6 +356,10 @@ impl<S: Session> Sessions<S> {
         for place in &mut self.slots {
             if let Some(session) = &mut place.session {
                 self.shared.unparsed_bytes -= session.unparsed_bytes();
+                if session.line().is_tls_shaking() {
+                    // Nothing can be said yet, and nothing was asked.
+                    session.kill();
+                }
                 session.say_goodbye(&mut self.shared);
                 session.end();
                 self.shared.make_dirty(session.line());
@@ -559,10 +470,59 @@ fn find<S>(slots: &mut [Slot<S>], id: SessionId) -> Option<&mut S> {
     if place.generation == id.generation { place.session.as_mut() } else { None }
 }
 
-/// Reports a session that is to be closed.
+/// Notes what a session has parsed.
+#[inline]
+fn note<S: Session>(session: &mut S, before: usize, requests: u64, shared: &mut Shared<S>) {
+    shared.unparsed_bytes = shared.unparsed_bytes - before + session.unparsed_bytes();
+    if shared.stats.requests != requests {
+        session.line().times.heard(shared.now_ns);
+    }
+}
+
+/// Takes TLS off and gives what is inside to the session.
+fn receive_sealed<S: Talk<I>, I>(
+    session: &mut S,
+    bytes: &[u8],
+    intake: &mut I,
+    shared: &mut Shared<S>,
+) {
+    let mut plain = std::mem::take(&mut shared.plain);
+    let line = session.line();
+    let opened = match &mut line.tls {
+        Some(tls) if !line.flags.ending && !line.flags.killed => {
+            let was_shaking = tls.is_shaking();
+            let opened = tls.open(bytes, &mut plain);
+            if was_shaking && !tls.is_shaking() {
+                line.rights = tls.rights();
+            }
+            opened
+        }
+        _ => Ok(Opened::More),
+    };
+    match opened {
+        Ok(opened) => {
+            if !plain.is_empty() {
+                session.receive(&plain, intake, shared);
+            }
+            session.line().flags.input_ended |= opened == Opened::Last;
+        }
+        Err(_) => {
+            shared.stats.tls_failures += 1;
+            session.end();
+        }
+    }
+    // Its part of the handshake, or what it does not like.
+    if session.line().tls.as_ref().is_some_and(|tls| tls.has_output()) {
+        shared.make_dirty(session.line());
+    }
+    plain.clear();
+    shared.plain = plain;
+}
+
+/// Reports a session that is to be closed, or that has a last word to say.
 #[inline]
 fn settle<S: Session>(session: &mut S, shared: &mut Shared<S>) {
-    if session.is_finished() {
+    if session.is_finished() || session.line().owes_goodbye() {
         shared.make_dirty(session.line());
     }
 }

@@ -211,6 +211,7 @@ impl Driver {
     fn pass(&mut self) -> bool {
         let now = self.clock.now();
         self.shard.tick(now);
+        self.net.tick(now.monotonic_ns);
         let received = self.net.receive(&mut self.shard) + self.exchange_connections();
         let (jobs, progress) = faults::contained(self.number, || {
             let jobs = self.take_jobs();
@@ -333,7 +334,8 @@ impl Driver {
         let due = |at_ns: u64| Duration::from_nanos(at_ns.saturating_sub(now_ns));
         let timers = self.shard.next_deadline_ns().map(due);
         let asks = (self.shard.asks_waiting() > 0).then_some(NAP);
-        [timers, asks].into_iter().flatten().min()
+        let net = self.net.next_deadline_ns().map(due);
+        [timers, asks, net].into_iter().flatten().min()
     }
 
     /// Finishes what is under way, within the limit.

@@ -75,6 +75,8 @@ pub use coreside_shard::{rkyv, schema};
 
 pub use coreside_macros::{entity, handlers, wire};
 pub use coreside_net::client::{Client, ClientBuilder, ClientError, ClientRequest};
+pub use coreside_net::sessions::Deadlines;
+pub use coreside_net::tls::{ClientTls, TlsConfig, TlsError};
 pub use coreside_net::{Limits, NetConfig, NetError};
 #[cfg(sabotage)]
 pub use coreside_shard::sabotage;

@@ -296,7 +296,7 @@ impl NodeBuilder {
                 placement: placement.clone(),
                 net: self.net,
                 listeners,
-                ports: self.ports,
+                ports: self.ports.clone(),
                 idle,
                 start,
                 shared: Arc::clone(&shared),

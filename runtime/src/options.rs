@@ -13,6 +13,10 @@ pub struct NodeOptions {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7379")]
     pub listen: SocketAddr,
 
+    /// Listen beyond loopback in plain text: whoever is on the network can read and change it
+    #[arg(long)]
+    pub insecure_plaintext: bool,
+
     /// Number of shards [default: one per core that the process may use]
     #[arg(long, value_name = "N")]
     pub shards: Option<usize>,
@@ -43,6 +47,9 @@ impl NodeOptions {
     /// Sets a node up as the options say.
     pub fn apply(&self, mut node: NodeBuilder) -> NodeBuilder {
         node = node.listen(self.listen).catch_signals();
+        if self.insecure_plaintext {
+            node = node.insecure_plaintext();
+        }
         if let Some(cores) = &self.cores {
             node = node.cores(cores.0.clone());
         }

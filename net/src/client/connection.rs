@@ -11,12 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use coreside_shard::rkyv::util::AlignedVec;
 use coreside_shard::{Encode, Handler, KeyWords, Message, Table, WireError};
 
 use super::wakeup::{Wakeup, send_some};
 use super::{ClientConfig, ClientError};
 use crate::native::Welcome;
-use crate::native::frame::{Code, Header, Kind};
+use crate::native::frame::{ALIGN, Code, Header, Kind};
+use crate::tls::{Channel, Opened, TlsError};
 
 /// Waits for the answer to an ask.
 pub(super) trait Pending: Send {
@@ -82,9 +84,12 @@ struct Up {
     numbers: Vec<u16>,
     frame_bytes_max: u32,
     calls_max: usize,
-    /// Whole frames, except that `sent` bytes at the front are gone.
+    /// Whole frames, except that `sent` bytes at the front are gone where there is no TLS.
     output: Vec<u8>,
     sent: usize,
+    tls: Option<Box<Channel>>,
+    /// What TLS has made of output, except that `sent` bytes at the front are gone.
+    sealed: Vec<u8>,
     /// Somebody is sending.
     sending: bool,
     /// The socket takes no more: the client's thread waits until it does.
@@ -106,7 +111,13 @@ impl Connection {
     }
 
     /// The handshake is done.
-    pub(super) fn up(&self, stream: Arc<TcpStream>, welcome: &Welcome, numbers: Vec<u16>) {
+    pub(super) fn up(
+        &self,
+        stream: Arc<TcpStream>,
+        tls: Option<Box<Channel>>,
+        welcome: &Welcome,
+        numbers: Vec<u16>,
+    ) {
         self.lock().link = Some(Up {
             stream,
             numbers,
@@ -114,6 +125,8 @@ impl Connection {
             calls_max: welcome.calls_max as usize,
             output: Vec::new(),
             sent: 0,
+            tls,
+            sealed: Vec::new(),
             sending: false,
             blocked: false,
         });
@@ -185,6 +198,22 @@ impl Connection {
         }
     }
 
+    /// Takes TLS off bytes that came and appends what is inside to `input`.
+    pub(super) fn open(
+        &self,
+        bytes: &[u8],
+        input: &mut AlignedVec<ALIGN>,
+    ) -> Result<Opened, TlsError> {
+        let mut state = self.lock();
+        let tls = state.link.as_mut().and_then(|up| up.tls.as_mut());
+        let Some(tls) = tls else { return Ok(Opened::Last) };
+        let opened = tls.open(bytes, input);
+        if tls.has_output() {
+            self.send(state);
+        }
+        opened.map_err(TlsError::Rustls)
+    }
+
     /// Sends what waits, unless somebody does so already or the socket takes nothing.
     fn send<'a>(&'a self, mut state: MutexGuard<'a, State>) {
         match &mut state.link {
@@ -192,12 +221,11 @@ impl Connection {
             _ => return,
         }
         while let Some(up) = &mut state.link {
-            if up.output.is_empty() {
+            let Some((output, sent)) = up.take_output() else {
                 up.sending = false;
                 return;
-            }
+            };
             let stream = Arc::clone(&up.stream);
-            let (output, sent) = (std::mem::take(&mut up.output), std::mem::take(&mut up.sent));
             drop(state);
             let taken = send_some(stream.as_raw_fd(), &output[sent..]);
             state = self.lock();
@@ -272,7 +300,7 @@ impl State {
         output_bytes_max: usize,
     ) -> Result<(), Unsent> {
         let Some(up) = &mut self.link else { return Err(Unsent::Down) };
-        if up.output.len() - up.sent > output_bytes_max {
+        if up.unsent_bytes() > output_bytes_max {
             return Err(Unsent::Full);
         }
         let header = Header { message: up.numbers[usize::from(number)], ..header };
@@ -290,18 +318,45 @@ impl State {
 }
 
 impl Up {
+    fn unsent_bytes(&self) -> usize {
+        self.output.len() + self.sealed.len() - self.sent
+    }
+
+    /// What there is to send, and how much of its front is gone already.
+    fn take_output(&mut self) -> Option<(Vec<u8>, usize)> {
+        let Self { output, sealed, sent, tls, .. } = self;
+        let next = match tls {
+            Some(tls) => {
+                tls.seal(output, sealed);
+                tls.flush(sealed);
+                output.clear();
+                sealed
+            }
+            None => output,
+        };
+        let is_empty = next.is_empty();
+        (!is_empty).then(|| (std::mem::take(next), std::mem::take(sent)))
+    }
+
     /// Puts what was not sent before what was written meanwhile.
     fn put_back(&mut self, mut output: Vec<u8>, sent: usize) {
+        self.sent = sent;
+        if self.tls.is_some() {
+            debug_assert!(self.sealed.is_empty(), "only whoever sends seals");
+            self.sealed = output;
+            return;
+        }
         output.extend_from_slice(&self.output);
-        (self.output, self.sent) = (output, sent);
+        self.output = output;
     }
 
     /// Keeps the memory of what was sent, unless a burst made it large.
     fn recycle(&mut self, mut output: Vec<u8>) {
         const BYTES_KEPT_MAX: usize = 256 << 10;
-        if self.output.capacity() == 0 && output.capacity() <= BYTES_KEPT_MAX {
+        let place = if self.tls.is_some() { &mut self.sealed } else { &mut self.output };
+        if place.capacity() == 0 && output.capacity() <= BYTES_KEPT_MAX {
             output.clear();
-            self.output = output;
+            *place = output;
         }
     }
 }

@@ -12,6 +12,7 @@ use super::connection::{Common, Connection};
 use super::{ClientError, name_of};
 use crate::native::frame::{ALIGN, Code, FrameError, HEADER_BYTES, Header, Kind, VERSION};
 use crate::native::{Hello, HelloError, Standing, Welcome};
+use crate::tls::{Channel, ClientTls, Opened, TlsError};
 
 /// The thread's part of one connection.
 pub(super) struct Link {
@@ -27,6 +28,8 @@ pub(super) struct Link {
     /// When it is tried again, while it is lost, and how long it waits the next time.
     retry_at: Instant,
     retry_wait: Duration,
+    /// Room for bytes from which TLS is taken off.
+    sealed: Vec<u8>,
 }
 
 /// Bytes that are received at once.
@@ -76,6 +79,7 @@ impl Link {
             stream: None,
             frame_bytes_max: WELCOME_BYTES_MAX,
             input: AlignedVec::new(),
+            sealed: Vec::new(),
         }
     }
 
@@ -145,12 +149,20 @@ impl Link {
             cluster: self.common.config.cluster,
             messages: table.wire().iter().map(|row| (row.id, row.schema)).collect(),
         };
-        let mut bytes = Vec::new();
-        hello.write(&mut bytes);
-        stream.write_all(&bytes)?;
         self.input.clear();
         self.frame_bytes_max = WELCOME_BYTES_MAX;
-        let welcome = self.welcome(&mut stream, until)?;
+        let mut tls = match self.common.config.tls.clone() {
+            Some(tls) => Some(Box::new(self.secure(&tls, &mut stream, until)?)),
+            None => None,
+        };
+        let mut bytes = Vec::new();
+        hello.write(&mut bytes);
+        if let Some(tls) = &mut tls {
+            let plain = std::mem::take(&mut bytes);
+            tls.seal(&plain, &mut bytes);
+        }
+        stream.write_all(&bytes)?;
+        let welcome = self.welcome(&mut stream, tls.as_deref_mut(), until)?;
         if welcome.messages.len() != hello.messages.len() {
             return Err(ClientError::Hello(HelloError::Malformed));
         }
@@ -167,13 +179,48 @@ impl Link {
         stream.set_read_timeout(None)?;
         let stream = Arc::new(stream);
         self.frame_bytes_max = welcome.frame_bytes_max;
-        self.connection.up(Arc::clone(&stream), &welcome, numbers);
+        self.connection.up(Arc::clone(&stream), tls, &welcome, numbers);
         self.stream = Some(stream);
         Ok(welcome)
     }
 
+    /// Agrees with the node on TLS.
+    fn secure(
+        &mut self,
+        tls: &ClientTls,
+        stream: &mut TcpStream,
+        until: Instant,
+    ) -> Result<Channel, ClientError> {
+        let mut tls = tls.connect(stream.peer_addr()?.ip()).map_err(ClientError::Tls)?;
+        loop {
+            let mut output = Vec::new();
+            tls.flush(&mut output);
+            stream.write_all(&output)?;
+            if !tls.is_shaking() {
+                return Ok(tls);
+            }
+            wait_until(stream, until)?;
+            let received =
+                self.receive(stream, |bytes, input| tls.open(bytes, input).map_err(Into::into));
+            if received.is_err() {
+                // Why, if the node still listens.
+                output.clear();
+                tls.flush(&mut output);
+                stream.write_all(&output).unwrap_or_default();
+            }
+            if received? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    }
+
     /// Reads the node's first frame.
-    fn welcome(&mut self, stream: &mut TcpStream, until: Instant) -> Result<Welcome, ClientError> {
+    fn welcome(
+        &mut self,
+        stream: &mut TcpStream,
+        mut tls: Option<&mut Channel>,
+        until: Instant,
+    ) -> Result<Welcome, ClientError> {
         loop {
             let header = Header::read(&self.input, self.frame_bytes_max)
                 .map_err(|_| ClientError::Hello(HelloError::NotNative))?;
@@ -192,17 +239,31 @@ impl Link {
                 self.consume(header.padded());
                 return Ok(welcome);
             }
-            let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
-            let left = left.ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?;
-            stream.set_read_timeout(Some(left))?;
-            receive(stream, &mut self.input)?;
+            wait_until(stream, until)?;
+            let received = match &mut tls {
+                Some(tls) => {
+                    self.receive(stream, |bytes, input| tls.open(bytes, input).map_err(Into::into))?
+                }
+                None => receive(stream, &mut self.input)?,
+            };
+            if received == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
         }
     }
 
     /// Reads what is there, and hands out the answers.
     fn read(&mut self) -> io::Result<()> {
-        let Some(stream) = &self.stream else { return Ok(()) };
-        receive(stream, &mut self.input)?;
+        let Some(stream) = self.stream.clone() else { return Ok(()) };
+        let received = if self.common.config.tls.is_some() {
+            let connection = Arc::clone(&self.connection);
+            self.receive(&stream, |bytes, input| connection.open(bytes, input))?
+        } else {
+            receive(&stream, &mut self.input)?
+        };
+        if received == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let taken = self.frames().map_err(io::Error::other)?;
         self.consume(taken);
         Ok(())
@@ -229,6 +290,25 @@ impl Link {
         Ok(at)
     }
 
+    /// Receives what is there and has TLS taken off it; 0 at the end of the stream.
+    fn receive(
+        &mut self,
+        mut stream: &TcpStream,
+        open: impl FnOnce(&[u8], &mut AlignedVec<ALIGN>) -> Result<Opened, TlsError>,
+    ) -> io::Result<usize> {
+        self.sealed.resize(CHUNK_BYTES, 0);
+        let len = loop {
+            match stream.read(&mut self.sealed) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        let before = self.input.len();
+        let opened = open(&self.sealed[..len], &mut self.input).map_err(io::Error::other)?;
+        let is_end = opened == Opened::Last && self.input.len() == before;
+        Ok(if is_end { 0 } else { len })
+    }
+
     /// Forgets the first `len` bytes of the input.
     fn consume(&mut self, len: usize) {
         let left = self.input.len() - len;
@@ -237,11 +317,14 @@ impl Link {
     }
 }
 
-/// Receives what is there, behind what is in `input`.
-///
-/// # Errors
-/// The system's, and the end of the stream.
-fn receive(mut stream: &TcpStream, input: &mut AlignedVec<ALIGN>) -> io::Result<()> {
+/// Has the next read end in time.
+fn wait_until(stream: &TcpStream, until: Instant) -> io::Result<()> {
+    let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
+    stream.set_read_timeout(Some(left.ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?))
+}
+
+/// Receives what is there, behind what is in `input`; 0 at the end of the stream.
+fn receive(mut stream: &TcpStream, input: &mut AlignedVec<ALIGN>) -> io::Result<usize> {
     let before = input.len();
     input.resize(before + CHUNK_BYTES, 0);
     let received = loop {
@@ -251,8 +334,5 @@ fn receive(mut stream: &TcpStream, input: &mut AlignedVec<ALIGN>) -> io::Result<
         }
     };
     input.resize(before + *received.as_ref().unwrap_or(&0), 0);
-    match received? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok(()),
-    }
+    received
 }

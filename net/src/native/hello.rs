@@ -147,10 +147,15 @@ impl Hello {
         Ok(Self { versions: (lowest, highest), shard, cluster, messages })
     }
 
-    /// What the node says to each message.
-    pub(crate) fn standings(&self, rows: &[WireRow]) -> Vec<Standing> {
+    /// What the node says to each message, of those that the client may call.
+    pub(crate) fn standings(
+        &self,
+        rows: &[WireRow],
+        may_call: impl Fn(&WireRow) -> bool,
+    ) -> Vec<Standing> {
         let standing = |(id, schema): &(u64, u64)| {
-            let Some(number) = rows.iter().position(|row| row.id == *id) else {
+            let is_this = |row: &WireRow| row.id == *id && may_call(row);
+            let Some(number) = rows.iter().position(is_this) else {
                 return Standing::Unknown;
             };
             match rows[number].schema == *schema {

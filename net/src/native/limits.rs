@@ -1,6 +1,8 @@
 //! Every bound of a session. What a peer sends beyond one of them costs the peer, never the node.
 
-use crate::sessions::Bounds;
+use std::time::Duration;
+
+use crate::sessions::{Bounds, Deadlines};
 
 /// The bounds of the native sessions of one shard.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +26,11 @@ pub struct Limits {
     pub output_bytes_max: usize,
     /// Connections of the shard. The next one is told so and closed.
     pub connections_max: u32,
+    /// Connections of one address on the shard, of one /64 for IPv6. Those from the machine itself
+    /// are not counted: proxies come from there.
+    pub connections_per_address_max: u32,
+    /// How long a connection may take for what it owes.
+    pub deadlines: Deadlines,
 }
 
 impl Default for Limits {
@@ -37,6 +44,13 @@ impl Default for Limits {
             output_bytes_pause: 1024 * 1024,
             output_bytes_max: 64 * 1024 * 1024,
             connections_max: 10_000,
+            connections_per_address_max: 1000,
+            deadlines: Deadlines {
+                first_byte: Some(Duration::from_secs(2)),
+                handshake: Some(Duration::from_secs(5)),
+                idle: Some(Duration::from_secs(60)),
+                stall: Some(Duration::from_secs(30)),
+            },
         }
     }
 }
@@ -48,6 +62,14 @@ impl Bounds for Limits {
 
     fn unparsed_bytes_max(&self) -> usize {
         self.input_bytes_total_max
+    }
+
+    fn connections_per_address_max(&self) -> u32 {
+        self.connections_per_address_max
+    }
+
+    fn deadlines(&self) -> Deadlines {
+        self.deadlines
     }
 
     fn check(&self) {

@@ -14,7 +14,9 @@
 use std::net::SocketAddr;
 
 use coreside_shard::rkyv::util::AlignedVec;
-use coreside_shard::{AskError, Encode, HashKey, Outside, Ticket, ToValue, WireCall, WireError};
+use coreside_shard::{
+    AskError, Encode, HashKey, Outside, Ticket, ToValue, WireCall, WireError, WireRow,
+};
 
 use super::frame::{ALIGN, Code, HEADER_BYTES, Header, KEY_BYTES, Kind, VERSION};
 use super::hello::{Hello, Welcome};
@@ -167,7 +169,7 @@ impl Session {
             frame_bytes_max: shared.limits.frame_bytes_max,
             calls_max: shared.limits.calls_max,
             hash_key,
-            messages: hello.standings(intake.messages()),
+            messages: hello.standings(intake.messages(), |row| self.may_call(row)),
         };
         self.greeted = true;
         self.write(shared, |out| welcome.write(out));
@@ -186,7 +188,8 @@ impl Session {
             return Handled::End(Code::Protocol);
         };
         let asks = header.kind == Kind::Ask;
-        if usize::from(header.message) >= intake.messages().len() {
+        let row = intake.messages().get(usize::from(header.message));
+        if !row.is_some_and(|row| self.may_call(row)) {
             return self.refuse(header, Code::Unknown, shared);
         }
         let key = u128::from_le_bytes(*key);
@@ -208,6 +211,13 @@ impl Session {
             Err(WireError::Full) => self.refuse(header, Code::Full, shared),
             Err(_) => self.refuse(header, Code::Invalid, shared),
         }
+    }
+
+    /// Whether the peer may send messages of this type.
+    #[inline]
+    fn may_call(&self, row: &WireRow) -> bool {
+        let (entity, method) = row.name;
+        self.line.may_call(entity.bytes().chain([b'.']).chain(method.bytes()))
     }
 
     /// Nothing is done with a message. Who tells it has broken the protocol, as it was told what the
@@ -408,6 +418,14 @@ impl crate::sessions::Session for Session {
         let input = self.rest[self.rest_at..].to_vec();
         self.drop_input();
         input
+    }
+
+    fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    fn ping(&mut self, shared: &mut Shared) {
+        self.write(shared, |out| Header::new(Kind::Ping).write(out));
     }
 
     fn sent(&mut self, shared: &mut Shared) {

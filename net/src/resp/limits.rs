@@ -1,6 +1,8 @@
 //! Every bound of a session. What a peer sends beyond one of them costs the peer, never the node.
 
-use crate::sessions::Bounds;
+use std::time::Duration;
+
+use crate::sessions::{Bounds, Deadlines};
 
 /// The bounds of the sessions of one shard. The defaults are those of Redis where it has one.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +30,11 @@ pub struct Limits {
     pub pipeline_max: u32,
     /// Connections of the shard. The next one is told so and closed.
     pub connections_max: u32,
+    /// Connections of one address on the shard, of one /64 for IPv6. Those from the machine itself
+    /// are not counted: proxies come from there.
+    pub connections_per_address_max: u32,
+    /// How long a connection may take for what it owes.
+    pub deadlines: Deadlines,
 }
 
 impl Default for Limits {
@@ -43,6 +50,15 @@ impl Default for Limits {
             output_bytes_max: 64 * 1024 * 1024,
             pipeline_max: 4096,
             connections_max: 10_000,
+            connections_per_address_max: 1000,
+            // Redis has none of them. Pools connect ahead of need, so a first byte may be late, and
+            // a client that has nothing to ask is no reason to close.
+            deadlines: Deadlines {
+                first_byte: Some(Duration::from_secs(30)),
+                handshake: Some(Duration::from_secs(5)),
+                idle: None,
+                stall: Some(Duration::from_secs(30)),
+            },
         }
     }
 }
@@ -54,6 +70,14 @@ impl Bounds for Limits {
 
     fn unparsed_bytes_max(&self) -> usize {
         self.query_bytes_total_max
+    }
+
+    fn connections_per_address_max(&self) -> u32 {
+        self.connections_per_address_max
+    }
+
+    fn deadlines(&self) -> Deadlines {
+        self.deadlines
     }
 
     fn check(&self) {

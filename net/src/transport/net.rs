@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::{fmt, io};
 
 use coreside_shard::{AskError, Encode, Outside, Ticket, ToValue};
@@ -23,6 +24,7 @@ use crate::native;
 use crate::native::frame::{Code, Header, Kind as FrameKind};
 use crate::resp::{self, Limits};
 use crate::sessions::SessionsStats;
+use crate::tls::ServerTls;
 
 /// How a net is set up.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +108,8 @@ pub struct Listeners {
     pub resp: Option<TcpListener>,
     /// For native clients.
     pub native: Option<TcpListener>,
+    /// What all connections are secured with; `None` for plain text.
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 /// Completions taken per pass; what is left waits for the next one.
@@ -121,7 +125,7 @@ impl Net {
         // SAFETY: `Net` drops its ring before its buffers, and so does a failure behind this line.
         let buffers =
             unsafe { Buffers::new(&mut ring, config.buffers, config.buffer_bytes as usize)? };
-        Ok(Self {
+        let mut net = Self {
             ring,
             buffers,
             resp: Port::new(
@@ -134,7 +138,24 @@ impl Net {
             batch: (0..BATCH).map(|_| MaybeUninit::uninit()).collect(),
             failure: None,
             of_one_thread: PhantomData,
-        })
+        };
+        net.resp.sessions.set_tls(listeners.tls.clone());
+        net.native.sessions.set_tls(listeners.tls);
+        Ok(net)
+    }
+
+    /// Says what time it is, counted from anywhere, and closes what has missed a deadline. To be
+    /// called before [`receive`](Self::receive); nothing is ever due for whoever does not.
+    #[inline]
+    pub fn tick(&mut self, now_ns: u64) {
+        self.resp.sessions.tick(now_ns);
+        self.native.sessions.tick(now_ns);
+    }
+
+    /// When [`tick`](Self::tick) has something to do.
+    pub fn next_deadline_ns(&self) -> Option<u64> {
+        let (resp, native) = (&self.resp.sessions, &self.native.sessions);
+        [resp.next_deadline_ns(), native.next_deadline_ns()].into_iter().flatten().min()
     }
 
     /// Takes what arrived and sends on the commands that are whole. Returns how much there was to

@@ -18,7 +18,7 @@ use super::buffers::{Buffers, GROUP};
 use super::error::NetError;
 use super::ring::{Completion, Ring};
 use super::socket::{GENERATION_MASK, Kind, Protocol, Socket, token};
-use crate::sessions::{Session, SessionId, Sessions, Talk};
+use crate::sessions::{Parted, Session, SessionId, Sessions, Talk};
 
 /// A connection on its way to another shard.
 #[derive(Debug)]
@@ -26,8 +26,7 @@ pub struct Moving {
     /// Where it goes on.
     pub shard: u16,
     stream: TcpStream,
-    /// What was received of it and not parsed.
-    input: Vec<u8>,
+    parted: Parted,
 }
 
 /// The connections of one protocol.
@@ -170,9 +169,8 @@ impl<S: Session> Port<S> {
         let place = &mut self.sockets[slot as usize];
         let Some(socket) = place.take_if(|socket| socket.is_quiet()) else { return };
         let shard = self.sessions.moves_to(socket.id).unwrap_or_default();
-        let input = self.sessions.take_input(socket.id);
-        self.sessions.close(socket.id);
-        self.moving.push(Moving { shard, stream: socket.stream, input });
+        let parted = self.sessions.part(socket.id);
+        self.moving.push(Moving { shard, stream: socket.stream, parted });
     }
 
     /// Goes on with a connection that another shard has handed over.
@@ -181,7 +179,7 @@ impl<S: Session> Port<S> {
         S: Talk<I>,
     {
         if let Some(id) = self.open(moving.stream) {
-            self.sessions.receive(id, &moving.input, intake);
+            self.sessions.go_on(id, moving.parted, intake);
         }
     }
 

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "every test uses a part of it")]
 
+use coreside_net::native;
 use coreside_net::resp::{Entry, Intake};
 use coreside_shard::{
     Args, ArgumentError, AskError, CallError, Each, KeyWords, Outside, Ticket, ToValue,
@@ -154,19 +155,13 @@ impl Intake for Fake {
     }
 }
 
-/// It has no messages for native clients.
-impl coreside_net::native::Intake for Fake {
+/// It has no messages: whoever greets it is told so.
+impl native::Intake for Fake {
     fn messages(&self) -> &[WireRow] {
         &[]
     }
 
-    fn send(
-        &mut self,
-        _number: u16,
-        _key: KeyWords,
-        _body: &[u8],
-        _call: WireCall,
-    ) -> Result<(), WireError> {
+    fn send(&mut self, _: u16, _: KeyWords, _: &[u8], _: WireCall) -> Result<(), WireError> {
         Err(WireError::Invalid)
     }
 
@@ -174,7 +169,7 @@ impl coreside_net::native::Intake for Fake {
         self.congested
     }
 
-    fn deadline_ns(&self, _time_us: u32) -> u64 {
-        u64::MAX
+    fn deadline_ns(&self, time_us: u32) -> u64 {
+        u64::from(time_us)
     }
 }

@@ -1,6 +1,7 @@
 //! What must hold for any bytes at all, cut anywhere, answered in any order.
 
 use coreside_net::resp::Limits;
+use coreside_net::sessions::Deadlines;
 
 use super::client::Client;
 use super::random::Random;
@@ -18,6 +19,8 @@ const TIGHT: Limits = Limits {
     output_bytes_max: 1 << 20,
     pipeline_max: 8,
     connections_max: 4,
+    connections_per_address_max: 4,
+    deadlines: Deadlines::NONE,
 };
 
 /// Checks `bytes`; the first one chooses how they are cut and in which order answers come.

@@ -2,7 +2,7 @@
 
 use coreside_net::native::frame::{Header, Kind};
 use coreside_net::native::{Hello, Intake, Limits, Sessions};
-use coreside_net::sessions::SessionId;
+use coreside_net::sessions::{Deadlines, SessionId};
 use coreside_shard::{AskError, KeyWords, Outside, Ticket, WireCall, WireError, WireRow};
 
 use crate::random::Random;
@@ -64,6 +64,8 @@ const LIMITS: Limits = Limits {
     output_bytes_pause: 16 << 10,
     output_bytes_max: 64 << 10,
     connections_max: 2,
+    connections_per_address_max: 2,
+    deadlines: Deadlines::NONE,
 };
 
 /// One connection over a fake shard.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use coreside_net::tls::ServerTls;
 use coreside_net::{Listeners, Net, NetConfig, NetStats, listen};
 
 use super::fake::Fake;
@@ -26,10 +27,17 @@ pub(crate) struct Shared {
     idle_passes: AtomicU64,
     pub(crate) commands: AtomicU64,
     connections: AtomicU64,
+    /// The time that the server is told; it stands still unless a test moves it.
+    pub(crate) now_ns: AtomicU64,
 }
 
 impl Server {
     pub(crate) fn start(config: NetConfig) -> Self {
+        Self::secure(config, None)
+    }
+
+    /// Speaks TLS, if it is given.
+    pub(crate) fn secure(config: NetConfig, tls: Option<Arc<ServerTls>>) -> Self {
         let listener = listen("127.0.0.1:0".parse().expect("an address"), 1)
             .expect("a port is free")
             .pop()
@@ -38,9 +46,8 @@ impl Server {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let thread = thread::spawn(move || {
-            let mut net =
-                Net::new(config, Listeners { resp: Some(listener), ..Listeners::default() })
-                    .expect("the kernel has io_uring");
+            let mut net = Net::new(config, Listeners { resp: Some(listener), native: None, tls })
+                .expect("the kernel has io_uring");
             drive(&mut net, &theirs);
             net.stats()
         });
@@ -88,6 +95,7 @@ fn drive(net: &mut Net, shared: &Shared) {
     let mut draining = false;
     loop {
         fake.congested = shared.congested.load(Ordering::SeqCst);
+        net.tick(shared.now_ns.load(Ordering::SeqCst));
         let received = net.receive(&mut fake);
         fake.seen.clear();
         fake.answer_all(net.outside());

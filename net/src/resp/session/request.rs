@@ -51,6 +51,10 @@ impl Session {
             builtin::unknown_command(self, name, args, shared);
             return Handled::Done;
         };
+        if !self.line.may_call(name.iter().map(u8::to_ascii_uppercase)) {
+            self.forbid(name, shared);
+            return Handled::Done;
+        }
         if matches!(entry.each, Each::One) && !entry.sweep {
             let Some(key) = args.next() else {
                 self.wrong_count(name, shared);
@@ -128,6 +132,13 @@ impl Session {
     pub(crate) fn wrong_count(&mut self, name: &[u8], shared: &mut Shared) {
         let line = refusal(name, CallError::Argument(ArgumentError::Count));
         self.reply(shared, |writer| writer.error_bytes(&line));
+    }
+
+    #[cold]
+    fn forbid(&mut self, name: &[u8], shared: &mut Shared) {
+        let name = String::from_utf8_lossy(&name[..name.len().min(128)]).to_lowercase();
+        let line = format!("NOPERM this client may not call '{name}'");
+        self.reply(shared, |writer| writer.error_bytes(line.as_bytes()));
     }
 
     #[cold]

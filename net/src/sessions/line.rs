@@ -1,0 +1,152 @@
+//! What is the same for every session: what is being sent, its switches, its times.
+
+use std::sync::Arc;
+
+use super::deadlines::Times;
+use super::{Session, SessionId, Shared};
+use crate::tls::{Channel, Rights};
+
+/// What is the same for every session: what is being sent, and its switches.
+#[derive(Debug)]
+pub struct Line {
+    pub(crate) id: SessionId,
+    pub(crate) flags: Flags,
+    /// Output that is being filled.
+    pub(crate) output: Vec<u8>,
+    /// Output that is being sent, as it goes to the socket; not touched until the send is done.
+    sending: Vec<u8>,
+    sent: usize,
+    pub(super) times: Times,
+    /// For a connection that speaks TLS.
+    pub(super) tls: Option<Box<Channel>>,
+    /// What the peer may call; `None` for everything.
+    pub(super) rights: Option<Arc<Rights>>,
+}
+
+/// The switches of a session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Flags {
+    /// Parsing stopped at a pause; there may be whole requests among the bytes that wait.
+    pub(crate) stalled: bool,
+    /// The session is in the list of those that are ready to be parsed.
+    pub(crate) ready: bool,
+    /// The session is in the list of those with something to send or to close.
+    pub(crate) dirty: bool,
+    /// No further request is parsed: the connection closes when what is owed has been sent.
+    pub(crate) ending: bool,
+    /// The peer will send no more bytes.
+    pub(crate) input_ended: bool,
+    /// The connection closes at once; nothing is sent any more.
+    pub(crate) killed: bool,
+}
+
+impl Line {
+    pub(crate) fn new(id: SessionId) -> Self {
+        Self {
+            id,
+            flags: Flags::default(),
+            output: Vec::new(),
+            sending: Vec::new(),
+            sent: 0,
+            times: Times::new(0),
+            tls: None,
+            rights: None,
+        }
+    }
+
+    /// Bytes that wait to be sent. What TLS has to say besides counts as one.
+    #[inline]
+    pub(crate) fn unsent_bytes(&self) -> usize {
+        let aside = self.tls.as_ref().is_some_and(|tls| tls.has_output()) || self.owes_goodbye();
+        self.output.len() + self.sending.len() - self.sent + usize::from(aside)
+    }
+
+    /// Whether no more requests come: the peer's fault or the node's wish.
+    pub(crate) fn takes_no_more(&self) -> bool {
+        let Flags { ending, input_ended, stalled, ready, .. } = self.flags;
+        ending || (input_ended && !stalled && !ready)
+    }
+
+    /// Whether the peer may call the message of this name.
+    #[inline]
+    pub(crate) fn may_call(&self, name: impl Iterator<Item = u8> + Clone) -> bool {
+        self.rights.as_ref().is_none_or(|rights| rights.allow(name))
+    }
+
+    /// Whether a send is under way.
+    pub(super) fn is_sending(&self) -> bool {
+        !self.sending.is_empty()
+    }
+
+    /// Whether TLS is not agreed on yet.
+    pub(super) fn is_tls_shaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_shaking())
+    }
+
+    /// Whether TLS wants an end that says that it is one.
+    pub(super) fn owes_goodbye(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.owes_goodbye() && self.takes_no_more())
+    }
+
+    /// The bytes to send next, unless a send is under way. They stay where they are until
+    /// [`end_send`](Self::end_send). Nothing comes behind them if nothing is `owed`.
+    #[inline]
+    pub(super) fn begin_send<S: Session>(
+        &mut self,
+        owed: u32,
+        shared: &mut Shared<S>,
+    ) -> Option<&[u8]> {
+        if self.flags.killed || self.is_sending() {
+            return None;
+        }
+        debug_assert_eq!(self.sent, 0);
+        if self.tls.is_some() {
+            self.seal(owed, shared);
+        } else {
+            std::mem::swap(&mut self.output, &mut self.sending);
+        }
+        if self.sending.is_empty() {
+            return None;
+        }
+        self.send_begins(shared);
+        Some(&self.sending)
+    }
+
+    /// Puts the output into as few records of TLS as hold it.
+    fn seal<S: Session>(&mut self, owed: u32, shared: &mut Shared<S>) {
+        let is_last = owed == 0 && self.takes_no_more();
+        let Some(tls) = &mut self.tls else { return };
+        shared.equip(&mut self.sending);
+        if !tls.is_shaking() {
+            tls.seal(&self.output, &mut self.sending);
+            shared.strip(&mut self.output);
+            if is_last {
+                tls.say_goodbye();
+            }
+        }
+        tls.flush(&mut self.sending);
+        if self.sending.is_empty() {
+            shared.strip(&mut self.sending);
+        }
+    }
+
+    /// `len` bytes more have been sent; returns whether the send is done.
+    pub(super) fn end_send<S: Session>(&mut self, len: usize, shared: &mut Shared<S>) -> bool {
+        self.sent += len;
+        debug_assert!(self.sent <= self.sending.len());
+        if self.sent < self.sending.len() && !self.flags.killed {
+            if len > 0 {
+                self.times.moved(shared.now_ns);
+            }
+            return false;
+        }
+        shared.strip(&mut self.sending);
+        self.sent = 0;
+        true
+    }
+
+    /// What is left of the send under way.
+    pub(super) fn rest_of_send(&self) -> Option<&[u8]> {
+        Some(&self.sending[self.sent..]).filter(|rest| !rest.is_empty())
+    }
+}
