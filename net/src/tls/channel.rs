@@ -37,7 +37,7 @@ const PIECE_BYTES: usize = 64 << 10;
 
 /// The longest handshake of a peer: its hello and its certificates, which take a few KiB. It is
 /// held in memory before anybody knows who the peer is.
-const HANDSHAKE_BYTES_MAX: usize = 32 << 10;
+const HANDSHAKE_BYTES_MAX: usize = 16 << 10;
 
 impl Channel {
     pub(super) fn new(mut connection: Connection, rules: Arc<Rules>) -> Self {
