@@ -1,4 +1,4 @@
-//! The sockets of one Coreside shard: RESP sessions and the io_uring transport.
+//! The sockets of one Coreside shard: RESP and native sessions, and the transport.
 //!
 //! | module | holds |
 //! |---|---|
@@ -6,7 +6,7 @@
 //! | [`native`] | the native protocol: frames of archives, likewise |
 //! | [`resp`] | the protocol of Redis clients, as state machines without I/O |
 //! | [`sessions`] | connections without sockets, whatever they speak |
-//! | `transport` | sockets on an io_uring ring of the shard's own |
+//! | `transport` | sockets on an io_uring ring of the shard's own, or on epoll |
 
 pub mod client;
 pub mod native;
@@ -16,4 +16,4 @@ pub mod sessions;
 mod transport;
 
 pub use self::resp::{Facts, Limits};
-pub use self::transport::{Listeners, Net, NetConfig, NetError, NetStats, listen};
+pub use self::transport::{DriverKind, Listeners, Net, NetConfig, NetError, NetStats, listen};

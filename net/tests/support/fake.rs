@@ -2,9 +2,11 @@
 
 #![allow(dead_code, reason = "every test uses a part of it")]
 
+use coreside_net::native;
 use coreside_net::resp::{Entry, Intake};
 use coreside_shard::{
-    Args, ArgumentError, AskError, CallError, Each, Outside, Ticket, ToValue, ValueWriter,
+    Args, ArgumentError, AskError, CallError, Each, KeyWords, Outside, Ticket, ToValue,
+    ValueWriter, WireCall, WireError, WireRow,
 };
 
 /// The fake's commands, with their number.
@@ -150,5 +152,24 @@ impl Intake for Fake {
         for (name, each, sweep) in COMMANDS {
             visit(name, each, sweep);
         }
+    }
+}
+
+/// It has no messages: whoever greets it is told so.
+impl native::Intake for Fake {
+    fn messages(&self) -> &[WireRow] {
+        &[]
+    }
+
+    fn send(&mut self, _: u16, _: KeyWords, _: &[u8], _: WireCall) -> Result<(), WireError> {
+        Err(WireError::Invalid)
+    }
+
+    fn is_congested(&self) -> bool {
+        self.congested
+    }
+
+    fn deadline_ns(&self, time_us: u32) -> u64 {
+        u64::from(time_us)
     }
 }

@@ -10,6 +10,10 @@ use std::time::Duration;
 
 use coreside_net::{Listeners, Net, NetConfig, NetStats, listen};
 
+#[path = "driver.rs"]
+mod driver;
+
+use self::driver::driven;
 use super::fake::Fake;
 
 pub(crate) struct Server {
@@ -38,9 +42,11 @@ impl Server {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let thread = thread::spawn(move || {
-            let mut net =
-                Net::new(config, Listeners { resp: Some(listener), ..Listeners::default() })
-                    .expect("the kernel has io_uring");
+            let mut net = Net::new(
+                driven(config),
+                Listeners { resp: Some(listener), ..Listeners::default() },
+            )
+            .expect("the kernel has what the driver needs");
             drive(&mut net, &theirs);
             net.stats()
         });
