@@ -53,6 +53,7 @@ mod driver;
 mod faults;
 mod group;
 mod handle;
+mod host;
 mod ingress;
 mod inspect;
 mod node;
@@ -60,6 +61,7 @@ mod node;
 mod options;
 mod park;
 mod ports;
+mod probe;
 mod signals;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -74,7 +76,7 @@ pub use coreside_shard::{rkyv, schema};
 
 pub use coreside_macros::{entity, handlers, wire};
 pub use coreside_net::client::{Client, ClientBuilder, ClientError, ClientRequest};
-pub use coreside_net::{Limits, NetConfig, NetError};
+pub use coreside_net::{DriverKind, Limits, NetConfig, NetError};
 #[cfg(sabotage)]
 pub use coreside_shard::sabotage;
 pub use coreside_shard::{
@@ -90,7 +92,8 @@ pub use handle::{Handle, NodeStats, Request};
 pub use inspect::LetterNote;
 pub use node::{Idle, Node, NodeBuilder, NodeError};
 #[cfg(feature = "cli")]
-pub use options::{CoreList, IdleOption, NodeOptions};
+pub use options::{CoreList, DriverOption, IdleOption, NodeOptions};
+pub use probe::DriverChoice;
 pub use stall::{StallConfig, StallReport};
 pub use tell::{Stopped, Tell};
 

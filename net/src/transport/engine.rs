@@ -14,7 +14,6 @@ use super::ring::Ring;
 
 /// How a net deals with the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum DriverKind {
     /// An io_uring ring: no system call per operation.
     #[default]
@@ -22,16 +21,6 @@ pub enum DriverKind {
     /// A system call per operation, when epoll says that it will not wait. For kernels and
     /// containers that refuse io_uring.
     Epoll,
-}
-
-impl DriverKind {
-    /// As it is written in options.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Uring => "uring",
-            Self::Epoll => "epoll",
-        }
-    }
 }
 
 /// What became of an operation.

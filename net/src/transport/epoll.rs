@@ -473,3 +473,169 @@ fn goes_on(token: u64, result: i32, buffer: Option<u16>) -> Completion {
 fn whole(len: usize) -> i32 {
     i32::try_from(len).unwrap_or(i32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::super::engine::{DriverKind, Engine};
+    use super::super::socket::{Protocol, token};
+    use super::*;
+    use crate::sessions::SessionId;
+
+    const BUFFER_BYTES: usize = 8;
+
+    /// An engine with so many buffers. It is dropped before them.
+    struct Rig {
+        engine: Engine,
+        buffers: Buffers,
+    }
+
+    impl Rig {
+        fn new(buffers: u16) -> Self {
+            let mut engine = Engine::new(DriverKind::Epoll).expect("epoll");
+            // SAFETY: the rig drops its engine first.
+            let buffers = unsafe { Buffers::new(&mut engine, buffers, BUFFER_BYTES) };
+            Self { engine, buffers: buffers.expect("memory") }
+        }
+
+        /// What one pass completes; the buffers stay taken until they are given back.
+        fn pass(&mut self) -> Vec<Completion> {
+            self.engine.enter(&mut self.buffers).expect("epoll_wait works");
+            let mut batch = Vec::new();
+            self.engine.take(&mut batch);
+            batch.iter().filter_map(|done| done.buffer).for_each(|id| self.buffers.take(id));
+            batch
+        }
+
+        /// The bytes of a completion, whose buffer is given back.
+        fn bytes(&mut self, done: Completion) -> Vec<u8> {
+            let id = done.buffer.expect("a buffer");
+            let bytes = self.buffers.bytes(id, done.result as usize).to_vec();
+            self.buffers.give(id);
+            bytes
+        }
+    }
+
+    fn name(kind: Kind, slot: u32) -> u64 {
+        token(Protocol::Native, kind, SessionId { slot, generation: 7 })
+    }
+
+    fn receive(rig: &mut Rig, socket: &UnixStream, slot: u32) {
+        assert!(rig.engine.receive(socket.as_raw_fd(), 0, name(Kind::Receive, slot)));
+    }
+
+    #[test]
+    fn short_receive_is_followed_by_the_end_that_came_with_it() {
+        let mut rig = Rig::new(2);
+        let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+        receive(&mut rig, &ours, 3);
+        assert!(rig.pass().is_empty() && rig.engine.is_idle(), "writable is no news");
+        theirs.write_all(b"bye").expect("sent");
+        drop(theirs);
+        let done = rig.pass();
+        assert_eq!(done.len(), 1);
+        assert_eq!((done[0].token, done[0].more), (name(Kind::Receive, 3), true));
+        assert_eq!(rig.bytes(done[0]), b"bye");
+        let done = rig.pass();
+        assert_eq!((done[0].result, done[0].more, done[0].buffer), (0, false, None));
+        assert!(rig.pass().is_empty() && rig.engine.is_idle());
+    }
+
+    #[test]
+    fn receive_goes_on_while_there_is_more_and_after_a_pause() {
+        let mut rig = Rig::new(2);
+        let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+        receive(&mut rig, &ours, 0);
+        theirs.write_all(b"two buffers and some").expect("sent");
+        let done = rig.pass();
+        assert_eq!(rig.bytes(done[0]), b"two buff");
+        assert!(!rig.engine.is_idle(), "no edge will tell of the rest");
+        assert!(rig.engine.cancel(name(Kind::Receive, 0), name(Kind::Cancel, 0)));
+        let results: Vec<_> = rig.pass().iter().map(|done| (done.result, done.more)).collect();
+        assert_eq!(results, [(-libc::ECANCELED, false), (0, false)]);
+        assert!(rig.pass().is_empty() && rig.engine.is_idle(), "nobody takes the rest");
+        receive(&mut rig, &ours, 0);
+        for expected in [b"ers and ".as_slice(), b"some"] {
+            let done = rig.pass();
+            assert_eq!(rig.bytes(done[0]), expected);
+        }
+        assert!(rig.pass().is_empty() && rig.engine.is_idle());
+    }
+
+    #[test]
+    fn send_is_completed_when_the_peer_has_room_for_the_whole() {
+        let mut rig = Rig::new(1);
+        let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+        let bytes = vec![b'x'; 4 << 20];
+        // SAFETY: the bytes outlive the rig's use of them: the completion is awaited.
+        let queued = unsafe { rig.engine.send(ours.as_raw_fd(), &bytes, name(Kind::Send, 1)) };
+        assert!(queued && rig.pass().is_empty() && rig.engine.is_idle(), "it waits for the peer");
+        let mut room = vec![0; 64 << 10];
+        let mut taken = 0;
+        let done = loop {
+            taken += theirs.read(&mut room).expect("bytes come");
+            if let Some(done) = rig.pass().pop() {
+                break done;
+            }
+            assert!(taken < bytes.len(), "all was read and nothing completed");
+        };
+        assert_eq!((done.token, done.result), (name(Kind::Send, 1), bytes.len() as i32));
+    }
+
+    #[test]
+    fn send_to_a_peer_that_is_gone_fails_behind_the_part_that_went_out() {
+        let mut rig = Rig::new(1);
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        let bytes = vec![b'x'; 4 << 20];
+        let send = |rig: &mut Rig| {
+            // SAFETY: the bytes outlive the rig's use of them: the completion is awaited.
+            unsafe { rig.engine.send(ours.as_raw_fd(), &bytes, name(Kind::Send, 1)) }
+        };
+        assert!(send(&mut rig) && rig.pass().is_empty(), "it waits for the peer");
+        theirs.shutdown(std::net::Shutdown::Both).expect("connected");
+        let done = rig.pass();
+        assert!((1..bytes.len() as i32).contains(&done[0].result), "{}", done[0].result);
+        assert!(send(&mut rig));
+        assert_eq!(rig.pass()[0].result, -libc::EPIPE);
+    }
+
+    #[test]
+    fn slot_of_a_closed_connection_serves_the_next() {
+        let mut rig = Rig::new(2);
+        for generation in 0..3 {
+            let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+            let id = SessionId { slot: 0, generation };
+            let token = token(Protocol::Resp, Kind::Receive, id);
+            assert!(rig.engine.receive(ours.as_raw_fd(), 0, token));
+            theirs.write_all(b"more than a buffer").expect("sent");
+            let done = rig.pass();
+            assert_eq!((done[0].token, rig.bytes(done[0])), (token, b"more tha".to_vec()));
+            // It is closed while its rest is next in line.
+            assert!(rig.engine.cancel(token, 0));
+            rig.pass();
+        }
+    }
+
+    #[test]
+    fn who_waits_for_a_buffer_is_the_first_to_get_one() {
+        let mut rig = Rig::new(1);
+        let pairs: Vec<_> = (0..3).map(|_| UnixStream::pair().expect("sockets")).collect();
+        for (slot, (ours, theirs)) in pairs.iter().enumerate() {
+            receive(&mut rig, ours, slot as u32);
+            let mut theirs = theirs;
+            theirs.write_all(&[b'0' + slot as u8; 3 * BUFFER_BYTES]).expect("sent");
+        }
+        let mut order = Vec::<u8>::new();
+        for _ in 0..9 {
+            let done = rig.pass();
+            assert_eq!(done.len(), 1, "one buffer, one receive");
+            order.extend(rig.bytes(done[0]).first());
+        }
+        assert_eq!(order[..3], order[3..6], "they take turns");
+        assert_eq!(order[..3], order[6..]);
+        assert!(rig.engine.waits_for_buffers() > 0);
+        assert!(rig.pass().is_empty() && rig.engine.is_idle());
+    }
+}

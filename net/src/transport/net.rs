@@ -116,7 +116,7 @@ impl Net {
     /// What the kernel refused. Linux 6.1 is the oldest that has what is needed of io_uring.
     pub fn new(config: NetConfig, listeners: Listeners) -> Result<Self, NetError> {
         let mut engine = Engine::new(config.driver)?;
-        // SAFETY: `Net` drops its engine before its buffers, and so does a failure behind this line.
+        // SAFETY: `Net` drops its engine before its buffers, and so does a failure from here on.
         let buffers =
             unsafe { Buffers::new(&mut engine, config.buffers, config.buffer_bytes as usize)? };
         Ok(Self {
@@ -133,6 +133,20 @@ impl Net {
             failure: None,
             of_one_thread: PhantomData,
         })
+    }
+
+    /// Whether a net on io_uring can be had here. Makes a small one and lets it go.
+    ///
+    /// # Errors
+    /// What the kernel refused; [`NetError::refuses_uring`] tells whether that will stay so.
+    pub fn probe() -> Result<(), NetError> {
+        const BUFFERS: u16 = 1;
+        const BUFFER_BYTES: usize = 4096;
+        let mut engine = Engine::new(DriverKind::Uring)?;
+        // SAFETY: the engine is dropped first, and nothing was asked of it.
+        let buffers = unsafe { Buffers::new(&mut engine, BUFFERS, BUFFER_BYTES) };
+        drop(engine);
+        buffers.map(drop)
     }
 
     /// Takes what arrived and sends on the commands that are whole. Returns how much there was to
