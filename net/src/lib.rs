@@ -1,4 +1,4 @@
-//! The sockets of one Coreside shard: RESP sessions and the io_uring transport.
+//! The sockets of one Coreside shard: RESP and native sessions, and the transport.
 //!
 //! | module | holds |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | [`resp`] | the protocol of Redis clients, as state machines without I/O |
 //! | [`sessions`] | connections without sockets, whatever they speak |
 //! | [`tls`] | TLS between the bytes of a socket and a session |
-//! | `transport` | sockets on an io_uring ring of the shard's own |
+//! | `transport` | sockets on an io_uring ring of the shard's own, or on epoll |
 
 pub mod client;
 pub mod native;
@@ -18,4 +18,6 @@ pub mod tls;
 mod transport;
 
 pub use self::resp::{Facts, Limits};
-pub use self::transport::{Listeners, Moving, Net, NetConfig, NetError, NetStats, listen};
+pub use self::transport::{
+    DriverKind, Listeners, Moving, Net, NetConfig, NetError, NetStats, listen,
+};

@@ -1,4 +1,4 @@
-//! The sockets of a shard, on an io_uring ring of its own.
+//! The sockets of a shard, on an io_uring ring of its own, or on epoll where there is none.
 //!
 //! | module | holds |
 //! |---|---|
@@ -7,7 +7,9 @@
 //! | `accept` | taking connections, also when descriptors run out |
 //! | `port` | one protocol's connections |
 //! | `socket` | what the kernel does for one connection, and how that ends |
-//! | `ring` | the submission and completion queues |
+//! | `engine` | what carries out the operations: one of the two that follow |
+//! | `ring` | the submission and completion queues of io_uring |
+//! | `epoll` | calls that do not wait, when epoll says that there is something to do |
 //! | `buffers` | memory that the kernel receives into |
 //! | `error` | why there is no net |
 
@@ -17,11 +19,14 @@ mod net;
 
 mod accept;
 mod buffers;
+mod engine;
+mod epoll;
 mod error;
 mod port;
 mod ring;
 mod socket;
 
+pub use self::engine::DriverKind;
 pub use self::error::NetError;
 pub use self::listen::listen;
 pub use self::net::{Listeners, Net, NetConfig, NetStats};

@@ -1,5 +1,8 @@
 //! The native protocol from a client to an entity and back, over real sockets.
 
+#[path = "support/driver.rs"]
+mod driver;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -109,7 +112,7 @@ impl Node {
             let mut shard =
                 Shard::alone(&ShardConfig::new(HashKey::new(7)), table).expect("a shard");
             let listeners = Listeners { native: Some(listener), ..Listeners::default() };
-            let mut net = Net::new(config, listeners).expect("the kernel has io_uring");
+            let mut net = Net::new(driver::driven(config), listeners).expect("a net");
             let start = Instant::now();
             let mut draining = false;
             while !draining || net.connection_count() > 0 {

@@ -2,18 +2,27 @@
 
 #![expect(unsafe_code, reason = "an eventfd, as a driver has one")]
 
+#[path = "support/driver.rs"]
+mod driver;
 #[path = "support/fake.rs"]
 mod fake;
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::sync::mpsc;
 use std::thread;
 
 use coreside_net::{Listeners, Net, NetConfig, listen};
 use fake::Fake;
+
+/// Sleeps until the descriptor is readable.
+fn wait_for(descriptor: RawFd) {
+    let mut poll = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry, which lives through the call.
+    assert_eq!(unsafe { libc::poll(&raw mut poll, 1, -1) }, 1);
+}
 
 #[test]
 fn sleeping_driver_is_woken_by_a_connection_by_bytes_and_by_the_end() {
@@ -24,10 +33,10 @@ fn sleeping_driver_is_woken_by_a_connection_by_bytes_and_by_the_end() {
         // SAFETY: a new descriptor, which nobody else owns.
         let mut eventfd = unsafe { File::from_raw_fd(libc::eventfd(0, libc::EFD_CLOEXEC)) };
         let mut net = Net::new(
-            NetConfig::default(),
+            driver::driven(NetConfig::default()),
             Listeners { resp: Some(listener), ..Listeners::default() },
         )
-        .expect("io_uring");
+        .expect("a net");
         net.register_eventfd(eventfd.as_raw_fd()).expect("registered");
         let mut fake = Fake::default();
         let mut passes = 0u32;
@@ -41,8 +50,13 @@ fn sleeping_driver_is_woken_by_a_connection_by_bytes_and_by_the_end() {
             }
             if net.prepare_park() {
                 slept.send(()).expect("the test listens");
-                let mut count = [0; 8];
-                eventfd.read_exact(&mut count).expect("an eventfd");
+                match net.wait_descriptor() {
+                    Some(descriptor) => wait_for(descriptor),
+                    None => {
+                        let mut count = [0; 8];
+                        eventfd.read_exact(&mut count).expect("an eventfd");
+                    }
+                }
                 net.unpark();
             }
         }

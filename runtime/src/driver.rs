@@ -1,14 +1,15 @@
-//! Driving a shard: on a thread of its own, by a glommio executor, on a core of its own if may be.
+//! Driving a shard: on a thread of its own, on a core of its own if may be.
 //!
 //! One task does everything, in this order and for ever: completions of the net, jobs from
-//! outside, a poll of the shard, sends of the net. It yields to the executor when that asks for
-//! it, and sleeps when there was nothing to do for a while.
+//! outside, a poll of the shard, sends of the net. It gives way to others of its thread when it is
+//! time, and sleeps when there was nothing to do for a while. What it runs on is the [`Host`]'s
+//! matter.
 //!
 //! # Sleeping
-//! Four things can bring work: the net's ring, another shard, a thread outside, the stop. All of
-//! them write the shard's eventfd, on which the executor waits in its own ring. The order on the
-//! way to sleep closes the race with each: say that we sleep ([`Doorbell`]), then look at
-//! everything once more, then wait.
+//! Four things can bring work: the net, another shard, a thread outside, the stop. The last three
+//! write the shard's eventfd. The net's ring does so too; epoll has a descriptor that is waited on
+//! beside it. The order on the way to sleep closes the race with each: say that we sleep
+//! ([`Doorbell`]), then look at everything once more, then wait.
 //!
 //! [`Doorbell`]: coreside_shard::Doorbell
 #![expect(unsafe_code, reason = "a shard that lies still is watched")]
@@ -19,24 +20,17 @@ use std::time::{Duration, Instant};
 
 use coreside_net::{Facts, Listeners, Net, NetConfig};
 use coreside_shard::{AskError, MeshEnd, Placement, Progress, Shard, ShardConfig, Table};
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder};
 
 use crate::clock::Clock;
 use crate::faults::{self, AbortOnPanic, FaultSink, contain};
 use crate::handle::{Counts, Shared};
+use crate::host::{self, Host, Running, Seat};
 use crate::ingress::{Ingress, Job, Ran};
 use crate::node::{Idle, NodeError};
-use crate::park;
+use crate::park::Wakers;
 use crate::ports::Ports;
 use crate::stall::Watch;
 use crate::stopping::{Phase, Stopping};
-
-/// Where a shard's thread runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seat {
-    Core(usize),
-    Anywhere,
-}
 
 /// Everything that a shard's thread is given.
 pub(crate) struct Drive {
@@ -55,19 +49,6 @@ pub(crate) struct Drive {
     pub(crate) fault_sink: FaultSink,
 }
 
-/// A shard's thread.
-#[derive(Debug)]
-pub(crate) struct Running(ExecutorJoinHandle<()>);
-
-impl Running {
-    /// Waits for its end.
-    pub(crate) fn join(self) {
-        // Only a panic while the shard is set up gets here: the hook has reported it, and `ready`
-        // is dropped. Later ones end the process.
-        let _ = self.0.join();
-    }
-}
-
 /// Jobs taken from outside per pass.
 const JOBS_PER_PASS: usize = 256;
 
@@ -84,33 +65,24 @@ impl Drive {
         seat: Seat,
         ready: Sender<Result<(), NodeError>>,
     ) -> Result<Running, NodeError> {
-        let placement = match seat {
-            Seat::Core(core) => glommio::Placement::Fixed(core),
-            Seat::Anywhere => glommio::Placement::Unbound,
-        };
         let name = format!("coreside-{}", self.mesh.shard());
-        LocalExecutorBuilder::new(placement)
-            .name(&name)
-            // Files are not used yet; the default would pin 10 MiB per shard.
-            .io_memory(64 << 10)
-            .spawn(move || async move {
-                match self.set_up() {
-                    Ok(mut driver) => {
-                        // Nobody listens any more if another shard failed to start.
-                        let _ = ready.send(Ok(()));
-                        drop(ready);
-                        driver.run().await;
-                    }
-                    Err(error) => {
-                        let _ = ready.send(Err(error));
-                    }
+        host::spawn(self.net.driver, seat, &name, move |host| async move {
+            match self.set_up(host) {
+                Ok(mut driver) => {
+                    // Nobody listens any more if another shard failed to start.
+                    let _ = ready.send(Ok(()));
+                    drop(ready);
+                    driver.run().await;
                 }
-            })
-            .map(Running)
-            .map_err(|error| NodeError::Executor(error.to_string()))
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
+            }
+        })
     }
 
-    fn set_up(self) -> Result<Driver, NodeError> {
+    fn set_up(self, host: Host) -> Result<Driver, NodeError> {
+        host.settle().map_err(NodeError::System)?;
         let number = self.mesh.shard();
         let shared = Arc::clone(&self.shared);
         let wake = move |shard: u16| shared.ingresses[usize::from(shard)].wake();
@@ -130,6 +102,7 @@ impl Drive {
             Idle::Park { spin } => Some(spin),
         };
         Ok(Driver {
+            host,
             number,
             watch: None,
             shard,
@@ -149,6 +122,7 @@ impl Drive {
 
 /// One shard with its sockets, on its thread.
 struct Driver {
+    host: Host,
     number: u16,
     /// Reads the shard, so it goes first.
     watch: Option<Watch>,
@@ -187,7 +161,7 @@ impl Driver {
             } else {
                 std::hint::spin_loop();
             }
-            glommio::yield_if_needed().await;
+            self.host.give_way().await;
         }
         self.drain().await;
         self.end();
@@ -317,11 +291,8 @@ impl Driver {
         let counts = &shared.board[usize::from(self.number)];
         counts.parks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.watch.iter().for_each(Watch::pause);
-        let nap = self.nap();
-        if park::sleep(ingress.eventfd(), nap).await.is_err() {
-            // Out of descriptors: look again a little later instead.
-            glommio::timer::sleep(NAP).await;
-        }
+        let wakers = Wakers { eventfd: ingress.eventfd(), net: self.net.wait_descriptor() };
+        self.host.sleep(wakers, self.nap()).await;
         self.watch.iter().for_each(Watch::resume);
         ingress.clear_wakeups();
         ingress.awake();
@@ -367,9 +338,9 @@ impl Driver {
             }
             if !busy {
                 // Others are not done: leave them the core.
-                glommio::timer::sleep(Duration::from_micros(200)).await;
+                self.host.doze(Duration::from_micros(200)).await;
             }
-            glommio::yield_if_needed().await;
+            self.host.give_way().await;
         }
         self.stopping.stop_now();
     }

@@ -54,6 +54,7 @@ mod driver;
 mod faults;
 mod group;
 mod handle;
+mod host;
 mod ingress;
 mod inspect;
 mod node;
@@ -61,6 +62,7 @@ mod node;
 mod options;
 mod park;
 mod ports;
+mod probe;
 mod signals;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -77,7 +79,7 @@ pub use coreside_macros::{entity, handlers, wire};
 pub use coreside_net::client::{Client, ClientBuilder, ClientError, ClientRequest};
 pub use coreside_net::sessions::Deadlines;
 pub use coreside_net::tls::{ClientTls, TlsConfig, TlsError};
-pub use coreside_net::{Limits, NetConfig, NetError};
+pub use coreside_net::{DriverKind, Limits, NetConfig, NetError};
 #[cfg(sabotage)]
 pub use coreside_shard::sabotage;
 pub use coreside_shard::{
@@ -93,7 +95,8 @@ pub use handle::{Handle, NodeStats, Request};
 pub use inspect::LetterNote;
 pub use node::{Idle, Node, NodeBuilder, NodeError};
 #[cfg(feature = "cli")]
-pub use options::{CoreList, IdleOption, NodeOptions};
+pub use options::{CoreList, DriverOption, IdleOption, NodeOptions};
+pub use probe::DriverChoice;
 pub use stall::{StallConfig, StallReport};
 pub use tell::{Stopped, Tell};
 

@@ -7,19 +7,21 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use coreside_net::{NetConfig, NetError};
+use coreside_net::{DriverKind, NetConfig, NetError};
 use coreside_shard::{
     Entity, EntityId, HashKey, LookAhead, Placement, PoolKeys, Registry, RegistryError,
     ShardConfig, Table,
 };
 
 use crate::arrivals::Arrivals;
-use crate::driver::{Drive, Running, Seat};
+use crate::driver::Drive;
 use crate::faults::{self, FaultSink};
 use crate::group::Pools;
 use crate::handle::{Counts, Handle, Shared};
+use crate::host::{Running, seats};
 use crate::ingress::Ingress;
 use crate::ports::Ports;
+use crate::probe::{DriverChoice, choose};
 use crate::signals::Signals;
 use crate::stall::{Reporter, Sink, StallConfig};
 use crate::stopping::{Phase, Stopping};
@@ -65,6 +67,7 @@ pub struct NodeBuilder {
     shards: Option<usize>,
     cores: Option<Vec<usize>>,
     idle: Option<Idle>,
+    pub(crate) driver: DriverChoice,
     pub(crate) ports: Ports,
     net: NetConfig,
     shard: ShardConfig,
@@ -89,8 +92,10 @@ pub enum NodeError {
     Core(usize),
     /// The address cannot be listened on.
     Listen(SocketAddr, std::io::Error),
-    /// A shard's io_uring ring could not be made, or has failed.
+    /// A shard's io_uring ring, or epoll, could not be made, or has failed.
     Net(NetError),
+    /// The environment asks for a driver that there is not.
+    Driver(String),
     /// A shard's thread and executor could not be made.
     Executor(String),
     /// The kernel refused memory, a descriptor or a signal handler.
@@ -110,6 +115,9 @@ impl std::fmt::Display for NodeError {
             ),
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::Net(error) => error.fmt(f),
+            Self::Driver(name) => {
+                write!(f, "CORESIDE_DRIVER is auto, uring or epoll, not '{name}'")
+            }
             Self::Executor(reason) => write!(f, "a shard's executor did not start: {reason}"),
             Self::System(error) => write!(f, "the system refused a resource: {error}"),
             Self::Escalated(entity) => {
@@ -125,7 +133,11 @@ impl std::error::Error for NodeError {
             Self::Registry(error) => Some(error),
             Self::Listen(_, error) | Self::System(error) => Some(error),
             Self::Net(error) => Some(error),
-            Self::Shards(_) | Self::Core(_) | Self::Executor(_) | Self::Escalated(_) => None,
+            Self::Shards(_)
+            | Self::Core(_)
+            | Self::Driver(_)
+            | Self::Executor(_)
+            | Self::Escalated(_) => None,
         }
     }
 }
@@ -137,6 +149,7 @@ impl Default for NodeBuilder {
             shards: None,
             cores: None,
             idle: None,
+            driver: DriverChoice::Auto,
             ports: Ports::default(),
             net: NetConfig::default(),
             shard: ShardConfig::new(HashKey::new(random_bits())),
@@ -269,11 +282,9 @@ impl NodeBuilder {
         }
         let mut notes = Vec::new();
         let seats = seats(count, self.cores.as_deref(), &topology, &mut notes)?;
-        let idle = self.idle.unwrap_or_else(|| {
-            let roomy = count <= topology.shards();
-            Idle::Park { spin: Duration::from_micros(if roomy { 50 } else { 0 }) }
-        });
+        let idle = self.idle.unwrap_or_else(|| usual_idle(count <= topology.shards()));
         let table = take(&mut self.registry).build().map_err(NodeError::Registry)?;
+        self.net.driver = choose(self.driver)?;
         let open = self.ports.open(count)?;
         let mesh = coreside_shard::mesh(count, self.ring_words(count));
         let placement = Placement::even(count as u16);
@@ -312,9 +323,16 @@ impl NodeBuilder {
         if let Err(error) = all_started(&started, count) {
             return Err(abandon(running, &stopping, &shared, error));
         }
-        let handle = Handle { shared };
-        let addresses = (open.resp, open.native);
-        Ok(Node { handle, running, stopping, addresses, notes, signals, _reporter: reporter })
+        Ok(Node {
+            handle: Handle { shared },
+            running,
+            stopping,
+            driver: self.net.driver,
+            addresses: (open.resp, open.native),
+            notes,
+            signals,
+            _reporter: reporter,
+        })
     }
 
     fn ring_words(&self, shards: usize) -> usize {
@@ -348,6 +366,11 @@ impl NodeBuilder {
     }
 }
 
+/// What shards do that are not told, where there is a core for each or not.
+fn usual_idle(is_roomy: bool) -> Idle {
+    Idle::Park { spin: Duration::from_micros(if is_roomy { 50 } else { 0 }) }
+}
+
 /// Waits until `count` shards have said how their start went.
 fn all_started(started: &Receiver<Result<(), NodeError>>, count: usize) -> Result<(), NodeError> {
     (0..count).try_for_each(|_| {
@@ -370,31 +393,6 @@ fn abandon(
     error
 }
 
-/// Where each shard's thread runs, and why it is not pinned where it is not.
-fn seats(
-    count: usize,
-    cores: Option<&[usize]>,
-    topology: &Topology,
-    notes: &mut Vec<String>,
-) -> Result<Vec<Seat>, NodeError> {
-    let pinned = |cores: &[usize]| (0..count).map(|i| Seat::Core(cores[i % cores.len()])).collect();
-    if let Some(cores) = cores.filter(|cores| !cores.is_empty()) {
-        if let Some(core) = cores.iter().find(|core| !topology.cores.contains(core)) {
-            return Err(NodeError::Core(*core));
-        }
-        return Ok(pinned(cores));
-    }
-    if let Some(quota) = topology.quota {
-        notes.push(format!("shards are not pinned: the cgroup grants {quota:.2} cores of time"));
-    } else if count > topology.cores.len() {
-        let cores = topology.cores.len();
-        notes.push(format!("shards are not pinned: there are {count} of them on {cores} cores"));
-    } else {
-        return Ok(pinned(&topology.cores));
-    }
-    Ok(vec![Seat::Anywhere; count])
-}
-
 /// A running node. Dropping it stops it gracefully.
 ///
 /// It is also a [`Handle`], of which other threads take clones.
@@ -403,6 +401,7 @@ pub struct Node {
     handle: Handle,
     running: Vec<Running>,
     stopping: Arc<Stopping>,
+    pub(crate) driver: DriverKind,
     /// Where Redis clients, and native clients, are served.
     addresses: (Option<SocketAddr>, Option<SocketAddr>),
     notes: Vec<String>,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use clap::{Args, ValueEnum};
 
 use crate::node::{Idle, NodeBuilder};
+use crate::probe::DriverChoice;
 
 /// Where a service listens and what it runs on. Flatten it into the options of your own.
 #[derive(Args, Clone, Debug)]
@@ -28,6 +29,10 @@ pub struct NodeOptions {
     /// What a shard does while there is nothing to do
     #[arg(long, value_enum, default_value_t = IdleOption::Park)]
     pub idle: IdleOption,
+
+    /// How the shards deal with the kernel
+    #[arg(long, value_enum, default_value_t = DriverOption::Auto)]
+    pub driver: DriverOption,
 }
 
 /// What a shard does while there is nothing to do.
@@ -37,6 +42,17 @@ pub enum IdleOption {
     Spin,
     /// Look for 50 µs, then sleep: no time used
     Park,
+}
+
+/// How the shards deal with the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DriverOption {
+    /// io_uring, or epoll where that is refused
+    Auto,
+    /// io_uring or nothing
+    Uring,
+    /// epoll: a system call for each receive and each send
+    Epoll,
 }
 
 /// Numbers of cores, in the order given.
@@ -56,6 +72,11 @@ impl NodeOptions {
         if let Some(shards) = self.shards {
             node = node.shards(shards);
         }
+        node = node.driver(match self.driver {
+            DriverOption::Auto => DriverChoice::Auto,
+            DriverOption::Uring => DriverChoice::Uring,
+            DriverOption::Epoll => DriverChoice::Epoll,
+        });
         match self.idle {
             IdleOption::Spin => node.idle(Idle::Spin),
             // The builder knows how long to look first: it depends on the cores there are.

@@ -9,8 +9,8 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, RawFd};
 
+use super::engine::Engine;
 use super::error::NetError;
-use super::ring::Ring;
 
 /// The listening socket of a shard.
 pub(super) struct Acceptor {
@@ -32,7 +32,7 @@ enum State {
 
 impl Acceptor {
     pub(super) fn new(listener: TcpListener) -> Result<Self, NetError> {
-        // On a socket that does not block the kernel would answer "try again" at once.
+        // On a socket that does not block a ring would answer "try again" at once.
         listener.set_nonblocking(false).map_err(NetError::Listener)?;
         Ok(Self { listener, state: State::WantsAccept, spare: spare().ok() })
     }
@@ -46,12 +46,12 @@ impl Acceptor {
         matches!(self.state, State::WantsAccept | State::WantsPoll)
     }
 
-    /// Starts what is to be started, if the ring has room: an accept or a poll, with its token.
-    pub(super) fn start(&mut self, ring: &mut Ring, accept: u64, poll: u64) {
+    /// Starts what is to be started, if the engine has room: an accept or a poll, with its token.
+    pub(super) fn start(&mut self, engine: &mut Engine, accept: u64, poll: u64) {
         let listener = self.descriptor();
         self.state = match self.state {
-            State::WantsAccept if ring.accept(listener, accept) => State::Accepting,
-            State::WantsPoll if ring.poll_listener(listener, poll) => State::Polling,
+            State::WantsAccept if engine.accept(listener, accept) => State::Accepting,
+            State::WantsPoll if engine.poll_listener(listener, poll) => State::Polling,
             unchanged => unchanged,
         };
     }
@@ -65,7 +65,8 @@ impl Acceptor {
     }
 
     /// Listens no more. Shutting the socket down ends what the kernel still does for it.
-    pub(super) fn stop(self) {
+    pub(super) fn stop(self, engine: &mut Engine, accept: u64) {
+        engine.forget_listener(accept);
         let socket = socket2::SockRef::from(&self.listener);
         socket.shutdown(std::net::Shutdown::Both).unwrap_or_default();
     }

@@ -1,9 +1,10 @@
-//! Memory that the kernel receives into: a ring of buffers of one size, shared by all connections.
+//! Memory to receive into: buffers of one size, shared by all connections.
 //!
 //! # Ownership
-//! A buffer belongs to the kernel from [`Buffers::give`] until a completion names it, and to the
-//! shard from then until it is given again. `lent` knows which; reading a buffer of the kernel
-//! panics.
+//! A buffer belongs to the engine from [`Buffers::give`] until a completion names it, and to the
+//! shard from then until it is given again. `lent` knows which; reading a buffer of the engine
+//! panics. Where the engine is a ring, the kernel takes from a ring of buffers; otherwise the
+//! engine takes the next free one from a list, for the time of a call.
 
 #![expect(unsafe_code, reason = "memory that the kernel writes to")]
 
@@ -13,44 +14,63 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
+use super::engine::Engine;
 use super::error::NetError;
-use super::ring::Ring;
 
 /// The buffers of one shard.
 pub(super) struct Buffers {
-    entries: Mapping,
     bytes: Mapping,
-    len: u16,
     buffer_bytes: usize,
+    /// Whether the buffer belongs to the engine.
+    lent: Vec<bool>,
+    free: Free,
+}
+
+/// The buffers that can be received into.
+enum Free {
+    /// Shared with the kernel.
+    Ring(Offered),
+    /// The one given last is the first to be taken: it is still in the cache.
+    List(Vec<u16>),
+}
+
+/// Buffers on offer to the kernel.
+struct Offered {
+    entries: Mapping,
+    len: u16,
     /// Where the next buffer is given, wrapping; the kernel sees it at `publish`.
     tail: u16,
     published: u16,
-    /// Whether the buffer belongs to the kernel.
-    lent: Vec<bool>,
 }
 
 /// The only group of buffers of a ring.
 pub(super) const GROUP: u16 = 0;
 
 impl Buffers {
-    /// Gives `len` buffers (a power of two) of `buffer_bytes` each to the kernel.
+    /// Gives `len` buffers (a power of two) of `buffer_bytes` each to the engine.
     ///
     /// # Safety
-    /// The ring must be dropped before the buffers are.
+    /// The engine must be dropped before the buffers are.
     pub(super) unsafe fn new(
-        ring: &mut Ring,
+        engine: &mut Engine,
         len: u16,
         buffer_bytes: usize,
     ) -> Result<Self, NetError> {
         assert!(len.is_power_of_two() && len <= 1 << 15, "the kernel wants a power of two");
-        let entries = Mapping::new(usize::from(len) * size_of::<BufRingEntry>())?;
         let bytes = Mapping::new(usize::from(len) * buffer_bytes)?;
-        // SAFETY: the mapping is page-aligned, zeroed and has room for `len` entries; it and the
-        // buffers outlive the ring, as the caller promises.
-        unsafe { ring.register_buffers(entries.start as u64, len, GROUP) }
-            .map_err(NetError::Buffers)?;
+        let free = match engine {
+            Engine::Uring(ring) => {
+                let entries = Mapping::new(usize::from(len) * size_of::<BufRingEntry>())?;
+                // SAFETY: the mapping is page-aligned, zeroed and has room for `len` entries; it
+                // and the buffers outlive the ring, as the caller promises.
+                unsafe { ring.register_buffers(entries.start as u64, len, GROUP) }
+                    .map_err(NetError::Buffers)?;
+                Free::Ring(Offered { entries, len, tail: 0, published: 0 })
+            }
+            Engine::Epoll(_) => Free::List(Vec::with_capacity(usize::from(len))),
+        };
         let lent = vec![false; usize::from(len)];
-        let mut buffers = Self { entries, bytes, len, buffer_bytes, tail: 0, published: 0, lent };
+        let mut buffers = Self { bytes, buffer_bytes, lent, free };
         for id in 0..len {
             buffers.give(id);
         }
@@ -80,31 +100,65 @@ impl Buffers {
     #[inline]
     pub(super) fn give(&mut self, id: u16) {
         assert!(!std::mem::replace(&mut self.lent[usize::from(id)], true), "given twice");
-        let at = usize::from(self.tail & (self.len - 1));
+        let offered = match &mut self.free {
+            Free::Ring(offered) => offered,
+            Free::List(ids) => return ids.push(id),
+        };
+        let at = usize::from(offered.tail & (offered.len - 1));
         // SAFETY: `at` is an entry of the mapping, and the kernel does not read entries between the
         // published tail and the head, of which this is one: at most `len` buffers are given.
         // The tail of the ring lies in the last field of the first entry, which is not touched.
         unsafe {
-            let entry = &mut *self.entries.start.cast::<BufRingEntry>().add(at);
+            let entry = &mut *offered.entries.start.cast::<BufRingEntry>().add(at);
             entry.set_addr(self.bytes.start.add(usize::from(id) * self.buffer_bytes) as u64);
             entry.set_len(self.buffer_bytes as u32);
             entry.set_bid(id);
         }
-        self.tail = self.tail.wrapping_add(1);
+        offered.tail = offered.tail.wrapping_add(1);
     }
 
     /// Lets the kernel see the buffers given.
     #[inline]
     pub(super) fn publish(&mut self) {
-        if self.published == self.tail {
+        let Free::Ring(offered) = &mut self.free else { return };
+        if offered.published == offered.tail {
             return;
         }
-        self.published = self.tail;
+        offered.published = offered.tail;
         // SAFETY: the mapping begins with an entry, in which the kernel keeps the tail; it is a
         // 16-bit word that both sides access atomically.
         unsafe {
-            let tail = BufRingEntry::tail(self.entries.start.cast::<BufRingEntry>());
-            (*tail.cast::<AtomicU16>()).store(self.tail, Ordering::Release);
+            let tail = BufRingEntry::tail(offered.entries.start.cast::<BufRingEntry>());
+            (*tail.cast::<AtomicU16>()).store(offered.tail, Ordering::Release);
+        }
+    }
+
+    /// A free buffer for an engine that has no ring. It is the engine's until a completion names
+    /// it, or it is [put back](Self::put_back).
+    pub(super) fn borrow(&mut self) -> Option<u16> {
+        match &mut self.free {
+            Free::Ring(_) => None,
+            Free::List(ids) => ids.pop(),
+        }
+    }
+
+    /// Puts a buffer back that was borrowed for nothing.
+    pub(super) fn put_back(&mut self, id: u16) {
+        debug_assert!(self.lent[usize::from(id)], "it was borrowed");
+        if let Free::List(ids) = &mut self.free {
+            ids.push(id);
+        }
+    }
+
+    /// The room of a buffer that was borrowed.
+    pub(super) fn room(&mut self, id: u16) -> &mut [u8] {
+        let is_list = matches!(self.free, Free::List(_));
+        assert!(is_list && self.lent[usize::from(id)], "not the engine's to write");
+        // SAFETY: the buffer lies within the mapping, which is initialized (zeroed); the kernel was
+        // not told of it, and nobody else reads or writes it while `self` is borrowed.
+        unsafe {
+            let start = self.bytes.start.add(usize::from(id) * self.buffer_bytes);
+            std::slice::from_raw_parts_mut(start, self.buffer_bytes)
         }
     }
 }

@@ -14,10 +14,32 @@ pub enum NetError {
     Buffers(io::Error),
     /// The listening socket could not be prepared.
     Listener(io::Error),
+    /// The kernel refused an epoll descriptor.
+    Epoll(io::Error),
     /// The kernel refused to be told of the descriptor that wakes a sleeping executor.
     Wakeup(io::Error),
     /// The kernel refused to take or complete operations.
     Enter(io::Error),
+}
+
+impl NetError {
+    /// Whether the kernel, or who guards it, has no io_uring for this process: it is unknown,
+    /// forbidden, older than what is used here, or has no memory that may be locked. Not so when
+    /// the process has run out of something that may come back, such as descriptors.
+    pub fn refuses_uring(&self) -> bool {
+        let (Self::Ring(error) | Self::Buffers(error)) = self else { return false };
+        matches!(
+            error.raw_os_error(),
+            Some(
+                libc::ENOSYS
+                    | libc::EPERM
+                    | libc::EINVAL
+                    | libc::EOPNOTSUPP
+                    | libc::EACCES
+                    | libc::ENOMEM
+            )
+        )
+    }
 }
 
 impl fmt::Display for NetError {
@@ -37,9 +59,10 @@ impl fmt::Display for NetError {
             Self::Buffers(error) => {
                 write!(f, "no receive buffers ({error}): Linux 6.1 or newer is needed")
             }
+            Self::Epoll(error) => write!(f, "no epoll descriptor ({error})"),
             Self::Listener(error) => write!(f, "the listening socket is unusable: {error}"),
             Self::Wakeup(error) => write!(f, "no wake-up by eventfd: {error}"),
-            Self::Enter(error) => write!(f, "io_uring_enter failed: {error}"),
+            Self::Enter(error) => write!(f, "io_uring_enter or epoll_wait failed: {error}"),
         }
     }
 }
@@ -49,9 +72,30 @@ impl Error for NetError {
         match self {
             Self::Ring(error)
             | Self::Buffers(error)
+            | Self::Epoll(error)
             | Self::Listener(error)
             | Self::Wakeup(error)
             | Self::Enter(error) => Some(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_forbidden_or_unknown_is_told_from_what_has_run_out() {
+        let ring = |number| NetError::Ring(io::Error::from_raw_os_error(number));
+        for number in [38, 1, 22, 95, 13, 12] {
+            assert!(ring(number).refuses_uring(), "{}", ring(number));
+            let buffers = NetError::Buffers(io::Error::from_raw_os_error(number));
+            assert!(buffers.refuses_uring());
+            let enter = NetError::Enter(io::Error::from_raw_os_error(number));
+            assert!(!enter.refuses_uring(), "it had a ring");
+        }
+        for number in [libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::EINTR] {
+            assert!(!ring(number).refuses_uring(), "{}", ring(number));
         }
     }
 }

@@ -6,19 +6,17 @@
 #![expect(unsafe_code, reason = "memory that the kernel reads and writes")]
 
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::{fmt, io};
 
 use coreside_shard::{AskError, Encode, Outside, Ticket, ToValue};
-use io_uring::cqueue;
 
 use super::buffers::Buffers;
+use super::engine::{BATCH, Completion, DriverKind, Engine};
 use super::error::NetError;
 use super::port::{Moving, Port};
-use super::ring::{Completion, Ring};
 use super::socket::{Kind, Protocol, parts, protocol};
 use crate::native;
 use crate::native::frame::{Code, Header, Kind as FrameKind};
@@ -29,6 +27,8 @@ use crate::tls::ServerTls;
 /// How a net is set up.
 #[derive(Clone, Copy, Debug)]
 pub struct NetConfig {
+    /// How it deals with the kernel (default: io_uring). A node sets it as its own driver says.
+    pub driver: DriverKind,
     /// The bounds of the RESP sessions.
     pub limits: Limits,
     /// The bounds of the native sessions.
@@ -46,6 +46,7 @@ pub struct NetConfig {
 impl Default for NetConfig {
     fn default() -> Self {
         Self {
+            driver: DriverKind::default(),
             limits: Limits::default(),
             native: native::Limits::default(),
             buffers: 1024,
@@ -61,11 +62,11 @@ pub struct NetStats {
     pub sessions: SessionsStats,
     /// What its native sessions have done.
     pub native: SessionsStats,
-    /// System calls to submit and collect.
+    /// System calls to submit and collect. With epoll: those that had something to do.
     pub enters: u64,
     /// Connections turned away because there were too many.
     pub refused: u64,
-    /// Receives that ended because no buffer was free.
+    /// Receives that ended, or had to wait, because no buffer was free.
     pub buffers_exhausted: u64,
 }
 
@@ -91,13 +92,13 @@ pub struct NetStats {
 /// reads it whenever [`prepare_park`](Self::prepare_park) allows.
 pub struct Net {
     // Before the buffers and the sessions, whose memory the kernel uses: fields drop in order.
-    ring: Ring,
+    engine: Engine,
     buffers: Buffers,
     resp: Port<resp::Session>,
     native: Port<native::Session>,
-    batch: Vec<MaybeUninit<cqueue::Entry>>,
+    batch: Vec<Completion>,
     failure: Option<io::Error>,
-    /// The kernel takes a ring's operations from one thread only.
+    /// The kernel takes operations from one thread only.
     of_one_thread: PhantomData<*const ()>,
 }
 
@@ -112,21 +113,18 @@ pub struct Listeners {
     pub tls: Option<Arc<ServerTls>>,
 }
 
-/// Completions taken per pass; what is left waits for the next one.
-const BATCH: usize = 512;
-
 impl Net {
     /// A net of the calling thread.
     ///
     /// # Errors
-    /// What the kernel refused. Linux 6.1 is the oldest that has what is needed.
+    /// What the kernel refused. Linux 6.1 is the oldest that has what is needed of io_uring.
     pub fn new(config: NetConfig, listeners: Listeners) -> Result<Self, NetError> {
-        let mut ring = Ring::new()?;
-        // SAFETY: `Net` drops its ring before its buffers, and so does a failure behind this line.
+        let mut engine = Engine::new(config.driver)?;
+        // SAFETY: `Net` drops its engine before its buffers, and so does a failure from here on.
         let buffers =
-            unsafe { Buffers::new(&mut ring, config.buffers, config.buffer_bytes as usize)? };
+            unsafe { Buffers::new(&mut engine, config.buffers, config.buffer_bytes as usize)? };
         let mut net = Self {
-            ring,
+            engine,
             buffers,
             resp: Port::new(
                 Protocol::Resp,
@@ -135,7 +133,7 @@ impl Net {
                 b"-ERR max number of clients reached\r\n".to_vec(),
             )?,
             native: Port::new(Protocol::Native, config.native, listeners.native, go_away())?,
-            batch: (0..BATCH).map(|_| MaybeUninit::uninit()).collect(),
+            batch: Vec::with_capacity(BATCH),
             failure: None,
             of_one_thread: PhantomData,
         };
@@ -158,21 +156,35 @@ impl Net {
         [resp.next_deadline_ns(), native.next_deadline_ns()].into_iter().flatten().min()
     }
 
+    /// Whether a net on io_uring can be had here. Makes a small one and lets it go.
+    ///
+    /// # Errors
+    /// What the kernel refused; [`NetError::refuses_uring`] tells whether that will stay so.
+    pub fn probe() -> Result<(), NetError> {
+        const BUFFERS: u16 = 1;
+        const BUFFER_BYTES: usize = 4096;
+        let mut engine = Engine::new(DriverKind::Uring)?;
+        // SAFETY: the engine is dropped first, and nothing was asked of it.
+        let buffers = unsafe { Buffers::new(&mut engine, BUFFERS, BUFFER_BYTES) };
+        drop(engine);
+        buffers.map(drop)
+    }
+
     /// Takes what arrived and sends on the commands that are whole. Returns how much there was to
     /// do: 0 means that nothing happened.
     ///
     /// # Cost
-    /// A system call only if the kernel has flagged work and no completion is waiting.
+    /// A system call only if the kernel has flagged work and no completion is waiting. With epoll
+    /// one to ask, and one for each receive.
     pub fn receive<I: resp::Intake + native::Intake>(&mut self, intake: &mut I) -> usize {
         let resumed = self.resp.sessions.resume(intake) + self.native.sessions.resume(intake);
-        if self.ring.wants_collect() && !self.ring.has_completions() {
+        if self.engine.wants_collect() {
             self.enter();
         }
         let mut batch = std::mem::take(&mut self.batch);
-        let count = self.ring.take(&mut batch);
-        for entry in &batch[..count] {
-            // SAFETY: `take` has filled the first `count` entries.
-            let completion = Completion::from(unsafe { entry.assume_init_ref() });
+        self.engine.take(&mut batch);
+        let count = batch.len();
+        for completion in batch.drain(..) {
             self.complete(completion, intake);
         }
         self.batch = batch;
@@ -189,13 +201,14 @@ impl Net {
     /// connections it dealt with.
     ///
     /// # Errors
-    /// The ring is broken; nothing can be expected of this net any more.
+    /// The engine is broken; nothing can be expected of this net any more.
     ///
     /// # Cost
     /// At most one system call (one more per 1,024 operations), none if there is nothing to submit.
+    /// With epoll one for each send.
     pub fn flush(&mut self) -> Result<usize, NetError> {
-        let count = self.resp.flush(&mut self.ring) + self.native.flush(&mut self.ring);
-        if self.ring.wants_enter() {
+        let count = self.resp.flush(&mut self.engine) + self.native.flush(&mut self.engine);
+        if self.engine.wants_enter() {
             self.enter();
         }
         match self.failure.take() {
@@ -205,38 +218,42 @@ impl Net {
     }
 
     /// Has the kernel signal `eventfd` when something arrives while wake-ups are on (see
-    /// [`prepare_park`](Self::prepare_park)).
+    /// [`prepare_park`](Self::prepare_park)). Where there is a
+    /// [`wait_descriptor`](Self::wait_descriptor), that one says so instead.
     ///
     /// # Errors
     /// What the kernel refused.
     pub fn register_eventfd(&mut self, eventfd: RawFd) -> Result<(), NetError> {
-        self.ring.register_eventfd(eventfd).map_err(NetError::Wakeup)
+        self.engine.register_eventfd(eventfd).map_err(NetError::Wakeup)
+    }
+
+    /// What a sleeping driver waits on beside its eventfd: it is readable when something has
+    /// arrived. `None` where the eventfd is signalled.
+    pub fn wait_descriptor(&self) -> Option<RawFd> {
+        self.engine.wait_descriptor()
     }
 
     /// Switches wake-ups on, and says whether it is safe to sleep: if not, something has arrived
     /// in the meantime, wake-ups are off again, and the driver should go on.
     pub fn prepare_park(&mut self) -> bool {
-        self.ring.set_wakeups(true);
+        self.engine.set_wakeups(true);
         // What arrived before the switch was not signalled; look again now that it would be.
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         let may_sleep = self.is_idle();
         if !may_sleep {
-            self.ring.set_wakeups(false);
+            self.engine.set_wakeups(false);
         }
         may_sleep
     }
 
     /// Switches wake-ups off; to be called after every sleep.
     pub fn unpark(&mut self) {
-        self.ring.set_wakeups(false);
+        self.engine.set_wakeups(false);
     }
 
     /// Whether the next pass would find nothing to do.
     pub fn is_idle(&mut self) -> bool {
-        !self.ring.has_completions()
-            && !self.ring.wants_enter()
-            && self.resp.is_idle()
-            && self.native.is_idle()
+        self.engine.is_idle() && self.resp.is_idle() && self.native.is_idle()
     }
 
     /// Whether an answer is owed, or something is to be sent or closed.
@@ -247,8 +264,8 @@ impl Net {
     /// Stops listening, parses no more requests, and closes each connection when what it is owed
     /// has been sent. Done when [`connection_count`](Self::connection_count) is 0.
     pub fn drain(&mut self) {
-        self.resp.drain();
-        self.native.drain();
+        self.resp.drain(&mut self.engine);
+        self.native.drain(&mut self.engine);
     }
 
     /// How many connections are open.
@@ -261,9 +278,11 @@ impl Net {
         NetStats {
             sessions: self.resp.sessions.stats(),
             native: self.native.sessions.stats(),
-            enters: self.ring.enters(),
+            enters: self.engine.enters(),
             refused: self.resp.refused + self.native.refused,
-            buffers_exhausted: self.resp.buffers_exhausted + self.native.buffers_exhausted,
+            buffers_exhausted: self.resp.buffers_exhausted
+                + self.native.buffers_exhausted
+                + self.engine.waits_for_buffers(),
         }
     }
 
@@ -299,22 +318,24 @@ impl Net {
             debug_assert!(false, "a token of ours");
             return;
         };
-        let Self { ring, buffers, resp, native, .. } = self;
+        let Self { engine, buffers, resp, native, .. } = self;
         let place = (slot, generation);
         match (kind, protocol(completion.token)) {
             (Kind::Receive, Protocol::Resp) => {
-                resp.received(place, completion, (ring, buffers), intake);
+                resp.received(place, completion, (engine, buffers), intake);
             }
             (Kind::Receive, Protocol::Native) => {
-                native.received(place, completion, (ring, buffers), intake);
+                native.received(place, completion, (engine, buffers), intake);
             }
-            (kind, Protocol::Resp) => resp.complete((kind, slot, generation), completion, ring),
-            (kind, Protocol::Native) => native.complete((kind, slot, generation), completion, ring),
+            (kind, Protocol::Resp) => resp.complete((kind, slot, generation), completion, engine),
+            (kind, Protocol::Native) => {
+                native.complete((kind, slot, generation), completion, engine)
+            }
         }
     }
 
     fn enter(&mut self) {
-        if let Err(error) = self.ring.enter() {
+        if let Err(error) = self.engine.enter(&mut self.buffers) {
             self.failure = Some(error);
         }
     }
@@ -342,20 +363,21 @@ fn go_away() -> Vec<u8> {
 impl Drop for Net {
     /// Has the kernel let go of the memory of sends and receives before it is freed.
     fn drop(&mut self) {
+        if !self.engine.lends_memory() {
+            return;
+        }
         self.resp.shut_down();
         self.native.shut_down();
         // A shut-down socket completes everything at once; the bound is for a broken ring, whose
         // operations end when it is closed, which happens before any memory is freed.
         for _ in 0..DROP_PASSES_MAX {
             let is_quiet = self.resp.is_quiet() && self.native.is_quiet();
-            if is_quiet || self.ring.enter().is_err() {
+            if is_quiet || self.engine.enter(&mut self.buffers).is_err() {
                 return;
             }
             let mut batch = std::mem::take(&mut self.batch);
-            let count = self.ring.take(&mut batch);
-            for entry in &batch[..count] {
-                // SAFETY: `take` has filled the first `count` entries.
-                let completion = Completion::from(unsafe { entry.assume_init_ref() });
+            self.engine.take(&mut batch);
+            for completion in batch.drain(..) {
                 let (Some(kind), slot, generation) = parts(completion.token) else { continue };
                 let more = completion.more;
                 match protocol(completion.token) {

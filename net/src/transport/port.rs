@@ -15,8 +15,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use super::accept::Acceptor;
 use super::buffers::{Buffers, GROUP};
+use super::engine::{Completion, Engine};
 use super::error::NetError;
-use super::ring::{Completion, Ring};
 use super::socket::{GENERATION_MASK, Kind, Protocol, Socket, token};
 use crate::sessions::{Parted, Session, SessionId, Sessions, Talk};
 
@@ -76,10 +76,10 @@ impl<S: Session> Port<S> {
         &mut self,
         (kind, slot, generation): (Kind, u32, u32),
         completion: Completion,
-        ring: &mut Ring,
+        engine: &mut Engine,
     ) {
         match kind {
-            Kind::Send => self.sent(slot, generation, completion, ring),
+            Kind::Send => self.sent(slot, generation, completion, engine),
             Kind::Accept => self.accepted(completion),
             Kind::PollListener => {
                 if let Some(acceptor) = &mut self.acceptor {
@@ -98,7 +98,7 @@ impl<S: Session> Port<S> {
         &mut self,
         (slot, generation): (u32, u32),
         completion: Completion,
-        (ring, buffers): (&mut Ring, &mut Buffers),
+        (engine, buffers): (&mut Engine, &mut Buffers),
         intake: &mut I,
     ) where
         S: Talk<I>,
@@ -138,12 +138,12 @@ impl<S: Session> Port<S> {
         if let Some(buffer) = completion.buffer {
             buffers.give(buffer);
         }
-        self.settle_receive(slot, ring);
+        self.settle_receive(slot, engine);
     }
 
     /// After a completion of a receive: goes on, pauses, or closes.
     #[inline]
-    fn settle_receive(&mut self, slot: u32, ring: &mut Ring) {
+    fn settle_receive(&mut self, slot: u32, engine: &mut Engine) {
         let protocol = self.protocol;
         let Some(socket) = &mut self.sockets[slot as usize] else {
             return;
@@ -154,7 +154,7 @@ impl<S: Session> Port<S> {
             if !self.sessions.wants_input(socket.id) && !socket.cancelling {
                 // If the queue is full, the next completion of this receive tries again.
                 let target = token(protocol, Kind::Receive, socket.id);
-                socket.cancelling = ring.cancel(target, token(protocol, Kind::Cancel, socket.id));
+                socket.cancelling = engine.cancel(target, token(protocol, Kind::Cancel, socket.id));
             }
         } else if self.sessions.moves_to(socket.id).is_some() {
             self.hand_over(slot);
@@ -183,7 +183,7 @@ impl<S: Session> Port<S> {
         }
     }
 
-    fn sent(&mut self, slot: u32, generation: u32, completion: Completion, ring: &mut Ring) {
+    fn sent(&mut self, slot: u32, generation: u32, completion: Completion, engine: &mut Engine) {
         let protocol = self.protocol;
         let Some(socket) = find(&mut self.sockets, slot, generation) else {
             debug_assert!(false, "a connection outlives its operations");
@@ -207,7 +207,7 @@ impl<S: Session> Port<S> {
             // SAFETY: the session leaves the bytes in place until `end_send` or `close`, and is
             // closed only when no send is under way.
             socket.sending =
-                unsafe { ring.send(socket.descriptor(), rest, token(protocol, Kind::Send, id)) };
+                unsafe { engine.send(socket.descriptor(), rest, token(protocol, Kind::Send, id)) };
             if !socket.sending {
                 self.sessions.kill(id);
             }
@@ -250,27 +250,27 @@ impl<S: Session> Port<S> {
 
     /// Sends the answers, closes what is done, receives where there is room again. Returns how many
     /// connections it dealt with.
-    pub(super) fn flush(&mut self, ring: &mut Ring) -> usize {
+    pub(super) fn flush(&mut self, engine: &mut Engine) -> usize {
         let mut count = 0;
         while let Some(id) = self.sessions.next_dirty() {
-            self.attend(id, ring);
+            self.attend(id, engine);
             count += 1;
         }
         if !self.unarmed.is_empty() {
-            count += self.arm(ring);
+            count += self.arm(engine);
         }
         let accept = self.token(Kind::Accept, NOBODY);
         let poll = self.token(Kind::PollListener, NOBODY);
         if let Some(acceptor) = &mut self.acceptor
             && acceptor.wants_start()
         {
-            acceptor.start(ring, accept, poll);
+            acceptor.start(engine, accept, poll);
         }
         count
     }
 
     /// Sends, closes, or receives again.
-    fn attend(&mut self, id: SessionId, ring: &mut Ring) {
+    fn attend(&mut self, id: SessionId, engine: &mut Engine) {
         let send = self.token(Kind::Send, id);
         let Some(socket) = find(&mut self.sockets, id.slot, id.generation & GENERATION_MASK) else {
             debug_assert!(false, "every session has its socket");
@@ -293,16 +293,16 @@ impl<S: Session> Port<S> {
         if let Some(bytes) = self.sessions.begin_send(id) {
             // SAFETY: the session leaves the bytes in place until `end_send` or `close`, and is
             // closed only when no send is under way.
-            socket.sending = unsafe { ring.send(socket.descriptor(), bytes, send) };
+            socket.sending = unsafe { engine.send(socket.descriptor(), bytes, send) };
             if !socket.sending {
-                // The ring takes nothing even after an enter: it is broken, and `flush` says so.
+                // It takes nothing even after an enter: it is broken, and `flush` says so.
                 self.sessions.kill(id);
             }
         }
     }
 
     /// Starts the receives that are wanted and possible; returns how many.
-    fn arm(&mut self, ring: &mut Ring) -> usize {
+    fn arm(&mut self, engine: &mut Engine) -> usize {
         let mut count = 0;
         let Self { unarmed, sockets, sessions, protocol, .. } = self;
         unarmed.retain(|id| {
@@ -315,7 +315,7 @@ impl<S: Session> Port<S> {
                 socket.wants_receive = false;
             } else if sessions.wants_input(*id) {
                 let token = token(*protocol, Kind::Receive, *id);
-                socket.receiving = ring.receive(socket.descriptor(), GROUP, token);
+                socket.receiving = engine.receive(socket.descriptor(), GROUP, token);
                 socket.wants_receive = !socket.receiving;
                 socket.listed = !socket.receiving;
                 count += usize::from(socket.receiving);
@@ -352,11 +352,11 @@ impl<S: Session> Port<S> {
 
     /// Stops listening, parses no more requests, and closes each connection when what it is owed
     /// has been sent.
-    pub(super) fn drain(&mut self) {
+    pub(super) fn drain(&mut self, engine: &mut Engine) {
         // Connections that wait to be accepted are refused by the kernel from here on. What the
         // kernel still does for the listener ends with it.
         if let Some(acceptor) = self.acceptor.take() {
-            acceptor.stop();
+            acceptor.stop(engine, self.token(Kind::Accept, NOBODY));
         }
         self.sessions.drain();
     }

@@ -7,11 +7,11 @@
 #![expect(unsafe_code, reason = "operations of the kernel on memory of this process")]
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
+use super::engine::{BATCH, Completion};
 use super::error::NetError;
 
 /// Operations that can be queued before the kernel is entered.
@@ -23,18 +23,6 @@ const COMPLETIONS: u32 = 16 * 1024;
 pub(super) struct Ring {
     ring: IoUring,
     enters: u64,
-}
-
-/// What the kernel says of an operation.
-#[derive(Clone, Copy)]
-pub(super) struct Completion {
-    pub(super) token: u64,
-    /// Not negative: what the call would return. Negative: the error number.
-    pub(super) result: i32,
-    /// The receive buffer that the bytes are in.
-    pub(super) buffer: Option<u16>,
-    /// Whether the operation goes on.
-    pub(super) more: bool,
 }
 
 impl Ring {
@@ -152,9 +140,10 @@ impl Ring {
         }
     }
 
-    /// Takes completions into `batch`, in order; returns how many.
-    pub(super) fn take(&mut self, batch: &mut [MaybeUninit<cqueue::Entry>]) -> usize {
-        self.ring.completion().fill(batch).len()
+    /// Adds up to [`BATCH`] completions to `batch`, in order.
+    #[inline]
+    pub(super) fn take(&mut self, batch: &mut Vec<Completion>) {
+        batch.extend(self.ring.completion().take(BATCH).map(Completion::from));
     }
 
     /// Signals `eventfd` for each completion while wake-ups are on.
@@ -190,9 +179,9 @@ impl Ring {
     }
 }
 
-impl From<&cqueue::Entry> for Completion {
+impl From<cqueue::Entry> for Completion {
     #[inline]
-    fn from(entry: &cqueue::Entry) -> Self {
+    fn from(entry: cqueue::Entry) -> Self {
         Self {
             token: entry.user_data(),
             result: entry.result(),

@@ -88,6 +88,11 @@ pub(super) fn token(protocol: Protocol, kind: Kind, id: SessionId) -> u64 {
         | u64::from(id.slot)
 }
 
+/// A token without its kind: the same for all operations of one connection.
+pub(super) fn owner(token: u64) -> u64 {
+    token & !(0x7f << 56)
+}
+
 /// The protocol.
 pub(super) fn protocol(token: u64) -> Protocol {
     if token >> 63 == 0 { Protocol::Resp } else { Protocol::Native }

@@ -11,6 +11,10 @@ use std::time::Duration;
 use coreside_net::tls::ServerTls;
 use coreside_net::{Listeners, Net, NetConfig, NetStats, listen};
 
+#[path = "driver.rs"]
+mod driver;
+
+use self::driver::driven;
 use super::fake::Fake;
 
 pub(crate) struct Server {
@@ -46,8 +50,9 @@ impl Server {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let thread = thread::spawn(move || {
-            let mut net = Net::new(config, Listeners { resp: Some(listener), native: None, tls })
-                .expect("the kernel has io_uring");
+            let listeners = Listeners { resp: Some(listener), native: None, tls };
+            let mut net =
+                Net::new(driven(config), listeners).expect("the kernel has what the driver needs");
             drive(&mut net, &theirs);
             net.stats()
         });
