@@ -1,4 +1,4 @@
-//! The cores that this process may use.
+//! The cores that this process may use, and the time that it had on them.
 
 use std::sync::OnceLock;
 
@@ -26,4 +26,21 @@ pub fn pin(place: usize) {
     unsafe { libc::CPU_SET(*core, &mut set) };
     // SAFETY: reads the set.
     unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+}
+
+/// Time on a core that this thread had, so that other programs on the machine count for less.
+pub fn thread_time_ns() -> f64 {
+    time_ns(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// Time on cores that all threads of this process had.
+pub fn process_time_ns() -> f64 {
+    time_ns(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+fn time_ns(clock: libc::clockid_t) -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes the time into the place that it is given.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
 }

@@ -23,7 +23,7 @@ use tokio::runtime::Runtime;
 use tokio::task::coop::unconstrained;
 use tokio_util::time::{DelayQueue, delay_queue};
 
-use crate::{Options, Rows, Summary};
+use crate::{Options, Rows, Summary, cores};
 
 use wheel::{TimerId, Wheel};
 
@@ -164,13 +164,13 @@ impl Work {
 
 fn measure<T: Timers>(work: &Work) -> Sample {
     let mut timers = T::new(work.deadlines_ns.len());
-    let start_ns = thread_time_ns();
+    let start_ns = cores::thread_time_ns();
     timers.insert(&work.deadlines_ns);
-    let insert_ns = thread_time_ns() - start_ns;
+    let insert_ns = cores::thread_time_ns() - start_ns;
     timers.cancel(&work.cancelled);
-    let cancel_ns = thread_time_ns() - start_ns - insert_ns;
+    let cancel_ns = cores::thread_time_ns() - start_ns - insert_ns;
     let fired = timers.fire();
-    let life_ns = thread_time_ns() - start_ns;
+    let life_ns = cores::thread_time_ns() - start_ns;
     assert_eq!(fired, work.expected(), "timers were lost or doubled");
     let set = work.deadlines_ns.len() as f64;
     [
@@ -179,14 +179,6 @@ fn measure<T: Timers>(work: &Work) -> Sample {
         (life_ns - insert_ns - cancel_ns) / fired.0 as f64,
         life_ns / set,
     ]
-}
-
-/// Time on a core that this thread had, so that other programs on the machine count for less.
-fn thread_time_ns() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes the time into the place that it is given.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
 }
 
 fn value(number: usize) -> Value {

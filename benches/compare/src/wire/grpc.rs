@@ -4,14 +4,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::tonic::transport::server::TcpIncoming;
 use ::tonic::transport::{Endpoint, Server};
 use ::tonic::{Request, Response, Status};
 
 use super::Work;
-use super::load::{Window, count};
+use super::load::{Rate, Tally, Window};
 use super::server::announce;
 use crate::codec::Trade;
 
@@ -66,28 +65,27 @@ pub fn serve(_connections: usize) -> io::Result<()> {
     })
 }
 
-/// Replies per second.
-pub fn measure(address: SocketAddr, work: Work, window: Window) -> io::Result<f64> {
+pub fn measure(address: SocketAddr, work: Work, window: Window) -> io::Result<Rate> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let replies = Arc::new(AtomicU64::new(0));
+        let tally = Arc::new(Tally::default());
         for connection in 0..work.connections {
             let endpoint = Endpoint::from_shared(format!("http://{address}"));
             let endpoint = endpoint.map_err(io::Error::other)?.tcp_nodelay(true);
             let channel = endpoint.connect().await.map_err(io::Error::other)?;
             let client = desk_client::DeskClient::new(channel);
             for call in 0..work.depth {
-                let (mut client, replies) = (client.clone(), Arc::clone(&replies));
+                let (mut client, tally) = (client.clone(), Arc::clone(&tally));
                 let note = Note::from(crate::codec::trade((connection * work.depth + call) as u64));
                 tokio::spawn(async move {
-                    loop {
+                    let mut is_right = true;
+                    while is_right {
                         let reply = client.echo(Request::new(note.clone())).await;
-                        assert_eq!(reply.expect("a reply").into_inner(), note);
-                        replies.fetch_add(1, Ordering::Relaxed);
+                        is_right = tally.note(reply.is_ok_and(|reply| reply.into_inner() == note));
                     }
                 });
             }
         }
-        Ok(count(&replies, window).await)
+        tally.count(window).await
     })
 }

@@ -13,7 +13,7 @@ use coreside_shard::Encode;
 use super::frames::{ASK_BYTES, BODY_BYTES, REPLY_BYTES, write_ask};
 use super::ring::{Completion, Ring};
 use super::{Work, ours};
-use crate::codec;
+use crate::{codec, cores};
 
 /// Whether there is a handshake before the first request.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Window {
 }
 
 /// Entities that are asked, in turn, and different bodies.
-const ENTITIES: usize = 1000;
+pub const ENTITIES: usize = 1000;
 
 /// A server that says nothing for so long will say nothing more.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -55,18 +55,26 @@ struct Load {
     replies: u64,
 }
 
-/// Replies per second.
-///
+/// What a measurement comes to.
+#[derive(Clone, Copy)]
+pub struct Rate {
+    /// Replies per second.
+    pub rate: f64,
+    /// Part of the time in which the load had nothing to do; where it is nearly none, the load is
+    /// what limits the rate.
+    pub idle: f64,
+}
+
 /// # Errors
 /// When a connection ends, falls silent or brings another reply than it should.
-pub fn measure(address: SocketAddr, work: Work, window: Window, start: Start) -> io::Result<f64> {
+pub fn measure(address: SocketAddr, work: Work, window: Window, start: Start) -> io::Result<Rate> {
     let mut load = Load::new(address, work, start)?;
     for session in 0..load.sessions.len() {
         load.ask(session)?;
     }
     let began = Instant::now();
     let mut from = None;
-    let mut heard = (0, began);
+    let (mut heard, mut last, mut idle) = ((0, began), began, Duration::ZERO);
     loop {
         load.pass()?;
         let now = Instant::now();
@@ -74,11 +82,19 @@ pub fn measure(address: SocketAddr, work: Work, window: Window, start: Start) ->
             heard = (load.replies, now);
         } else if now - heard.1 > SILENCE {
             return Err(io::Error::other("the server fell silent"));
+        } else {
+            idle += now - last;
+            std::hint::spin_loop();
         }
+        last = now;
         match from {
-            None if now - began >= window.warm_up => from = Some((now, load.replies)),
+            None if now - began >= window.warm_up => {
+                from = Some((now, load.replies));
+                idle = Duration::ZERO;
+            }
             Some((at, replies)) if now - at >= window.length => {
-                return Ok((load.replies - replies) as f64 / (now - at).as_secs_f64());
+                let (count, span) = ((load.replies - replies) as f64, (now - at).as_secs_f64());
+                return Ok(Rate { rate: count / span, idle: idle.as_secs_f64() / span });
             }
             _ => {}
         }
@@ -143,7 +159,7 @@ impl Load {
     fn ask(&mut self, session: usize) -> io::Result<()> {
         let Some(outbox) = self.ring.outbox(session) else { return Ok(()) };
         let Session { first, missing, .. } = &mut self.sessions[session];
-        // Connections take turns, so that together they walk over all entities.
+        // In steps that bring each connection to all entities.
         *first = (*first + self.depth * 7) % ENTITIES;
         *missing = u64::MAX >> (64 - self.depth);
         for call in 0..self.depth {
@@ -203,10 +219,36 @@ fn body(number: u64) -> io::Result<[u8; BODY_BYTES]> {
     bytes.try_into().map_err(|_| io::Error::other("not a flat message"))
 }
 
-/// Replies per second that other clients count.
-pub async fn count(replies: &AtomicU64, window: Window) -> f64 {
-    tokio::time::sleep(window.warm_up).await;
-    let (from, at) = (replies.load(Ordering::Relaxed), Instant::now());
-    tokio::time::sleep(window.length).await;
-    (replies.load(Ordering::Relaxed) - from) as f64 / at.elapsed().as_secs_f64()
+/// What the tasks of other clients have come to.
+#[derive(Default)]
+pub struct Tally {
+    replies: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl Tally {
+    /// Counts a request that is over, and says whether it ended as it should.
+    #[must_use = "a task ends with its first failure"]
+    pub fn note(&self, is_right: bool) -> bool {
+        let count = if is_right { &self.replies } else { &self.failures };
+        count.fetch_add(1, Ordering::Relaxed);
+        is_right
+    }
+
+    /// Lets the tasks run for so long, and counts.
+    ///
+    /// # Errors
+    /// When a request failed or brought another reply than it should.
+    pub async fn count(&self, window: Window) -> io::Result<Rate> {
+        tokio::time::sleep(window.warm_up).await;
+        let (from, at) = (self.replies.load(Ordering::Relaxed), Instant::now());
+        let busy_ns = cores::process_time_ns();
+        tokio::time::sleep(window.length).await;
+        let count = (self.replies.load(Ordering::Relaxed) - from) as f64;
+        let (span, busy_ns) = (at.elapsed().as_secs_f64(), cores::process_time_ns() - busy_ns);
+        match self.failures.load(Ordering::Relaxed) {
+            0 => Ok(Rate { rate: count / span, idle: 1.0 - busy_ns / span / 1e9 }),
+            failures => Err(io::Error::other(format!("{failures} requests failed"))),
+        }
+    }
 }

@@ -22,7 +22,7 @@ pub struct Desk {
 impl Desk {
     #[local]
     #[wire]
-    fn echo(&mut self, trade: Trade) -> Trade {
+    pub fn echo(&mut self, trade: Trade) -> Trade {
         self.trades += 1;
         trade
     }

@@ -4,7 +4,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::StreamExt;
 use tarpc::server::{BaseChannel, Channel};
@@ -13,7 +12,7 @@ use tarpc::{client, context, serde_transport};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Work;
-use super::load::{Window, count};
+use super::load::{Rate, Tally, Window};
 use super::server::announce;
 use crate::codec::{Trade, trade};
 
@@ -48,28 +47,27 @@ pub fn serve(_connections: usize) -> io::Result<()> {
     })
 }
 
-/// Replies per second.
-pub fn measure(address: SocketAddr, work: Work, window: Window) -> io::Result<f64> {
+pub fn measure(address: SocketAddr, work: Work, window: Window) -> io::Result<Rate> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let replies = Arc::new(AtomicU64::new(0));
+        let tally = Arc::new(Tally::default());
         for connection in 0..work.connections {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
             let transport = serde_transport::Transport::from((stream, Bincode::default()));
             let client = DeskClient::new(client::Config::default(), transport).spawn();
             for call in 0..work.depth {
-                let (client, replies) = (client.clone(), Arc::clone(&replies));
+                let (client, tally) = (client.clone(), Arc::clone(&tally));
                 let trade = trade((connection * work.depth + call) as u64);
                 tokio::spawn(async move {
-                    loop {
+                    let mut is_right = true;
+                    while is_right {
                         let reply = client.echo(context::current(), trade).await;
-                        assert_eq!(reply.expect("a reply"), trade);
-                        replies.fetch_add(1, Ordering::Relaxed);
+                        is_right = tally.note(reply.is_ok_and(|reply| reply == trade));
                     }
                 });
             }
         }
-        Ok(count(&replies, window).await)
+        tally.count(window).await
     })
 }

@@ -49,6 +49,8 @@ pub fn serve(connections: usize) -> io::Result<()> {
     while open > 0 {
         if has_work(&ring.submission()) {
             ring.submit()?;
+        } else {
+            std::hint::spin_loop();
         }
         batch.extend(ring.completion());
         for entry in batch.drain(..) {
