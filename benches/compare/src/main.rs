@@ -35,7 +35,8 @@ type Comparison = (&'static str, fn(&Options) -> Rows);
 const COMPARISONS: &[Comparison] =
     &[("ring", ring::run), ("timers", timers::run), ("codec", codec::run), ("wire", wire::run)];
 
-const USAGE: &str = "usage: compare [ring] [timers] [codec] [wire] [--small] [--rounds N] [--json FILE]";
+const USAGE: &str =
+    "usage: compare [ring] [timers] [codec] [wire] [--small] [--rounds N] [--json FILE]";
 
 fn main() -> std::process::ExitCode {
     let mut args = std::env::args().skip(1).peekable();

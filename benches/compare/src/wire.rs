@@ -1,12 +1,12 @@
 //! A request and its reply of 64 bytes over TCP: a node of ours beside raw loops on the runtimes
 //! that one would write a server on, and beside the usual frameworks.
 //!
-//! The server is a process on the first core, the load a thread on the last, so this needs two. Ours
-//! and the raw loops move the same frames and get the same load, each reply of which is checked;
-//! ours dispatches every request to one of a thousand entities and checks its body, a raw loop
-//! copies bytes. tonic and tarpc have clients of their own, which cost more than the load does; so
-//! the last row has the node asked by its own client. A ratio above 1 means that ours serves more
-//! requests.
+//! The server is a process on the first core, the load a thread on the last, so this needs two.
+//! Ours and the raw loops move the same frames and get the same load, each reply of which is
+//! checked; ours dispatches every request to one of a thousand entities and checks its body, a raw
+//! loop copies bytes. tonic and tarpc have clients of their own, which cost more than the load
+//! does; so the last row has the node asked by its own client. A ratio above 1 means that ours
+//! serves more requests.
 //!
 //! The load and a server share what TCP costs: where the load is hardly ever idle, all servers that
 //! are faster than it look alike.

@@ -1,5 +1,5 @@
-//! tarpc, with bincode behind a length. Server and client have a thread of tokio each; the client has
-//! a transport for each connection, and a task for each request outstanding.
+//! tarpc, with bincode behind a length. Server and client have a thread of tokio each; the client
+//! has a transport for each connection, and a task for each request outstanding.
 
 use std::io;
 use std::net::SocketAddr;

@@ -41,8 +41,8 @@ pub fn serve(connections: usize) -> io::Result<()> {
         .setup_taskrun_flag()
         .setup_cqsize(4096)
         .build(1024)?;
-    for number in 0..connections.len() {
-        go_on(&mut connections[number], number, &mut ring)?;
+    for (number, connection) in connections.iter_mut().enumerate() {
+        go_on(connection, number, &mut ring)?;
     }
     let mut batch: Vec<cqueue::Entry> = Vec::new();
     let mut open = connections.len();
@@ -125,7 +125,7 @@ fn go_on(connection: &mut Connection, number: usize, ring: &mut IoUring) -> io::
 
 fn push(ring: &mut IoUring, entry: &squeue::Entry) -> io::Result<()> {
     // Two at most for each connection, which is less than there is room for.
-    // SAFETY: the memory stays as it is until the completion (*In flight*); connections live as long
-    // as the ring.
+    // SAFETY: the memory stays as it is until the completion (*In flight*); connections live as
+    // long as the ring.
     unsafe { ring.submission().push(entry) }.map_err(io::Error::other)
 }
