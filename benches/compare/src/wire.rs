@@ -141,7 +141,7 @@ pub fn run(options: &Options) -> Rows {
         println!("wire: needs two cores, one for the server and one for the load");
         return Rows::new();
     }
-    let (rounds, warm_up, length) = if options.small { (1, 20, 60) } else { (5, 300, 1000) };
+    let (rounds, warm_up, length) = if options.small { (1, 50, 100) } else { (5, 300, 1000) };
     let [warm_up, length] = [warm_up, length].map(Duration::from_millis);
     let window = Window { warm_up, length };
     let rounds = options.rounds.unwrap_or(rounds);
@@ -181,6 +181,7 @@ fn measure(side: &Side, work: Work, window: Window) -> io::Result<Rate> {
     };
     // A thread for each, as its ring and its core are the thread's.
     std::thread::scope(|scope| match scope.spawn(load).join() {
+        Ok(Ok(Rate { rate: 0.0, .. })) => Err(io::Error::other("no reply in all the time")),
         Ok(rate) => rate,
         Err(_) => Err(io::Error::other("the load failed")),
     })
