@@ -15,17 +15,25 @@ use crate::{Options, Rows, Summary};
 
 /// As a service would have it: eight words.
 #[wire(crate = coreside_shard)]
-#[derive(Clone, Copy, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
-#[derive(bitcode::Encode, bitcode::Decode)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Debug,
+    serde::Serialize,
+    serde::Deserialize,
+    bitcode::Encode,
+    bitcode::Decode,
+)]
 pub struct Trade {
-    id: u64,
-    account: u64,
-    price: i64,
-    quantity: u64,
-    flags: u32,
-    kind: u32,
-    time_ns: u64,
-    venue: [u8; 16],
+    pub id: u64,
+    pub account: u64,
+    pub price: i64,
+    pub quantity: u64,
+    pub flags: u32,
+    pub kind: u32,
+    pub time_ns: u64,
+    pub venue: [u8; 16],
 }
 
 const MESSAGES: usize = 1000;
@@ -77,7 +85,8 @@ pub fn run(options: &Options) -> Rows {
     rows
 }
 
-fn trade(number: u64) -> Trade {
+/// One of many.
+pub fn trade(number: u64) -> Trade {
     // Values of all sizes, as some of the rivals write small ones in fewer bytes.
     let word = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     Trade {
@@ -130,7 +139,8 @@ fn postcard(trades: &[Trade], passes: usize) -> (f64, f64) {
         out.clear();
         ends.clear();
         for trade in trades {
-            out = ::postcard::to_extend(black_box(trade), std::mem::take(&mut out)).expect("it fits");
+            out =
+                ::postcard::to_extend(black_box(trade), std::mem::take(&mut out)).expect("it fits");
             ends.push(out.len());
         }
         black_box(&out);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cd benches/compare
-//! cargo run --release -- [ring] [timers] [codec] [--small] [--rounds N] [--json FILE]
+//! cargo run --release -- [ring] [timers] [codec] [wire] [--small] [--rounds N] [--json FILE]
 //! ```
 //!
 //! Without a name, all are run. `--small` takes seconds, and its figures mean little. Rivals take
@@ -10,8 +10,10 @@
 //! `{"bench","ours","rival","theirs","ratio","unit","min","max"}`: medians, and the spread of ours.
 
 mod codec;
+mod cores;
 mod ring;
 mod timers;
+mod wire;
 
 /// What the command line asks for.
 #[derive(Default)]
@@ -30,12 +32,24 @@ pub type Rows = Vec<serde_json::Value>;
 /// A comparison: what it is called, and what runs it.
 type Comparison = (&'static str, fn(&Options) -> Rows);
 
-const COMPARISONS: &[Comparison] = &[("ring", ring::run), ("timers", timers::run), ("codec", codec::run)];
+const COMPARISONS: &[Comparison] =
+    &[("ring", ring::run), ("timers", timers::run), ("codec", codec::run), ("wire", wire::run)];
 
-const USAGE: &str = "usage: compare [ring] [timers] [codec] [--small] [--rounds N] [--json FILE]";
+const USAGE: &str =
+    "usage: compare [ring] [timers] [codec] [wire] [--small] [--rounds N] [--json FILE]";
 
 fn main() -> std::process::ExitCode {
-    let Some(options) = parse(std::env::args().skip(1)) else {
+    let mut args = std::env::args().skip(1).peekable();
+    if args.next_if(|arg| arg == wire::SERVER).is_some() {
+        return match wire::serve(args) {
+            Ok(()) => std::process::ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                std::process::ExitCode::FAILURE
+            }
+        };
+    }
+    let Some(options) = parse(args) else {
         eprintln!("{USAGE}");
         return std::process::ExitCode::from(2);
     };

@@ -9,6 +9,7 @@ use std::time::Instant;
 use coreside_shard::Word;
 use crossbeam_queue::ArrayQueue;
 
+use crate::cores::pin;
 use crate::{Options, Rows, Summary};
 
 const BATCH: u64 = 64;
@@ -201,25 +202,4 @@ fn array_queue(count: u64) -> f64 {
             sum
         },
     )
-}
-
-/// Pins the calling thread to the core at this place among those that the process may use.
-fn pin(place: usize) {
-    static CORES: std::sync::OnceLock<Vec<usize>> = std::sync::OnceLock::new();
-    let cores = CORES.get_or_init(|| {
-        // SAFETY: a set of bits, for which all zero is the empty set.
-        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-        // SAFETY: writes at most the given size into the set.
-        unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
-        let all = 0..libc::CPU_SETSIZE as usize;
-        // SAFETY: reads a bit of the set, below its size.
-        all.filter(|core| unsafe { libc::CPU_ISSET(*core, &set) }).collect()
-    });
-    let Some(core) = cores.get(place % cores.len().max(1)) else { return };
-    // SAFETY: as above.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: sets a bit of the set; the core came from such a set.
-    unsafe { libc::CPU_SET(*core, &mut set) };
-    // SAFETY: reads the set.
-    unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
 }
