@@ -169,3 +169,16 @@ fn what_does_not_agree_is_said_before_any_load() {
     assert!(matches!(renamed, HandshakeError::OtherSchema(_)));
     node.stop();
 }
+
+#[test]
+fn port_of_the_other_protocol_is_told_from_a_native_one() {
+    let node = ledger_node();
+    let target = resp(&node);
+    match try_run(&target, &["--protocol", "native", "--timeout", "0.1"]) {
+        Err(Failure::Handshake { error, .. }) => {
+            assert!(error.to_string().contains("native port"), "{error}");
+        }
+        other => panic!("{:?}", other.map(|outcome| outcome.tally.replies)),
+    }
+    node.stop();
+}

@@ -44,9 +44,7 @@ impl std::fmt::Display for Failure {
                 write!(f, "the target closed connection {session} during the run")
             }
             Self::Broken { session, error } => write!(f, "connection {session} broke: {error}"),
-            Self::Nonsense { session, error } => {
-                write!(f, "connection {session} made no sense: {error}")
-            }
+            Self::Nonsense { session, error } => write!(f, "connection {session}: {error}"),
             Self::Handshake { target, error } => write!(f, "{target}: {error}"),
             Self::Silent { outstanding, quiet_ns } => write!(
                 f,

@@ -24,6 +24,8 @@ pub(crate) struct Granted {
 #[non_exhaustive]
 pub(crate) enum HandshakeError {
     Io(io::Error),
+    /// No answer within the time-out.
+    Silent,
     Frame(FrameError),
     Welcome(HelloError),
     /// It answers with something else.
@@ -48,6 +50,7 @@ impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => write!(f, "{error}"),
+            Self::Silent => write!(f, "no welcome within the time-out; is it a native port?"),
             Self::Frame(error) => write!(f, "the answer is {error}; is it a native port?"),
             Self::Welcome(error) => write!(f, "{error}"),
             Self::Kind(kind) => write!(f, "the answer is an unexpected frame: {kind:?}"),
@@ -72,6 +75,15 @@ impl fmt::Display for HandshakeError {
 
 impl std::error::Error for HandshakeError {}
 
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Silent,
+            _ => Self::Io(error),
+        }
+    }
+}
+
 /// Says hello on a connection that is new, and waits for the welcome.
 ///
 /// # Errors
@@ -90,13 +102,10 @@ pub(crate) fn shake(
     };
     let mut bytes = Vec::new();
     hello.write(&mut bytes);
-    let mut exchange = || {
-        socket.set_read_timeout(Some(timeout))?;
-        socket.write_all(&bytes)?;
-        bytes.resize(HEADER_BYTES, 0);
-        socket.read_exact(&mut bytes)
-    };
-    exchange().map_err(HandshakeError::Io)?;
+    socket.set_read_timeout(Some(timeout))?;
+    socket.write_all(&bytes)?;
+    bytes.resize(HEADER_BYTES, 0);
+    socket.read_exact(&mut bytes)?;
     let header = match Header::read(&bytes, WELCOME_BYTES_MAX) {
         Ok(Some(header)) => header,
         Ok(None) => return Err(HandshakeError::Welcome(HelloError::Malformed)),
@@ -108,8 +117,8 @@ pub(crate) fn shake(
         kind => return Err(HandshakeError::Kind(kind)),
     }
     bytes.resize(header.padded() - HEADER_BYTES, 0);
-    socket.read_exact(&mut bytes).map_err(HandshakeError::Io)?;
-    socket.set_read_timeout(None).map_err(HandshakeError::Io)?;
+    socket.read_exact(&mut bytes)?;
+    socket.set_read_timeout(None)?;
     let content = &bytes[..header.length as usize - HEADER_BYTES];
     let welcome = Welcome::read(content).map_err(HandshakeError::Welcome)?;
     grant(&welcome, messages, depth)
@@ -136,4 +145,39 @@ fn grant(welcome: &Welcome, messages: &[Named], depth: u32) -> Result<Granted, H
     };
     let numbers = messages.iter().zip(&welcome.messages).map(number).collect::<Result<_, _>>()?;
     Ok(Granted { numbers, frame_bytes_max })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::native::message::Message;
+    use crate::native::shape::Types;
+
+    #[test]
+    fn bounds_of_the_welcome_are_kept() {
+        let text = "A.note(text: String = {value})";
+        let message = Message::compile(text, &"x".repeat(2_000), &Types::default());
+        let messages = [message.expect("valid").named().clone()];
+        let welcome = |frame_bytes_max, standing| Welcome {
+            version: VERSION,
+            shard: 0,
+            shards: 1,
+            cluster: 0,
+            frame_bytes_max,
+            calls_max: 8,
+            messages: vec![standing],
+        };
+        let known = welcome(4_096, Standing::Number(3));
+        let granted = Granted { numbers: vec![3], frame_bytes_max: 4_096 };
+        assert_eq!(grant(&known, &messages, 8).expect("within all bounds"), granted);
+        let error = |welcome: &Welcome, depth| {
+            grant(welcome, &messages, depth).expect_err("beyond a bound").to_string()
+        };
+        assert_eq!(error(&known, 9), "depth 9, but 8 asks may wait on a connection");
+        assert!(error(&welcome(1_024, Standing::Number(3)), 8).contains("longer than a frame"));
+        assert!(error(&welcome(4_096, Standing::Unknown), 8).contains("no A.note"));
+        assert!(error(&welcome(4_096, Standing::OtherSchema), 8).contains("other arguments"));
+        let none = Welcome { messages: Vec::new(), ..known };
+        assert!(error(&none, 8).contains("not well-formed"));
+    }
 }
