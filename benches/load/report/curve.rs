@@ -106,7 +106,7 @@ impl Across {
     }
 }
 
-/// One percentile: a line through its points, hollow where the target fell behind.
+/// One percentile: a line through its points, hollow where replies fell behind.
 fn series(
     out: &mut String,
     points: &[&Point],
@@ -147,7 +147,7 @@ fn legend(out: &mut String, behind: bool) -> fmt::Result {
     }
     if behind {
         dot(out, (x + 12.0, y), "#57606a", "#fff")?;
-        text(out, x + 32.0, y + 4.0, "tick", "start", "the target did not keep up")?;
+        text(out, x + 32.0, y + 4.0, "tick", "start", "replies did not keep up")?;
     }
     Ok(())
 }
@@ -183,7 +183,7 @@ mod tests {
         let many = (1..=20).map(|at| point(f64::from(at) * 50.0, &[1_000, 50_000_000]));
         let svg = picture(many.collect(), true);
         assert_well_formed(&svg);
-        assert!(svg.contains("the target did not keep up"));
+        assert!(svg.contains("replies did not keep up"));
         assert_eq!(svg.matches("<circle").count(), 3 * 20 + 1);
     }
 
