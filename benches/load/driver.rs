@@ -329,6 +329,7 @@ impl<'a> Driver<'a> {
         if count == 0 {
             return Ok(());
         }
+        noted.note(now_ns, count);
         self.outstanding += u64::from(count);
         window.left -= u64::from(count);
         self.ring.send(session).map_err(Failure::Ring)
@@ -353,6 +354,7 @@ impl<'a> Driver<'a> {
             let untouched = outbox.is_empty();
             let (due_ns, noted) = (schedule.due_ns(), &mut self.sessions[session]);
             let bytes = outbox.append(|bytes, at| phase.source.encode(noted, due_ns, bytes, at));
+            self.sessions[session].note(due_ns, 1);
             if untouched {
                 self.filled.push(session);
             }

@@ -50,15 +50,23 @@ impl Session {
         }
     }
 
-    /// Notes a request of the workload's `message`th kind that counts from `since_ns`; returns what
-    /// its answer is to be known by.
-    pub(crate) fn begin(&mut self, since_ns: u64, message: u16) -> u32 {
+    /// Notes a native request of the workload's `message`th kind that counts from `since_ns`;
+    /// returns what its answer is to be known by.
+    ///
+    /// # Panics
+    /// In a session that is not native.
+    pub(crate) fn call(&mut self, since_ns: u64, message: u16) -> u32 {
         match self {
-            Self::Resp { stamps, .. } => {
-                stamps.put(since_ns, 1);
-                0
-            }
+            Self::Resp { .. } => panic!("a native message for a target that speaks RESP"),
             Self::Native { calls, .. } => calls.begin(since_ns, message),
+        }
+    }
+
+    /// Notes `count` requests that count from `since_ns`, unless each has a call number.
+    pub(crate) fn note(&mut self, since_ns: u64, count: u32) {
+        match self {
+            Self::Resp { stamps, .. } => stamps.put(since_ns, count),
+            Self::Native { .. } => {}
         }
     }
 

@@ -88,8 +88,9 @@ impl Source {
         }
     }
 
-    /// Writes the next request at `at` and returns the place behind it; `session` notes that it
-    /// counts from `since_ns`.
+    /// Writes the next request at `at` and returns the place behind it. It counts from `since_ns`,
+    /// which `session` knows at once if it needs a call number, else by [`Session::note`].
+    #[inline]
     pub(crate) fn encode(
         &mut self,
         session: &mut Session,
@@ -98,35 +99,33 @@ impl Source {
         at: usize,
     ) -> usize {
         let chosen = self.choose();
-        let Self { commands, numbers, texts, .. } = self;
-        let numbers_of = match &commands[chosen].command {
-            Command::Resp(template) => template.numbers(),
-            Command::Native(message) => message.numbers(),
-        };
+        let Self { commands, keys, random, numbers, texts, sequence, .. } = self;
+        let sequence_now = *sequence;
+        *sequence = sequence.wrapping_add(self.sequence_step);
         let mut first_key = 0;
-        for (index, &number) in numbers_of.iter().enumerate() {
-            numbers[index] = match number {
-                Number::Key => {
-                    first_key = self.keys.draw(&mut self.random);
-                    first_key
-                }
-                Number::OtherKey => self.keys.draw_other(first_key, &mut self.random),
-                Number::Below(bound) => self.random.below(bound),
-                Number::Sequence => self.sequence,
-                Number::Same(earlier) => numbers[earlier],
-            };
-        }
-        self.sequence = self.sequence.wrapping_add(self.sequence_step);
+        let mut draw = |numbers: &[u64], number| match number {
+            Number::Key => {
+                first_key = keys.draw(random);
+                first_key
+            }
+            Number::OtherKey => keys.draw_other(first_key, random),
+            Number::Below(bound) => random.below(bound),
+            Number::Sequence => sequence_now,
+            Number::Same(earlier) => numbers[earlier],
+        };
         match &commands[chosen].command {
             Command::Resp(template) => {
-                for (text, number) in texts.iter_mut().zip(&numbers[..numbers_of.len()]) {
-                    *text = Decimal::new(*number);
+                for (index, &number) in template.numbers().iter().enumerate() {
+                    numbers[index] = draw(numbers, number);
+                    texts[index] = Decimal::new(numbers[index]);
                 }
-                session.begin(since_ns, 0);
                 template.encode(texts, out, at)
             }
             Command::Native(message) => {
-                let call = session.begin(since_ns, message.index());
+                for (index, &number) in message.numbers().iter().enumerate() {
+                    numbers[index] = draw(numbers, number);
+                }
+                let call = session.call(since_ns, message.index());
                 message.encode(numbers, call, out, at)
             }
         }
