@@ -60,9 +60,9 @@ fn write_table(out: &mut String, plan: &Plan, label: Option<&str>, curve: &Curve
     if curve.points.iter().any(|point| point.outcome.tally.fell_behind()) {
         writeln!(
             out,
-            "  *  Replies did not keep up with the rate: these latencies measure a growing queue, the\n     \
-             target's if the hiccups are short beside them."
+            "  *  Replies did not keep up: these latencies measure a growing queue. It is the"
         )?;
+        writeln!(out, "     target's if the hiccups are short beside them.")?;
     }
     let texts = curve.points.iter().flat_map(|point| point.outcome.tally.errors.texts());
     if let Some((text, _)) = texts.into_iter().next() {
