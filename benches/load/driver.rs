@@ -20,9 +20,10 @@ use hdrhistogram::Histogram;
 
 use crate::failure::Failure;
 use crate::gate::Gate;
+use crate::hiccup::Meter;
 use crate::ring::{Completion, Received, Ring};
 use crate::schedule::Schedule;
-use crate::session::Session;
+use crate::session::{Session, Stamp};
 use crate::source::Source;
 use crate::tally::Tally;
 
@@ -82,6 +83,8 @@ struct Window {
     received_bytes_before: u64,
     opened_ns: u64,
     last_reply_ns: u64,
+    /// Ticks while the window is open.
+    meter: Meter,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -89,6 +92,21 @@ enum State {
     WarmUp,
     Open,
     Closed,
+}
+
+impl Window {
+    fn new(now_ns: u64) -> Self {
+        Self {
+            state: State::WarmUp,
+            left: u64::MAX,
+            replies_before: 0,
+            sent_bytes_before: 0,
+            received_bytes_before: 0,
+            opened_ns: 0,
+            last_reply_ns: 0,
+            meter: Meter::start(now_ns),
+        }
+    }
 }
 
 impl<'a> Driver<'a> {
@@ -120,20 +138,12 @@ impl<'a> Driver<'a> {
     /// Runs a phase to its end and returns what was measured in its window.
     ///
     /// # Errors
-    /// When a connection breaks, speaks something else than RESP, or falls silent.
+    /// When a connection breaks, speaks something else, or falls silent.
     pub(crate) fn run(&mut self, phase: &mut Phase) -> Result<Tally, Failure> {
-        let mut window = Window {
-            state: State::WarmUp,
-            left: u64::MAX,
-            replies_before: 0,
-            sent_bytes_before: 0,
-            received_bytes_before: 0,
-            opened_ns: 0,
-            last_reply_ns: 0,
-        };
+        let mut now_ns = self.gate.clock.now_ns();
+        let mut window = Window::new(now_ns);
         self.replies = 0;
         self.tally = Tally::new();
-        let mut now_ns = self.gate.clock.now_ns();
         self.quiet_since_ns = now_ns;
         self.advance(phase, &mut window, now_ns);
         if phase.schedule.is_none() {
@@ -142,8 +152,11 @@ impl<'a> Driver<'a> {
             }
         }
         loop {
-            self.idle(phase, now_ns)?;
+            self.idle(phase, &window, now_ns)?;
             now_ns = self.complete(phase, &mut window)?;
+            if window.state == State::Open {
+                window.meter.look(now_ns, &mut self.tally.hiccups);
+            }
             self.dispatch(phase, &mut window, now_ns)?;
             self.advance(phase, &mut window, now_ns);
             self.gate.publish(self.thread, self.replies);
@@ -166,6 +179,7 @@ impl<'a> Driver<'a> {
             window.left = phase.limit;
             window.replies_before = self.replies;
             window.opened_ns = now_ns;
+            window.meter = Meter::start(now_ns);
             window.sent_bytes_before = self.sent_bytes;
             window.received_bytes_before = self.received_bytes;
             if phase.schedule.is_none() {
@@ -207,11 +221,14 @@ impl<'a> Driver<'a> {
     }
 
     /// Lets the kernel work, and sleeps if there is nothing else to do.
-    fn idle(&mut self, phase: &Phase, now_ns: u64) -> Result<(), Failure> {
+    fn idle(&mut self, phase: &Phase, window: &Window, now_ns: u64) -> Result<(), Failure> {
         if phase.spin {
             return self.ring.poll().map_err(Failure::Ring);
         }
         let mut limit = WAIT_MAX;
+        if window.state == State::Open {
+            limit = Duration::from_nanos(window.meter.due_ns().saturating_sub(now_ns));
+        }
         if now_ns < phase.close_ns {
             limit = limit.min(Duration::from_nanos(phase.close_ns - now_ns));
         }
@@ -270,21 +287,16 @@ impl<'a> Driver<'a> {
         let session = &mut self.sessions[received.session];
         let bytes = self.ring.bytes(&received);
         self.received_bytes += bytes.len() as u64;
-        let replies = session
-            .scanner
-            .scan(bytes, &mut self.tally.errors)
-            .map_err(|error| Failure::Nonsense { session: received.session, error })?;
-        let mut left = replies as u32;
-        while left > 0 {
-            let Some(stamp) = session.stamps.take(left) else {
-                return Err(Failure::Surplus { session: received.session });
-            };
-            left -= stamp.count;
+        let Tally { latency, errors, .. } = &mut self.tally;
+        let answered = |stamp: Stamp| {
             if stamp.since_ns >= phase.open_ns {
                 let latency_ns = now_ns.saturating_sub(stamp.since_ns);
-                self.tally.latency.saturating_record_n(latency_ns, u64::from(stamp.count));
+                latency.saturating_record_n(latency_ns, u64::from(stamp.count));
             }
-        }
+        };
+        let replies = session
+            .receive(bytes, errors, answered)
+            .map_err(|error| Failure::Nonsense { session: received.session, error })?;
         if replies > 0 {
             self.replies += replies;
             self.outstanding -= replies;
@@ -303,21 +315,21 @@ impl<'a> Driver<'a> {
         session: usize,
         now_ns: u64,
     ) -> Result<(), Failure> {
-        let stamps = &mut self.sessions[session].stamps;
-        let wanted = u64::from(phase.depth - stamps.outstanding().min(phase.depth));
+        let noted = &mut self.sessions[session];
+        let wanted = u64::from(phase.depth - noted.outstanding().min(phase.depth));
         let wanted = wanted.min(window.left) as u32;
         let Some(outbox) = self.ring.outbox(session) else { return Ok(()) };
         let needed = phase.source.room_bytes();
         let mut count = 0;
         while count < wanted && outbox.room_bytes() >= needed {
-            let bytes = outbox.append(|bytes, at| phase.source.encode(bytes, at));
+            let bytes = outbox.append(|bytes, at| phase.source.encode(noted, now_ns, bytes, at));
             self.sent_bytes += bytes as u64;
             count += 1;
         }
         if count == 0 {
             return Ok(());
         }
-        stamps.put(now_ns, count);
+        noted.note(now_ns, count);
         self.outstanding += u64::from(count);
         window.left -= u64::from(count);
         self.ring.send(session).map_err(Failure::Ring)
@@ -340,12 +352,12 @@ impl<'a> Driver<'a> {
             let Some(session) = self.session_with_room(phase.depth, needed) else { break };
             let Some(outbox) = self.ring.outbox(session) else { break };
             let untouched = outbox.is_empty();
-            let bytes = outbox.append(|bytes, at| phase.source.encode(bytes, at));
+            let (due_ns, noted) = (schedule.due_ns(), &mut self.sessions[session]);
+            let bytes = outbox.append(|bytes, at| phase.source.encode(noted, due_ns, bytes, at));
+            self.sessions[session].note(due_ns, 1);
             if untouched {
                 self.filled.push(session);
             }
-            let due_ns = schedule.due_ns();
-            self.sessions[session].stamps.put(due_ns, 1);
             self.tally.due += u64::from(due_ns >= phase.open_ns);
             self.sent_bytes += bytes as u64;
             self.outstanding += 1;
@@ -363,7 +375,7 @@ impl<'a> Driver<'a> {
         for _ in 0..count {
             let session = self.cursor;
             self.cursor = if session + 1 == count { 0 } else { session + 1 };
-            if self.sessions[session].stamps.outstanding() < depth
+            if self.sessions[session].outstanding() < depth
                 && let Some(outbox) = self.ring.outbox(session)
                 && outbox.room_bytes() >= needed_bytes
             {

@@ -3,7 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 
-use crate::replies::ScanError;
+use crate::native::handshake::HandshakeError;
+use crate::session::Nonsense;
 
 /// A failure of the target or of the machine; each is one line and exit code 2.
 #[derive(Debug)]
@@ -19,10 +20,10 @@ pub(crate) enum Failure {
     Closed { session: usize },
     /// A connection broke.
     Broken { session: usize, error: io::Error },
-    /// The target does not speak RESP.
-    Nonsense { session: usize, error: ScanError },
-    /// The target sent a reply that nothing had asked for.
-    Surplus { session: usize },
+    /// The target does not speak the protocol.
+    Nonsense { session: usize, error: Nonsense },
+    /// The target speaks it, but not about this.
+    Handshake { target: SocketAddr, error: HandshakeError },
     /// No reply has come for the time-out.
     Silent { outstanding: u64, quiet_ns: u64 },
     /// Populating met error replies.
@@ -43,12 +44,8 @@ impl std::fmt::Display for Failure {
                 write!(f, "the target closed connection {session} during the run")
             }
             Self::Broken { session, error } => write!(f, "connection {session} broke: {error}"),
-            Self::Nonsense { session, error } => {
-                write!(f, "connection {session} made no sense: {error}")
-            }
-            Self::Surplus { session } => {
-                write!(f, "connection {session} sent more replies than it was asked for")
-            }
+            Self::Nonsense { session, error } => write!(f, "connection {session}: {error}"),
+            Self::Handshake { target, error } => write!(f, "{target}: {error}"),
             Self::Silent { outstanding, quiet_ns } => write!(
                 f,
                 "the target has not answered for {:.1} s, with {outstanding} requests outstanding",

@@ -11,6 +11,7 @@ use crate::clock::Clock;
 pub(crate) enum Stage {
     Connecting = 0,
     Populating = 1,
+    /// Comes again for each point of a sweep.
     Loading = 2,
 }
 
@@ -25,6 +26,8 @@ pub(crate) struct Gate {
     threads: usize,
     arrived: AtomicUsize,
     stage: AtomicUsize,
+    /// How many stages have begun: they may repeat.
+    begun: AtomicUsize,
     stage_ns: AtomicU64,
     replies: Box<[Padded]>,
 }
@@ -44,6 +47,7 @@ impl Gate {
             threads,
             arrived: AtomicUsize::new(0),
             stage: AtomicUsize::new(Stage::Connecting as usize),
+            begun: AtomicUsize::new(0),
             stage_ns: AtomicU64::new(0),
             replies: (0..threads).map(|_| Padded::default()).collect(),
         }
@@ -53,12 +57,15 @@ impl Gate {
     /// given up.
     pub(crate) fn enter(&self, stage: Stage) -> Option<u64> {
         const LOOK_AGAIN: Duration = Duration::from_micros(200);
+        // It cannot begin before this thread has arrived.
+        let begun = self.begun.load(Ordering::Acquire);
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
             self.arrived.store(0, Ordering::Relaxed);
             self.stage_ns.store(self.clock.now_ns(), Ordering::Relaxed);
             self.stage.store(stage as usize, Ordering::Release);
+            self.begun.store(begun + 1, Ordering::Release);
         }
-        while self.stage.load(Ordering::Acquire) < stage as usize {
+        while self.begun.load(Ordering::Acquire) == begun {
             if self.failed() {
                 return None;
             }
@@ -109,7 +116,8 @@ mod tests {
         let begun: Vec<_> = std::thread::scope(|scope| {
             let enter = || {
                 let populating = gate.enter(Stage::Populating);
-                (populating, gate.enter(Stage::Loading))
+                let loading = gate.enter(Stage::Loading);
+                (populating, loading, gate.enter(Stage::Loading))
             };
             let threads: Vec<_> = (0..3).map(|_| scope.spawn(enter)).collect();
             threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()

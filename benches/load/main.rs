@@ -1,17 +1,20 @@
-//! `coreside-load`: a load generator for servers that speak RESP.
+//! `coreside-load`: a load generator for servers that speak RESP or Coreside's native protocol.
 //!
 //! One core of it drives a server at several million requests per second, so each request costs it
 //! a few tens of nanoseconds: commands are compiled once and encoded by copying (`template`),
 //! replies are skipped rather than parsed (`replies`), a pipeline costs one entry of bookkeeping
 //! (`session`), and sockets are served through one completion ring per thread (`ring`) by one loop
-//! (`driver`). Nothing allocates once the load has begun.
+//! (`driver`). Nothing allocates once the load has begun. Natively, a message is compiled into a
+//! frame in which a few words change (`native`).
 
 mod arguments;
 mod plan;
 mod run;
+mod sweep;
 
 mod driver;
 mod gate;
+mod hiccup;
 mod ring;
 mod session;
 mod tally;
@@ -25,7 +28,11 @@ mod template;
 mod zipf;
 
 mod errors;
+mod native;
 mod replies;
+
+#[cfg(test)]
+mod against_node;
 
 mod clock;
 mod cores;
@@ -33,20 +40,22 @@ mod failure;
 mod progress;
 mod report;
 
+use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
 
-use crate::arguments::Arguments;
+use crate::arguments::{Action, CommandLine, Load, Run, Sweep};
 use crate::clock::Clock;
 use crate::failure::Failure;
 use crate::gate::Gate;
 use crate::plan::Plan;
 use crate::report::machine::Machine;
-use crate::report::plot::Caption;
+use crate::report::svg::Caption;
 use crate::run::Outcome;
+use crate::sweep::Curve;
 
 /// There were error replies and `--check` was given.
 const EXIT_ERRORS: u8 = 1;
@@ -54,32 +63,59 @@ const EXIT_ERRORS: u8 = 1;
 const EXIT_FAILURE: u8 = 2;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let plan = match Plan::new(&arguments) {
-        Ok(plan) => plan,
-        Err(error) => return fail(&error),
+    let line = CommandLine::parse();
+    let done = match &line.action {
+        None => measure(&line.run),
+        Some(Action::Sweep(sweep)) => measure_curve(sweep),
     };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("coreside-load: {error}");
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}
+
+fn measure(arguments: &Run) -> Result<ExitCode, Box<dyn Error>> {
+    let plan = Plan::new(arguments)?;
     let gate = Gate::new(Clock::start(), plan.threads);
-    if let Err(error) = watch_interrupts(&gate) {
-        return fail(&error);
-    }
-    let outcome = match run::run(&plan, &gate, arguments.quiet) {
-        Ok(outcome) => outcome,
-        Err(error) => return fail(&error),
-    };
-    if let Err(error) = report(&arguments, &plan, &outcome) {
-        return fail(&error);
-    }
+    watch_interrupts(&gate)?;
+    let quiet = arguments.load.quiet;
+    let outcome = run::run(&plan, &gate, quiet, |crew| crew.measure(plan.rate))?;
+    report(arguments, &plan, &outcome)?;
     let tally = &outcome.tally;
-    if tally.unanswered > 0 && !outcome.interrupted {
+    let unanswered = if outcome.interrupted { 0 } else { tally.unanswered };
+    verdict(&arguments.load, &plan, unanswered, tally.errors.count())
+}
+
+fn measure_curve(arguments: &Sweep) -> Result<ExitCode, Box<dyn Error>> {
+    let plan = Plan::of_sweep(arguments)?;
+    let gate = Gate::new(Clock::start(), plan.threads);
+    watch_interrupts(&gate)?;
+    let Sweep { load, rates, points, .. } = arguments;
+    let curve = run::run(&plan, &gate, load.quiet, |crew| sweep::sweep(crew, rates, *points))?;
+    report_curve(load, &plan, &curve)?;
+    let unanswered = if curve.interrupted() { 0 } else { curve.unanswered() };
+    verdict(load, &plan, unanswered, curve.errors())
+}
+
+/// How the process ends once everything is reported.
+fn verdict(
+    load: &Load,
+    plan: &Plan,
+    unanswered: u64,
+    errors: u64,
+) -> Result<ExitCode, Box<dyn Error>> {
+    if unanswered > 0 {
         let quiet_ns = plan.timeout.as_nanos() as u64;
-        return fail(&Failure::Silent { outstanding: tally.unanswered, quiet_ns });
+        return Err(Failure::Silent { outstanding: unanswered, quiet_ns }.into());
     }
-    if arguments.check && tally.errors.count() > 0 {
-        eprintln!("coreside-load: {} error replies", tally.errors.count());
-        return ExitCode::from(EXIT_ERRORS);
+    if load.check && errors > 0 {
+        eprintln!("coreside-load: {errors} error replies");
+        return Ok(ExitCode::from(EXIT_ERRORS));
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The first Ctrl-C ends the run early; a second one ends the process.
@@ -94,15 +130,16 @@ fn watch_interrupts(gate: &Gate) -> std::io::Result<()> {
     Ok(())
 }
 
-fn report(arguments: &Arguments, plan: &Plan, outcome: &Outcome) -> Result<(), Failure> {
-    let label = arguments.label.as_deref();
-    if !arguments.quiet {
+fn report(arguments: &Run, plan: &Plan, outcome: &Outcome) -> Result<(), Failure> {
+    let load = &arguments.load;
+    let label = load.label.as_deref();
+    if !load.quiet {
         print!("{}", report::table::render(plan, label, outcome));
     }
-    if let Some(path) = &arguments.json {
+    if let Some(path) = &load.json {
         write(path, &report::json::render(plan, label, &Machine::detect(), outcome))?;
     }
-    if let Some(path) = &arguments.svg {
+    if let Some(path) = &load.svg {
         write(path, &plot(plan, label, outcome))?;
     }
     if let Some(path) = &arguments.hgrm {
@@ -117,16 +154,35 @@ fn plot(plan: &Plan, label: Option<&str>, outcome: &Outcome) -> String {
     let caption = Caption {
         title: label.unwrap_or("Latency by percentile"),
         subtitle: &format!("{}, {rate} achieved, {cpu}, Linux {kernel}", plan.summary()),
-        axis: if plan.rate.is_some() { "latency from due time" } else { "latency" },
+        across: "percentile of requests",
+        up: if plan.rate.is_some() { "latency from due time" } else { "latency" },
     };
     report::plot::render(&outcome.tally.latency, &caption)
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, text).map_err(|error| Failure::Write { path: path.to_owned(), error })
+fn report_curve(load: &Load, plan: &Plan, curve: &Curve) -> Result<(), Failure> {
+    let label = load.label.as_deref();
+    if !load.quiet {
+        print!("{}", report::points::table(plan, label, curve));
+    }
+    let machine = Machine::detect();
+    if let Some(path) = &load.json {
+        write(path, &report::points::json(plan, label, &machine, curve))?;
+    }
+    if let Some(path) = &load.svg {
+        let Machine { cpu, kernel, .. } = &machine;
+        let summary = plan.summary_at(report::points::pace(plan));
+        let caption = Caption {
+            title: label.unwrap_or("Latency by load"),
+            subtitle: &format!("{summary}, {cpu}, Linux {kernel}"),
+            across: "offered rate, requests per second",
+            up: "latency from due time",
+        };
+        write(path, &report::curve::render(curve, &caption))?;
+    }
+    Ok(())
 }
 
-fn fail(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("coreside-load: {error}");
-    ExitCode::from(EXIT_FAILURE)
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text).map_err(|error| Failure::Write { path: path.to_owned(), error })
 }

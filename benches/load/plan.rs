@@ -1,15 +1,21 @@
 //! What to do, once the command line is known to make sense.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::arguments::{Arguments, Arrivals, CoreList, Distribution, Idle, Workload};
+use crate::arguments::{
+    Arrivals, CoreList, Distribution, Idle, Load, Protocol, Run, Share, Sweep, Workload,
+};
 use crate::driver::Phase;
 use crate::keys::Keys;
+use crate::native::message::{Message, Named};
+use crate::native::shape::{Refusal, Types};
+use crate::native::words::Mistake;
 use crate::random::Random;
 use crate::report::units;
 use crate::schedule::Schedule;
-use crate::source::{Source, Weighted};
+use crate::source::{Command, Source, Weighted};
 use crate::template::{Template, TemplateError};
 use crate::zipf::Zipf;
 
@@ -20,6 +26,7 @@ const POPULATE_DEPTH: u32 = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) targets: Vec<SocketAddr>,
+    pub(crate) protocol: Protocol,
     pub(crate) connections: usize,
     pub(crate) depth: u32,
     pub(crate) threads: usize,
@@ -27,19 +34,24 @@ pub(crate) struct Plan {
     pub(crate) keys: u64,
     pub(crate) distribution: Distribution,
     pub(crate) zipf_exponent: f64,
+    pub(crate) hot_keys: u64,
+    pub(crate) hot_share: f64,
     pub(crate) seed: u64,
-    /// The commands as they were written.
-    pub(crate) commands: Vec<String>,
+    /// The commands as they were written, and their weights.
+    pub(crate) commands: Vec<(String, u32)>,
     pub(crate) value_bytes: usize,
+    /// Of a single run; a sweep has a list of its own.
     pub(crate) rate: Option<f64>,
     pub(crate) arrivals: Arrivals,
     pub(crate) warmup: Duration,
     pub(crate) length: Length,
-    pub(crate) spin: bool,
     pub(crate) populate: Option<String>,
     pub(crate) timeout: Duration,
+    idle: Option<Idle>,
     workload: Vec<Weighted>,
     populating: Option<Weighted>,
+    /// What the handshake names: the workload's messages, then the populating one.
+    messages: Vec<Named>,
 }
 
 /// How long to measure.
@@ -55,8 +67,15 @@ pub(crate) enum Length {
 pub(crate) enum PlanError {
     Address { text: String, reason: String },
     Command { text: String, error: TemplateError },
+    Message { text: String, error: Mistake },
+    Type { text: String, error: Mistake },
     Weight { text: String },
+    Mix { name: String, known: Vec<String> },
+    EmptyMix,
+    NotNative,
+    ManyCommands,
     FewConnections { connections: usize, threads: usize },
+    Descending,
 }
 
 impl std::fmt::Display for PlanError {
@@ -64,75 +83,130 @@ impl std::fmt::Display for PlanError {
         match self {
             Self::Address { text, reason } => write!(f, "--addr {text}: {reason}"),
             Self::Command { text, error } => write!(f, "command '{text}': {error}"),
+            Self::Message { text, error } => write!(f, "command '{text}': {error}"),
+            Self::Type { text, error } => write!(f, "--type '{text}': {error}"),
             Self::Weight { text } => {
                 write!(f, "command '{text}': a weight is a whole number above 0, as in 3*GET x")
             }
+            Self::Mix { name, known } => {
+                write!(f, "--mix {name}: the commands are {}", known.join(", "))
+            }
+            Self::EmptyMix => write!(f, "--mix: at least one weight must be above 0"),
+            Self::NotNative => write!(
+                f,
+                "this workload has no native messages; --workload ledger has, or give --command"
+            ),
+            Self::ManyCommands => write!(f, "more than {COMMANDS_MAX} commands"),
             Self::FewConnections { connections, threads } => {
                 write!(f, "{connections} connections are too few for {threads} threads")
             }
+            Self::Descending => write!(f, "--rates must ascend"),
         }
     }
 }
 
+impl std::error::Error for PlanError {}
+
+/// A bound on a mixture; far more than anyone writes down.
+const COMMANDS_MAX: usize = 1_000;
+
 impl Plan {
+    /// One measurement.
+    ///
     /// # Errors
     /// When an address, a command or a combination is wrong.
-    pub(crate) fn new(arguments: &Arguments) -> Result<Self, PlanError> {
-        let (connections, threads) =
-            (arguments.connections as usize, usize::from(arguments.threads));
+    pub(crate) fn new(run: &Run) -> Result<Self, PlanError> {
+        let length = match run.requests {
+            Some(requests) => Length::Requests(requests),
+            None => Length::Time(Duration::from_secs_f64(run.load.duration)),
+        };
+        Self::of_load(&run.load, run.rate, run.arrivals, length)
+    }
+
+    /// What all points of a sweep have in common.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(crate) fn of_sweep(sweep: &Sweep) -> Result<Self, PlanError> {
+        if !sweep.rates.is_sorted() {
+            return Err(PlanError::Descending);
+        }
+        let length = Length::Time(Duration::from_secs_f64(sweep.load.duration));
+        Self::of_load(&sweep.load, None, sweep.arrivals, length)
+    }
+
+    fn of_load(
+        load: &Load,
+        rate: Option<f64>,
+        arrivals: Arrivals,
+        length: Length,
+    ) -> Result<Self, PlanError> {
+        let (connections, threads) = (load.connections as usize, usize::from(load.threads));
         if connections < threads {
             return Err(PlanError::FewConnections { connections, threads });
         }
-        let targets = arguments.addr.iter().map(|text| resolve(text)).collect::<Result<_, _>>()?;
-        let commands: Vec<String> = if arguments.command.is_empty() {
-            let workload = arguments.workload.unwrap_or(Workload::Set);
-            workload.commands().iter().map(|&text| text.to_owned()).collect()
-        } else {
-            arguments.command.clone()
-        };
-        let value = vec![b'x'; arguments.value_bytes as usize];
-        let compile = |text: &String| compile(text, &value);
-        let workload = commands.iter().map(compile).collect::<Result<_, _>>()?;
-        let populating = arguments.populate.as_ref().map(compile).transpose()?;
-        let length = match arguments.requests {
-            Some(requests) => Length::Requests(requests),
-            None => Length::Time(Duration::from_secs_f64(arguments.duration)),
-        };
-        let spin = match arguments.idle {
-            Some(idle) => idle == Idle::Spin,
-            None => arguments.rate.is_some(),
-        };
+        let targets = load.addr.iter().map(|text| resolve(text)).collect::<Result<_, _>>()?;
+        let compiled = compile_all(load)?;
         Ok(Self {
             targets,
+            protocol: load.protocol,
             connections,
-            depth: arguments.depth,
+            depth: load.depth,
             threads,
-            cores: arguments.cores.clone().map_or_else(Vec::new, |CoreList(cores)| cores),
-            keys: arguments.keys,
-            distribution: arguments.distribution,
-            zipf_exponent: arguments.zipf_exponent,
-            seed: arguments.seed,
-            commands,
-            value_bytes: value.len(),
-            rate: arguments.rate,
-            arrivals: arguments.arrivals,
-            warmup: Duration::from_secs_f64(arguments.warmup),
+            cores: load.cores.clone().map_or_else(Vec::new, |CoreList(cores)| cores),
+            keys: load.keys,
+            distribution: load.distribution,
+            zipf_exponent: load.zipf_exponent,
+            hot_keys: load.hot_keys.min(load.keys),
+            hot_share: load.hot_share,
+            seed: load.seed,
+            commands: compiled.commands,
+            value_bytes: load.value_bytes as usize,
+            rate,
+            arrivals,
+            warmup: Duration::from_secs_f64(load.warmup),
             length,
-            spin,
-            populate: arguments.populate.clone(),
-            timeout: Duration::from_secs_f64(arguments.timeout),
-            workload,
-            populating,
+            populate: load.populate.clone(),
+            timeout: Duration::from_secs_f64(load.timeout),
+            idle: load.idle,
+            workload: compiled.workload,
+            populating: compiled.populating,
+            messages: compiled.messages,
         })
+    }
+
+    /// Whether threads look for replies without pause, in a loop that is open at this rate or
+    /// closed.
+    pub(crate) fn spins(&self, rate: Option<f64>) -> bool {
+        self.idle.map_or(rate.is_some(), |idle| idle == Idle::Spin)
+    }
+
+    /// The messages that a native handshake names.
+    pub(crate) fn messages(&self) -> &[Named] {
+        &self.messages
+    }
+
+    /// How the reply to each of them says no, if it can.
+    pub(crate) fn refusals(&self) -> Arc<[Option<Refusal>]> {
+        self.messages.iter().map(|named| named.refusal.clone()).collect()
     }
 
     /// The run in one line for the head of a report.
     pub(crate) fn summary(&self) -> String {
-        let mut parts = vec![self.commands.join(" | ")];
-        parts.push(match self.rate {
+        let pace = match self.rate {
             Some(rate) => format!("open loop, {} {}", units::rate(rate), self.arrivals.name()),
             None => "closed loop".to_owned(),
-        });
+        };
+        self.summary_at(pace)
+    }
+
+    /// The same, with the loop in the caller's words.
+    pub(crate) fn summary_at(&self, pace: String) -> String {
+        let mut parts = vec![self.mixture(" | ")];
+        if self.protocol == Protocol::Native {
+            parts.push("native protocol".to_owned());
+        }
+        parts.push(pace);
         parts.push(format!("{} connections x depth {}", self.connections, self.depth));
         if self.threads > 1 {
             parts.push(format!("{} threads", self.threads));
@@ -142,8 +216,24 @@ impl Plan {
             Distribution::Zipf => {
                 format!("{} keys, zipf {}", units::count(self.keys), self.zipf_exponent)
             }
+            Distribution::Hot => format!(
+                "{} keys, {} of them hot with {} of the requests",
+                units::count(self.keys),
+                units::count(self.hot_keys),
+                self.hot_share
+            ),
         });
         parts.join(", ")
+    }
+
+    /// The commands with their weights, unless those are all 1.
+    fn mixture(&self, between: &str) -> String {
+        let plain = self.commands.iter().all(|(_, weight)| *weight == 1);
+        let command = |(text, weight): &(String, u32)| match plain {
+            true => text.clone(),
+            false => format!("{weight}*{text}"),
+        };
+        self.commands.iter().map(command).collect::<Vec<_>>().join(between)
     }
 
     /// The deepest pipeline that any phase of the run uses.
@@ -185,12 +275,15 @@ impl Plan {
     }
 
     /// Warm-up and measurement.
-    pub(crate) fn loading_phase(&self, thread: usize, begin_ns: u64) -> Phase {
+    pub(crate) fn loading_phase(&self, thread: usize, begin_ns: u64, rate: Option<f64>) -> Phase {
         let keys = match self.distribution {
             Distribution::Uniform => Keys::Uniform { count: self.keys },
             Distribution::Zipf => Keys::Zipf(Zipf::new(self.keys, self.zipf_exponent)),
+            Distribution::Hot => {
+                Keys::Hot { count: self.keys, hot: self.hot_keys, share: self.hot_share }
+            }
         };
-        let schedule = self.rate.map(|rate| match self.arrivals {
+        let schedule = rate.map(|rate| match self.arrivals {
             Arrivals::Constant => Schedule::constant(begin_ns, rate, thread, self.threads),
             Arrivals::Poisson => {
                 Schedule::poisson(begin_ns, rate, self.threads, self.random(thread, 2))
@@ -202,7 +295,8 @@ impl Plan {
             Length::Requests(requests) => (u64::MAX, share(requests, thread, self.threads)),
         };
         let source = self.source(self.workload.clone(), keys, thread, 1);
-        Phase { source, schedule, depth: self.depth, open_ns, close_ns, limit, spin: self.spin }
+        let spin = self.spins(rate);
+        Phase { source, schedule, depth: self.depth, open_ns, close_ns, limit, spin }
     }
 
     fn source(&self, commands: Vec<Weighted>, keys: Keys, thread: usize, purpose: u64) -> Source {
@@ -232,29 +326,110 @@ fn resolve(text: &str) -> Result<SocketAddr, PlanError> {
     found.next().ok_or_else(|| error("this name has no address".to_owned()))
 }
 
-/// Compiles `GET x` or `3*GET x`.
-fn compile(text: &str, value: &[u8]) -> Result<Weighted, PlanError> {
-    let (weight, command) = match text.split_once('*') {
-        // A star inside the command, behind its first word, is none of ours.
-        Some((weight, command)) if !weight.contains(char::is_whitespace) => match weight.parse() {
-            Ok(weight) if weight > 0 => (weight, command),
-            _ => return Err(PlanError::Weight { text: text.to_owned() }),
-        },
-        _ => (1, text),
+/// A command line's commands.
+struct Compiled {
+    commands: Vec<(String, u32)>,
+    workload: Vec<Weighted>,
+    populating: Option<Weighted>,
+    messages: Vec<Named>,
+}
+
+fn compile_all(load: &Load) -> Result<Compiled, PlanError> {
+    let native = load.protocol == Protocol::Native;
+    let workload = load.workload.unwrap_or(if native { Workload::Ledger } else { Workload::Set });
+    let mut types = Types::default();
+    let predefined = if load.command.is_empty() { workload.types() } else { &[] };
+    for text in predefined.iter().copied().chain(load.types.iter().map(String::as_str)) {
+        let wrong = |error| PlanError::Type { text: text.to_owned(), error };
+        types.declare(text).map_err(wrong)?;
+    }
+    let mut written: Vec<(&str, u32)> = if load.command.is_empty() {
+        let commands = workload.commands(load.protocol).iter();
+        commands.map(|text| weighted(text)).collect::<Result<_, _>>()?
+    } else {
+        load.command.iter().map(|text| weighted(text)).collect::<Result<_, _>>()?
     };
-    let template = Template::compile(command, value)
-        .map_err(|error| PlanError::Command { text: text.to_owned(), error })?;
-    Ok(Weighted { weight, template })
+    if written.is_empty() {
+        return Err(PlanError::NotNative);
+    }
+    if !load.command.is_empty()
+        && let Some((text, _)) = written.iter().find(|(_, weight)| *weight == 0)
+    {
+        return Err(PlanError::Weight { text: (*text).to_owned() });
+    }
+    mix(&mut written, &load.mix)?;
+    if written.len() > COMMANDS_MAX {
+        return Err(PlanError::ManyCommands);
+    }
+    let value = "x".repeat(load.value_bytes as usize);
+    let mut messages = Vec::new();
+    let mut compile = |(text, weight): (&str, u32)| -> Result<Weighted, PlanError> {
+        let command = match load.protocol {
+            Protocol::Resp => Template::compile(text, value.as_bytes())
+                .map(Command::Resp)
+                .map_err(|error| PlanError::Command { text: text.to_owned(), error })?,
+            Protocol::Native => {
+                let mut message = Message::compile(text, &value, &types)
+                    .map_err(|error| PlanError::Message { text: text.to_owned(), error })?;
+                message.set_index(messages.len() as u16);
+                messages.push(message.named().clone());
+                Command::Native(message)
+            }
+        };
+        Ok(Weighted { weight, command })
+    };
+    let workload = written.iter().copied().map(&mut compile).collect::<Result<_, _>>()?;
+    let populating = load.populate.as_deref().map(|text| compile((text, 1))).transpose()?;
+    let commands = written.into_iter().map(|(text, weight)| (text.to_owned(), weight)).collect();
+    Ok(Compiled { commands, workload, populating, messages })
+}
+
+/// Takes `GET x` or `3*GET x` apart.
+fn weighted(text: &str) -> Result<(&str, u32), PlanError> {
+    match text.split_once('*') {
+        // A star inside the command, behind its first word, is none of ours.
+        Some((weight, command)) if !weight.contains(|c: char| c.is_whitespace() || c == '(') => {
+            match weight.parse() {
+                Ok(weight) => Ok((command, weight)),
+                Err(_) => Err(PlanError::Weight { text: text.to_owned() }),
+            }
+        }
+        _ => Ok((text, 1)),
+    }
+}
+
+/// Gives commands the weights of `--mix`, and leaves out those of weight 0.
+fn mix(written: &mut Vec<(&str, u32)>, shares: &[Share]) -> Result<(), PlanError> {
+    let names: Vec<String> = written.iter().map(|(text, _)| name(text)).collect();
+    if let Some(share) = shares.iter().find(|share| !names.contains(&share.name)) {
+        return Err(PlanError::Mix { name: share.name.clone(), known: names });
+    }
+    if !shares.is_empty() {
+        for ((_, weight), name) in written.iter_mut().zip(&names) {
+            let share = shares.iter().find(|share| share.name == *name);
+            *weight = share.map_or(0, |share| share.weight);
+        }
+    }
+    written.retain(|(_, weight)| *weight > 0);
+    if written.is_empty() { Err(PlanError::EmptyMix) } else { Ok(()) }
+}
+
+/// What a command is called: its first word or its method, less all up to a dot, in small letters.
+fn name(text: &str) -> String {
+    let end = text.find(|c: char| c.is_whitespace() || c == '(').unwrap_or(text.len());
+    let word = &text[..end];
+    word.rsplit('.').next().unwrap_or(word).to_lowercase()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arguments::CommandLine;
     use clap::Parser;
 
     fn plan(words: &[&str]) -> Result<Plan, PlanError> {
         let words = [&["coreside-load"], words].concat();
-        Plan::new(&Arguments::try_parse_from(words).expect("a parsable command line"))
+        Plan::new(&CommandLine::try_parse_from(words).expect("a parsable command line").run)
     }
 
     #[test]
@@ -282,16 +457,36 @@ mod tests {
 
     #[test]
     fn weights_are_told_from_stars() {
-        assert_eq!(compile("3*GET {key}", b"").expect("valid").weight, 3);
-        assert_eq!(compile("KEYS a*b", b"").expect("valid").weight, 1);
-        assert!(matches!(compile("0*GET x", b""), Err(PlanError::Weight { .. })));
-        assert!(matches!(compile("x*GET x", b""), Err(PlanError::Weight { .. })));
+        assert_eq!(weighted("3*GET {key}").expect("valid"), ("GET {key}", 3));
+        assert_eq!(weighted("KEYS a*b").expect("valid"), ("KEYS a*b", 1));
+        assert_eq!(weighted("A.m(a:String=\"*\")").expect("valid").1, 1);
+        assert!(matches!(weighted("x*GET x"), Err(PlanError::Weight { .. })));
+        let zero = plan(&["--command", "0*GET x"]);
+        assert!(matches!(zero, Err(PlanError::Weight { .. })));
+    }
+
+    #[test]
+    fn mixtures_are_by_name_in_both_protocols() {
+        for protocol in ["resp", "native"] {
+            let ledger = ["--protocol", protocol, "--workload", "ledger", "--mix"];
+            let mixed = |mix| plan(&[&ledger[..], &[mix]].concat());
+            let plan = mixed("deposit=80,balance=20").expect("valid");
+            let weights: Vec<u32> = plan.workload.iter().map(|w| w.weight).collect();
+            assert_eq!(weights, [20, 80], "in the order of the workload");
+            assert!(plan.summary().to_lowercase().contains("80*account.deposit"));
+            assert!(matches!(mixed("deposits=1"), Err(PlanError::Mix { .. })));
+            assert!(matches!(mixed("deposit=0"), Err(PlanError::EmptyMix)));
+        }
     }
 
     #[test]
     fn mistakes_are_named() {
         assert!(matches!(plan(&["--addr", "nonsense"]), Err(PlanError::Address { .. })));
         assert!(matches!(plan(&["--command", "GET {x}"]), Err(PlanError::Command { .. })));
+        let native = |words: &[&str]| plan(&[&["--protocol", "native"], words].concat());
+        assert!(matches!(native(&["--workload", "get"]), Err(PlanError::NotNative)));
+        assert!(matches!(native(&["--command", "GET x"]), Err(PlanError::Message { .. })));
+        assert!(matches!(native(&["--type", "enum {}"]), Err(PlanError::Type { .. })));
         let few = plan(&["--connections", "1", "--threads", "2"]);
         assert!(matches!(few, Err(PlanError::FewConnections { .. })));
     }

@@ -15,7 +15,8 @@ use crate::report::units;
 pub(crate) struct Progress<'a> {
     plan: &'a Plan,
     bar: ProgressBar,
-    shown: Option<Stage>,
+    /// The stage that is shown, and when it began.
+    shown: Option<(Stage, u64)>,
     last_ns: u64,
     last_replies: u64,
 }
@@ -33,8 +34,8 @@ impl<'a> Progress<'a> {
     pub(crate) fn update(&mut self, gate: &Gate) {
         let (stage, begin_ns) = gate.stage();
         let (now_ns, replies) = (gate.clock.now_ns(), gate.replies());
-        if self.shown != Some(stage) {
-            self.shown = Some(stage);
+        if self.shown != Some((stage, begin_ns)) {
+            self.shown = Some((stage, begin_ns));
             (self.last_ns, self.last_replies) = (begin_ns, 0);
             self.restyle(stage);
         }

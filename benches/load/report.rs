@@ -1,5 +1,7 @@
 //! The forms in which a result is shown.
 
+/// The curve of latency against load.
+pub(crate) mod curve;
 /// The text format of HdrHistogram.
 pub(crate) mod hgrm;
 /// The JSON object.
@@ -8,6 +10,10 @@ pub(crate) mod json;
 pub(crate) mod machine;
 /// The percentile plot.
 pub(crate) mod plot;
+/// The points of a sweep, as text and as JSON.
+pub(crate) mod points;
+/// Lines, words and scales of both pictures.
+pub(crate) mod svg;
 /// The table on standard output.
 pub(crate) mod table;
 /// Numbers for readers.
@@ -24,4 +30,9 @@ pub(crate) fn percentiles(tally: &Tally) -> Vec<(&'static str, u64)> {
     let quantile = |(name, quantile)| (name, tally.latency.value_at_quantile(quantile));
     let maximum = ("max", tally.latency.max());
     PERCENTILES.into_iter().map(quantile).chain([maximum]).collect()
+}
+
+/// How late the loop saw its timer, in nanoseconds: 99th percentile and maximum.
+pub(crate) fn hiccups(tally: &Tally) -> [u64; 2] {
+    [tally.hiccups.value_at_quantile(0.99), tally.hiccups.max()]
 }

@@ -1,19 +1,100 @@
 //! What is outstanding on one connection.
 
-use crate::replies::Scanner;
+use std::fmt;
+
+use crate::errors::ErrorLog;
+use crate::native::calls::Calls;
+use crate::native::frames::{FrameFault, Frames};
+use crate::replies::{ScanError, Scanner};
 
 /// One connection's requests in flight.
 #[derive(Debug)]
-pub(crate) struct Session {
-    pub(crate) scanner: Scanner,
-    pub(crate) stamps: Stamps,
+pub(crate) enum Session {
+    /// RESP: replies come in the order of the requests.
+    Resp { scanner: Scanner, stamps: Stamps },
+    /// Native: answers come in any order and name their calls.
+    Native { frames: Frames, calls: Calls },
+}
+
+/// What ends a connection: the bytes that came make no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nonsense {
+    Reply(ScanError),
+    /// A reply that nothing had asked for.
+    Surplus,
+    Frame(FrameFault),
+}
+
+impl fmt::Display for Nonsense {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reply(error) => write!(f, "{error}"),
+            Self::Surplus => write!(f, "more replies than were asked for"),
+            Self::Frame(fault) => write!(f, "{fault}"),
+        }
+    }
 }
 
 impl Session {
     /// # Panics
     /// When `depth_max` is 0.
-    pub(crate) fn new(depth_max: u32) -> Self {
-        Self { scanner: Scanner::new(), stamps: Stamps::new(depth_max) }
+    pub(crate) fn resp(depth_max: u32) -> Self {
+        Self::Resp { scanner: Scanner::new(), stamps: Stamps::new(depth_max) }
+    }
+
+    /// Requests sent and not answered.
+    pub(crate) fn outstanding(&self) -> u32 {
+        match self {
+            Self::Resp { stamps, .. } => stamps.outstanding(),
+            Self::Native { calls, .. } => calls.outstanding(),
+        }
+    }
+
+    /// Notes a native request of the workload's `message`th kind that counts from `since_ns`;
+    /// returns what its answer is to be known by.
+    ///
+    /// # Panics
+    /// In a session that is not native.
+    pub(crate) fn call(&mut self, since_ns: u64, message: u16) -> u32 {
+        match self {
+            Self::Resp { .. } => panic!("a native message for a target that speaks RESP"),
+            Self::Native { calls, .. } => calls.begin(since_ns, message),
+        }
+    }
+
+    /// Notes `count` requests that count from `since_ns`, unless each has a call number.
+    pub(crate) fn note(&mut self, since_ns: u64, count: u32) {
+        match self {
+            Self::Resp { stamps, .. } => stamps.put(since_ns, count),
+            Self::Native { .. } => {}
+        }
+    }
+
+    /// Goes through bytes that have come: hands requests that are answered to `answered`, those
+    /// that count from the same time together if they come together; returns their number.
+    pub(crate) fn receive(
+        &mut self,
+        bytes: &[u8],
+        errors: &mut ErrorLog,
+        mut answered: impl FnMut(Stamp),
+    ) -> Result<u64, Nonsense> {
+        match self {
+            Self::Resp { scanner, stamps } => {
+                let replies = scanner.scan(bytes, errors).map_err(Nonsense::Reply)?;
+                let mut left = replies as u32;
+                while left > 0 {
+                    let stamp = stamps.take(left).ok_or(Nonsense::Surplus)?;
+                    left -= stamp.count;
+                    answered(stamp);
+                }
+                Ok(replies)
+            }
+            Self::Native { frames, calls } => frames
+                .scan(bytes, calls, errors, |call| {
+                    answered(Stamp { since_ns: call.since_ns, count: 1 });
+                })
+                .map_err(Nonsense::Frame),
+        }
     }
 }
 

@@ -2,7 +2,9 @@
 
 use crate::decimal::Decimal;
 use crate::keys::Keys;
+use crate::native::message::Message;
 use crate::random::Random;
+use crate::session::Session;
 use crate::template::{NUMBERS_MAX, Number, SLACK_BYTES, Template};
 
 /// One command of a workload and its share.
@@ -10,13 +12,23 @@ use crate::template::{NUMBERS_MAX, Number, SLACK_BYTES, Template};
 pub(crate) struct Weighted {
     /// Requests of this command per sum of all weights.
     pub(crate) weight: u32,
-    pub(crate) template: Template,
+    pub(crate) command: Command,
+}
+
+/// What is sent, but for the numbers in it.
+#[derive(Clone, Debug)]
+pub(crate) enum Command {
+    Resp(Template),
+    Native(Message),
 }
 
 impl Weighted {
     /// Room that a request may need, including what encoding may overwrite behind it.
     pub(crate) fn room_bytes(&self) -> usize {
-        self.template.bytes_max() + SLACK_BYTES
+        match &self.command {
+            Command::Resp(template) => template.bytes_max() + SLACK_BYTES,
+            Command::Native(message) => message.frame_bytes(),
+        }
     }
 }
 
@@ -67,27 +79,56 @@ impl Source {
         self.room_bytes
     }
 
-    /// Writes the next request at `at` and returns the place behind it.
-    pub(crate) fn encode(&mut self, out: &mut [u8], at: usize) -> usize {
-        let chosen = self.choose();
-        let template = &self.commands[chosen].template;
-        let mut first_key = 0;
-        for (index, &number) in template.numbers().iter().enumerate() {
-            let drawn = match number {
-                Number::Key => {
-                    first_key = self.keys.draw(&mut self.random);
-                    first_key
-                }
-                Number::OtherKey => self.keys.draw_other(first_key, &mut self.random),
-                Number::Below(bound) => self.random.below(bound),
-                Number::Sequence => self.sequence,
-                Number::Same(earlier) => self.numbers[earlier],
-            };
-            self.numbers[index] = drawn;
-            self.texts[index] = Decimal::new(drawn);
+    /// Gives native messages the numbers by which the target knows them.
+    pub(crate) fn renumber(&mut self, numbers: &[u16]) {
+        for command in &mut self.commands {
+            if let Command::Native(message) = &mut command.command {
+                message.renumber(numbers);
+            }
         }
-        self.sequence = self.sequence.wrapping_add(self.sequence_step);
-        template.encode(&self.texts, out, at)
+    }
+
+    /// Writes the next request at `at` and returns the place behind it. It counts from `since_ns`,
+    /// which `session` knows at once if it needs a call number, else by [`Session::note`].
+    #[inline]
+    pub(crate) fn encode(
+        &mut self,
+        session: &mut Session,
+        since_ns: u64,
+        out: &mut [u8],
+        at: usize,
+    ) -> usize {
+        let chosen = self.choose();
+        let Self { commands, keys, random, numbers, texts, sequence, .. } = self;
+        let sequence_now = *sequence;
+        *sequence = sequence.wrapping_add(self.sequence_step);
+        let mut first_key = 0;
+        let mut draw = |numbers: &[u64], number| match number {
+            Number::Key => {
+                first_key = keys.draw(random);
+                first_key
+            }
+            Number::OtherKey => keys.draw_other(first_key, random),
+            Number::Below(bound) => random.below(bound),
+            Number::Sequence => sequence_now,
+            Number::Same(earlier) => numbers[earlier],
+        };
+        match &commands[chosen].command {
+            Command::Resp(template) => {
+                for (index, &number) in template.numbers().iter().enumerate() {
+                    numbers[index] = draw(numbers, number);
+                    texts[index] = Decimal::new(numbers[index]);
+                }
+                template.encode(texts, out, at)
+            }
+            Command::Native(message) => {
+                for (index, &number) in message.numbers().iter().enumerate() {
+                    numbers[index] = draw(numbers, number);
+                }
+                let call = session.call(since_ns, message.index());
+                message.encode(numbers, call, out, at)
+            }
+        }
     }
 
     fn choose(&mut self) -> usize {
@@ -115,7 +156,7 @@ mod tests {
             .iter()
             .map(|&(weight, text)| Weighted {
                 weight,
-                template: Template::compile(text, b"v").expect("a valid template"),
+                command: Command::Resp(Template::compile(text, b"v").expect("a valid template")),
             })
             .collect();
         Source::new(commands, Keys::Uniform { count: 1_000 }, Random::new(1, 0), 3, 2)
@@ -123,7 +164,7 @@ mod tests {
 
     fn next(source: &mut Source) -> String {
         let mut out = vec![0; source.room_bytes()];
-        let end = source.encode(&mut out, 0);
+        let end = source.encode(&mut Session::resp(1), 0, &mut out, 0);
         String::from_utf8_lossy(&out[..end]).into_owned()
     }
 

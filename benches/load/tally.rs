@@ -13,6 +13,8 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 pub(crate) struct Tally {
     /// Latencies in nanoseconds of the requests that fell due in the window.
     pub(crate) latency: Histogram<u64>,
+    /// How late, in nanoseconds, the loop saw each millisecond of the window go by.
+    pub(crate) hiccups: Histogram<u64>,
     /// Error replies since the connections were made, outside the window too.
     pub(crate) errors: ErrorLog,
     /// Replies that came inside the window.
@@ -32,9 +34,11 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn new() -> Self {
-        let latency = Histogram::new_with_bounds(1, LATENCY_NS_MAX, SIGNIFICANT_DIGITS);
+        let times = Histogram::new_with_bounds(1, LATENCY_NS_MAX, SIGNIFICANT_DIGITS);
+        let times = times.expect("bounds and digits that the histogram admits");
         Self {
-            latency: latency.expect("bounds and digits that the histogram admits"),
+            latency: times.clone(),
+            hiccups: times,
             errors: ErrorLog::default(),
             replies: 0,
             sent_bytes: 0,
@@ -49,6 +53,7 @@ impl Tally {
     /// Adds another thread's measurements over the same window.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.latency.add(&other.latency).expect("histograms of the same bounds");
+        self.hiccups.add(&other.hiccups).expect("histograms of the same bounds");
         self.errors.merge(&other.errors);
         self.replies += other.replies;
         self.sent_bytes += other.sent_bytes;

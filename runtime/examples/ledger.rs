@@ -5,15 +5,21 @@
 //! redis-cli -p 7379 ACCOUNT.TRANSFER 1 2 50
 //! ```
 //!
+//! With `--listen-native 127.0.0.1:7380` native clients are served as well: all of its messages may
+//! travel.
+//!
 //! A transfer takes the money off one account, asks the other, which may live on another core, to
 //! take it in, and answers when that is done. So once every caller has its answer no money is under
 //! way, and the audit adds up to the cent.
 
 use std::error::Error;
+use std::net::SocketAddr;
 use std::ops::AddAssign;
 
 use clap::Parser;
-use coreside::{AskError, Cx, Later, Node, NodeOptions, ToValue, ValueWriter, entity, handlers};
+use coreside::{
+    AskError, Cx, Later, Node, NodeOptions, ToValue, ValueWriter, entity, handlers, wire,
+};
 
 /// Accounts that deposit and transfer, and an audit that adds them all up
 #[derive(Parser)]
@@ -21,6 +27,10 @@ use coreside::{AskError, Cx, Later, Node, NodeOptions, ToValue, ValueWriter, ent
 struct Options {
     #[command(flatten)]
     node: NodeOptions,
+
+    /// Address to serve native clients on, too; port 0 takes any free one
+    #[arg(long, value_name = "ADDR")]
+    listen_native: Option<SocketAddr>,
 
     /// Accounts to open at the start, numbered from 0
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -33,19 +43,20 @@ struct Options {
 
 /// One account. Amounts are whole cents.
 #[entity]
-struct Account {
+pub(crate) struct Account {
     balance: i64,
     turnover: u64,
 }
 
 /// Why an amount was not moved.
+#[wire]
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Refusal {
+pub(crate) enum Refusal {
     NotPositive,
     Insufficient,
     Overflow,
     SameAccount,
-    Unknown(AskError),
+    Unknown,
     Busy,
 }
 
@@ -56,7 +67,7 @@ impl std::fmt::Display for Refusal {
             Self::Insufficient => f.write_str("INSUFFICIENT the balance is too low"),
             Self::Overflow => f.write_str("the balance would be out of range"),
             Self::SameAccount => f.write_str("both accounts are the same"),
-            Self::Unknown(error) => write!(f, "UNKNOWN {error}"),
+            Self::Unknown => f.write_str("UNKNOWN it may have arrived; only an audit can tell"),
             Self::Busy => f.write_str("BUSY nothing was moved; try again later"),
         }
     }
@@ -88,6 +99,7 @@ impl ToValue for Audit {
 #[handlers]
 impl Account {
     /// Puts money in; answers with the balance.
+    #[wire]
     fn deposit(&mut self, amount: i64) -> Result<i64, Refusal> {
         if amount <= 0 {
             return Err(Refusal::NotPositive);
@@ -98,6 +110,7 @@ impl Account {
     }
 
     /// Takes money out; answers with the balance.
+    #[wire]
     fn withdraw(&mut self, amount: i64) -> Result<i64, Refusal> {
         if amount <= 0 {
             return Err(Refusal::NotPositive);
@@ -111,11 +124,13 @@ impl Account {
     }
 
     /// What the account holds.
+    #[wire]
     fn balance(&self) -> i64 {
         self.balance
     }
 
     /// Moves money to another account; answers with what is left here once it has arrived there.
+    #[wire]
     fn transfer(&mut self, to: u64, amount: i64, cx: &mut Cx<Self>) -> Later<Result<i64, Refusal>> {
         let (later, reply) = cx.later();
         let taken = if to == cx.key() { Err(Refusal::SameAccount) } else { self.withdraw(amount) };
@@ -134,8 +149,8 @@ impl Account {
                     account.balance += amount;
                     Err(Refusal::Busy)
                 }
-                // It may have arrived; only an audit can tell, so it is not given back.
-                Err(error) => Err(Refusal::Unknown(error)),
+                // It may have arrived, so it is not given back.
+                Err(_) => Err(Refusal::Unknown),
             };
             cx.reply(reply, outcome);
         };
@@ -155,7 +170,11 @@ impl Account {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
-    let node = options.node.apply(Node::builder().entity::<Account>()).start()?;
+    let mut builder = options.node.apply(Node::builder().entity::<Account>());
+    if let Some(address) = options.listen_native {
+        builder = builder.listen_native(address);
+    }
+    let node = builder.start()?;
     for note in node.notes() {
         eprintln!("note: {note}");
     }
@@ -164,6 +183,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if let Some(address) = node.local_addr() {
         println!("listening on {address}");
+    }
+    if let Some(address) = node.native_addr() {
+        println!("listening for native clients on {address}");
     }
     node.run_until_signal()?;
     Ok(())

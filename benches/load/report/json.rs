@@ -1,7 +1,7 @@
 use serde_json::{Map, Value, json};
 
 use super::machine::Machine;
-use super::percentiles;
+use super::{hiccups, percentiles};
 use crate::arguments::Distribution;
 use crate::plan::{Length, Plan};
 use crate::run::Outcome;
@@ -16,50 +16,55 @@ pub(crate) fn render(
     let object = json!({
         "label": label,
         "version": env!("CARGO_PKG_VERSION"),
-        "machine": {
-            "cpu": machine.cpu,
-            "cores": machine.cores,
-            "kernel": machine.kernel,
-        },
+        "machine": machine.to_json(),
         "parameters": parameters(plan),
-        "results": results(plan, outcome),
+        "results": results(plan.rate.is_some(), outcome),
     });
     format!("{object:#}\n")
 }
 
-fn parameters(plan: &Plan) -> Value {
+/// What was asked for.
+pub(crate) fn parameters(plan: &Plan) -> Value {
     let targets: Vec<String> = plan.targets.iter().map(ToString::to_string).collect();
     let (duration_s, requests) = match plan.length {
         Length::Time(time) => (Some(time.as_secs_f64()), None),
         Length::Requests(requests) => (None, Some(requests)),
     };
     let zipf = plan.distribution == Distribution::Zipf;
+    let hot = plan.distribution == Distribution::Hot;
+    let commands: Vec<&str> = plan.commands.iter().map(|(text, _)| text.as_str()).collect();
+    let weights: Vec<u32> = plan.commands.iter().map(|(_, weight)| *weight).collect();
     json!({
+        "protocol": plan.protocol.name(),
         "targets": targets,
         "connections": plan.connections,
         "depth": plan.depth,
         "threads": plan.threads,
         "cores": plan.cores,
         "keys": plan.keys,
-        "distribution": if zipf { "zipf" } else { "uniform" },
+        "distribution": plan.distribution.name(),
         "zipf_exponent": zipf.then_some(plan.zipf_exponent),
+        "hot_keys": hot.then_some(plan.hot_keys),
+        "hot_share": hot.then_some(plan.hot_share),
         "seed": plan.seed,
-        "commands": plan.commands,
+        "commands": commands,
+        "weights": weights,
         "value_bytes": plan.value_bytes,
         "rate": plan.rate,
         "arrivals": plan.rate.map(|_| plan.arrivals.name()),
         "warmup_s": plan.warmup.as_secs_f64(),
         "duration_s": duration_s,
         "requests": requests,
-        "idle": if plan.spin { "spin" } else { "park" },
+        "idle": if plan.spins(plan.rate) { "spin" } else { "park" },
         "populate": plan.populate,
         "timeout_s": plan.timeout.as_secs_f64(),
     })
 }
 
-fn results(plan: &Plan, outcome: &Outcome) -> Value {
+/// What was found, in an open loop or in a closed one.
+pub(crate) fn results(open: bool, outcome: &Outcome) -> Value {
     let tally = &outcome.tally;
-    let open = plan.rate.is_some();
+    let [hiccup_p99, hiccup_max] = hiccups(tally);
     let latency: Map<String, Value> =
         percentiles(tally).into_iter().map(|(name, ns)| (name.to_owned(), ns.into())).collect();
     let texts: Map<String, Value> =
@@ -82,20 +87,21 @@ fn results(plan: &Plan, outcome: &Outcome) -> Value {
         "latency_ns": latency,
         "latency_mean_ns": tally.latency.mean(),
         "latency_min_ns": tally.latency.min(),
+        "hiccup_ns": { "p99": hiccup_p99, "max": hiccup_max },
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arguments::Arguments;
+    use crate::arguments::CommandLine;
     use crate::tally::Tally;
     use clap::Parser;
 
     #[test]
     fn the_object_has_parameters_machine_and_percentiles() {
-        let arguments = Arguments::try_parse_from(["coreside-load", "--rate", "5"]).expect("valid");
-        let plan = Plan::new(&arguments).expect("valid");
+        let line = CommandLine::try_parse_from(["coreside-load", "--rate", "5"]).expect("valid");
+        let plan = Plan::new(&line.run).expect("valid");
         let mut tally = Tally::new();
         tally.latency.record(1_000).expect("in range");
         let outcome = Outcome { tally, interrupted: false };

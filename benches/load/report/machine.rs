@@ -1,5 +1,7 @@
 use std::fs;
 
+use serde_json::{Value, json};
+
 /// What a number means nothing without.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
@@ -22,6 +24,10 @@ impl Machine {
             cores: cores.map_or(0, |cores| cores.len()),
             kernel: kernel.map_or_else(unknown, |text| text.trim().to_owned()),
         }
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        json!({ "cpu": self.cpu, "cores": self.cores, "kernel": self.kernel })
     }
 }
 

@@ -1,6 +1,6 @@
 use std::fmt::{self, Write};
 
-use super::{percentiles, units};
+use super::{hiccups, percentiles, units};
 use crate::plan::Plan;
 use crate::run::Outcome;
 
@@ -52,6 +52,11 @@ fn write_all(out: &mut String, plan: &Plan, label: Option<&str>, outcome: &Outco
     for (name, ns) in percentiles(tally) {
         writeln!(out, "  {name:<12}{:>14}", units::microseconds(ns))?;
     }
+    writeln!(out)?;
+    writeln!(out, "  hiccups in µs: how late this program saw a timer of 1 ms")?;
+    let [p99, max] = hiccups(tally);
+    writeln!(out, "  {:<12}{:>14}", "p99", units::microseconds(p99))?;
+    writeln!(out, "  {:<12}{:>14}", "max", units::microseconds(max))?;
     if plan.rate.is_some() && tally.fell_behind() {
         writeln!(out)?;
         writeln!(

@@ -1,0 +1,209 @@
+use std::fmt;
+use std::sync::Arc;
+
+use coreside_net::native::frame::{Code, FrameError, HEADER_BYTES, Header, Kind};
+
+use super::calls::{Call, Calls};
+use super::shape::Refusal;
+use crate::errors::ErrorLog;
+
+/// What ends a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub(crate) enum FrameFault {
+    /// No frame.
+    Frame(FrameError),
+    /// A frame that a node does not send to a client that only asks.
+    Kind(Kind),
+    /// A reply that is shorter than its type.
+    Short,
+    /// An answer to nothing that was asked.
+    Surplus(u32),
+    /// The node says goodbye.
+    GoAway(Option<Code>),
+}
+
+impl fmt::Display for FrameFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frame(error) => write!(f, "no frame of the native protocol: {error}"),
+            Self::Kind(kind) => write!(f, "an unexpected frame: {kind:?}"),
+            Self::Short => write!(f, "a reply is shorter than its type"),
+            Self::Surplus(call) => write!(f, "an answer to call {call}, which is not outstanding"),
+            Self::GoAway(Some(code)) => write!(f, "the node says goodbye: {code}"),
+            Self::GoAway(None) => write!(f, "the node says goodbye"),
+        }
+    }
+}
+
+/// The position of one connection inside its stream of answers.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    /// The beginning of a frame that the network has cut. No longer than a frame.
+    rest: Vec<u8>,
+    frame_bytes_max: u32,
+    /// How the reply to each of the workload's messages says no, if it can.
+    refusals: Arc<[Option<Refusal>]>,
+}
+
+impl Frames {
+    pub(crate) fn new(frame_bytes_max: u32, refusals: Arc<[Option<Refusal>]>) -> Self {
+        const FIRST_BYTES: usize = 4096;
+        Self { rest: Vec::with_capacity(FIRST_BYTES), frame_bytes_max, refusals }
+    }
+
+    /// Goes through `bytes`, hands each call that is answered in them to `answered`, and returns
+    /// how many there were.
+    pub(crate) fn scan(
+        &mut self,
+        bytes: &[u8],
+        calls: &mut Calls,
+        errors: &mut ErrorLog,
+        mut answered: impl FnMut(Call),
+    ) -> Result<u64, FrameFault> {
+        let mut count = 0;
+        let mut bytes = bytes;
+        while !self.rest.is_empty() && !bytes.is_empty() {
+            let wanted = self.wanted(&self.rest)?;
+            let taken = wanted.saturating_sub(self.rest.len()).min(bytes.len());
+            self.rest.extend_from_slice(&bytes[..taken]);
+            bytes = &bytes[taken..];
+            // A whole header says how long the frame is, so the end is reached in two steps.
+            if self.rest.len() < HEADER_BYTES || self.rest.len() < self.wanted(&self.rest)? {
+                continue;
+            }
+            let frame = std::mem::take(&mut self.rest);
+            answered(self.frame(&frame, calls, errors)?);
+            count += 1;
+            self.rest = frame;
+            self.rest.clear();
+        }
+        while !bytes.is_empty() {
+            let wanted = self.wanted(bytes)?;
+            if bytes.len() < HEADER_BYTES || bytes.len() < wanted {
+                self.rest.extend_from_slice(bytes);
+                break;
+            }
+            let (frame, behind) = bytes.split_at(wanted);
+            answered(self.frame(frame, calls, errors)?);
+            count += 1;
+            bytes = behind;
+        }
+        Ok(count)
+    }
+
+    /// Bytes that the frame at the front needs, as far as that is known.
+    fn wanted(&self, bytes: &[u8]) -> Result<usize, FrameFault> {
+        match Header::read(bytes, self.frame_bytes_max) {
+            Ok(Some(header)) => Ok(header.padded()),
+            Ok(None) => Ok(HEADER_BYTES),
+            Err(error) => Err(FrameFault::Frame(error)),
+        }
+    }
+
+    /// Takes one whole frame.
+    fn frame(
+        &self,
+        frame: &[u8],
+        calls: &mut Calls,
+        errors: &mut ErrorLog,
+    ) -> Result<Call, FrameFault> {
+        let header = match Header::read(frame, self.frame_bytes_max) {
+            Ok(Some(header)) => header,
+            Ok(None) => return Err(FrameFault::Short),
+            Err(error) => return Err(FrameFault::Frame(error)),
+        };
+        match header.kind {
+            Kind::Reply | Kind::Error => {}
+            Kind::GoAway => return Err(FrameFault::GoAway(Code::from_byte(header.code))),
+            kind => return Err(FrameFault::Kind(kind)),
+        }
+        let call = calls.end(header.call).ok_or(FrameFault::Surplus(header.call))?;
+        if header.kind == Kind::Error {
+            log_error(header.code, errors);
+        } else if let Some(refusal) = &self.refusals[usize::from(call.message)] {
+            let archive = &frame[HEADER_BYTES..header.length as usize];
+            if let Some(name) = refusal.read(archive).map_err(|()| FrameFault::Short)? {
+                log_refusal(name, errors);
+            }
+        }
+        Ok(call)
+    }
+}
+
+#[cold]
+fn log_error(code: u8, errors: &mut ErrorLog) {
+    match Code::from_byte(code) {
+        Some(code) => errors.record(code.to_string().as_bytes()),
+        None => errors.record(format!("error {code}").as_bytes()),
+    }
+}
+
+/// No part of the way failed: the entity has said no.
+#[cold]
+fn log_refusal(name: &str, errors: &mut ErrorLog) {
+    match name {
+        "" => errors.record(b"Err"),
+        name => errors.record(format!("Err({name})").as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(calls: &mut Calls, count: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        for at in 0..count {
+            let call = calls.begin(at, 0);
+            let kind = if at % 5 == 4 { Kind::Error } else { Kind::Reply };
+            let header = Header { call, code: (kind == Kind::Error) as u8, ..Header::new(kind) };
+            let body = vec![7; if kind == Kind::Error { 0 } else { at as usize * 3 }];
+            let written = header.write_with(&mut out, |out| {
+                out.extend_from_slice(&body);
+                Ok::<(), ()>(())
+            });
+            assert_eq!(written, Ok(()));
+        }
+        out
+    }
+
+    #[test]
+    fn streams_cut_anywhere_are_the_same_answers() {
+        for piece in [1, 3, 15, 16, 17, 64, 100_000] {
+            let mut calls = Calls::new(20);
+            let bytes = stream(&mut calls, 20);
+            let mut frames = Frames::new(1024, Arc::new([None]));
+            let (mut errors, mut answered) = (ErrorLog::default(), Vec::new());
+            let mut count = 0;
+            for bytes in bytes.chunks(piece) {
+                let scanned = frames.scan(bytes, &mut calls, &mut errors, |call| {
+                    answered.push(call.since_ns);
+                });
+                count += scanned.expect("frames");
+            }
+            assert!(answered.iter().copied().eq(0..20), "{piece}: {answered:?}");
+            assert_eq!((count, errors.count(), calls.outstanding()), (20, 4, 0));
+        }
+    }
+
+    #[test]
+    fn nonsense_and_surplus_are_faults() {
+        let scan = |bytes: &[u8]| {
+            let mut calls = Calls::new(1);
+            Frames::new(1024, Arc::new([None])).scan(
+                bytes,
+                &mut calls,
+                &mut ErrorLog::default(),
+                |_| (),
+            )
+        };
+        let bytes = |header: Header| header.to_bytes();
+        let surplus = scan(&bytes(Header { call: 3, ..Header::new(Kind::Reply) }));
+        assert_eq!(surplus, Err(FrameFault::Surplus(3)));
+        let goodbye = scan(&bytes(Header { code: 35, ..Header::new(Kind::GoAway) }));
+        assert_eq!(goodbye, Err(FrameFault::GoAway(Some(Code::Stopping))));
+        assert_eq!(scan(&bytes(Header::new(Kind::Hello))), Err(FrameFault::Kind(Kind::Hello)));
+        assert!(matches!(scan(b"+OK\r\n+OK\r\n+OK\r\n+"), Err(FrameFault::Frame(_))));
+    }
+}
