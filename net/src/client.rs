@@ -264,8 +264,8 @@ impl Client {
         &self.core.common
     }
 
-    /// The connections to try for a key: that to its shard, then the others, which cost the message a
-    /// way between shards.
+    /// The connections to try for a key: that to its shard, then the others, which cost the message
+    /// a way between shards.
     fn lanes<E: Entity>(&self, key: E::Key) -> impl Iterator<Item = &Connection> {
         let ClientCore { lanes, route, .. } = &*self.core;
         let shard = route
@@ -286,7 +286,7 @@ impl Drop for ClientCore {
     fn drop(&mut self) {
         self.common.close();
         if let Some(thread) = self.thread.take()
-            // A waker that drops the last clone runs on the client's own thread, which ends by itself.
+            // A waker that drops the last clone runs on the client's own thread, which ends.
             && thread.thread().id() != std::thread::current().id()
         {
             // A panic of a waker was reported by the panic hook.

@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `protocol` | what a protocol says of its sessions, and of their bounds |
 //! | `line` | what is the same for every session: what is being sent, its switches, its times |
+//! | `parted` | how a connection goes on at another shard |
 //! | `deadlines` | how long a connection may take for what it owes |
 //! | `wheel` | when to look at which session |
 //! | `shared` | what all sessions of a shard share |
@@ -21,6 +22,7 @@
 mod addresses;
 mod deadlines;
 mod line;
+mod parted;
 mod protocol;
 mod shared;
 mod wheel;
@@ -34,9 +36,10 @@ use self::addresses::{Addresses, Source};
 pub use self::deadlines::Deadlines;
 use self::deadlines::Times;
 pub use self::line::Line;
+pub(crate) use self::parted::Parted;
 pub use self::protocol::{Bounds, Session, Talk};
 pub use self::shared::Shared;
-use crate::tls::{Channel, Opened, Rights, ServerTls};
+use crate::tls::{Opened, ServerTls};
 
 /// Names a session; a name is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,15 +48,6 @@ pub struct SessionId {
     pub slot: u32,
     /// Tells the sessions apart that sat there one after the other.
     pub generation: u32,
-}
-
-/// What a connection takes along to another shard.
-#[derive(Debug, Default)]
-pub(crate) struct Parted {
-    /// What was received and not parsed.
-    input: Vec<u8>,
-    tls: Option<Box<Channel>>,
-    rights: Option<Arc<Rights>>,
 }
 
 /// What the sessions have done so far.
@@ -304,39 +298,6 @@ impl<S: Session> Sessions<S> {
             return None;
         }
         session.line().rest_of_send()
-    }
-
-    /// The shard that the connection is to go on at, if it is not this one.
-    pub(crate) fn moves_to(&mut self, id: SessionId) -> Option<u16> {
-        find(&mut self.slots, id)?.moves_to()
-    }
-
-    /// Ends a session whose connection goes on elsewhere.
-    pub(crate) fn part(&mut self, id: SessionId) -> Parted {
-        let mut parted = Parted::default();
-        if let Some(session) = find(&mut self.slots, id) {
-            self.shared.unparsed_bytes -= session.unparsed_bytes();
-            parted.input = session.take_input();
-            parted.tls = session.line().tls.take();
-            parted.rights = session.line().rights.take();
-        }
-        self.close(id);
-        parted
-    }
-
-    /// Goes on where another session has [parted](Self::part).
-    pub(crate) fn go_on<I>(&mut self, id: SessionId, parted: Parted, intake: &mut I)
-    where
-        S: Talk<I>,
-    {
-        let Some(session) = find(&mut self.slots, id) else { return };
-        let line = session.line();
-        (line.tls, line.rights) = (parted.tls, parted.rights);
-        line.times.spoken();
-        let (before, requests) = (session.unparsed_bytes(), self.shared.stats.requests);
-        session.receive(&parted.input, intake, &mut self.shared);
-        note(session, before, requests, &mut self.shared);
-        settle(session, &mut self.shared);
     }
 
     /// Whether bytes of the peer are welcome.

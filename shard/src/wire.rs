@@ -2,8 +2,8 @@
 //!
 //! What may travel is a closed world of plain data ([`WireType`]): numbers, text, options, lists,
 //! arrays, tuples, and the types that `#[wire]` stands on. Hash tables, shared pointers and trait
-//! objects are not in it, so they do not compile. The reason is not taste: all holes that were found
-//! in the validation of archives sat there.
+//! objects are not in it, so they do not compile. The reason is not taste: all holes that were
+//! found in the validation of archives sat there.
 //!
 //! # Schema
 //! Each type has a number that is made of its shape: names of fields, their types, their order.

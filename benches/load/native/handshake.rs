@@ -165,6 +165,7 @@ mod tests {
             cluster: 0,
             frame_bytes_max,
             calls_max: 8,
+            hash_key: None,
             messages: vec![standing],
         };
         let known = welcome(4_096, Standing::Number(3));

@@ -1,9 +1,9 @@
 //! What requests and the client's thread share: output, and asks that wait for their answers.
 //!
 //! # Sending
-//! Whoever makes a request writes it behind what waits and, unless somebody is sending already, sends
-//! all of it. So requests that come together leave together, and nobody waits for a socket: what it
-//! does not take, the client's thread sends later.
+//! Whoever makes a request writes it behind what waits and, unless somebody is sending already,
+//! sends all of it. So requests that come together leave together, and nobody waits for a socket:
+//! what it does not take, the client's thread sends later.
 
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;

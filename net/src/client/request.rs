@@ -13,6 +13,9 @@ use super::connection::{Connection, Pending, Unsent};
 use super::slot::Slot;
 use crate::native::frame::Code;
 
+/// Where the answer to a message is left.
+type Answer<M> = Slot<Result<<M as Message>::Reply, AskError>>;
+
 /// A message that is about to be told or asked.
 ///
 /// It is a future of the reply, on any executor: nothing is sent before it is first polled. Or
@@ -33,7 +36,7 @@ pub struct ClientRequest<E: Handler<M>, M: Message> {
     key: E::Key,
     message: Option<M>,
     within: Duration,
-    slot: Option<Arc<Slot<Result<M::Reply, AskError>>>>,
+    slot: Option<Arc<Answer<M>>>,
 }
 
 impl<E: Handler<M>, M: Message> ClientRequest<E, M> {
@@ -75,7 +78,7 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> ClientRequest<E, M> {
         }
     }
 
-    fn send(&mut self) -> Option<Arc<Slot<Result<M::Reply, AskError>>>> {
+    fn send(&mut self) -> Option<Arc<Answer<M>>> {
         let message = self.message.take()?;
         let slot = Slot::new();
         let mut waiting: Box<dyn Pending> = Box::new(Waiting { slot: Arc::clone(&slot) });

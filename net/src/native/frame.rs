@@ -1,7 +1,7 @@
 //! Frames: a header of 16 bytes, and what follows it, up to the next multiple of 16.
 //!
-//! Every frame begins at a multiple of 16 of its stream, and so does every archive in it; a receiver
-//! whose buffers begin at multiples of 16 reads archives where they lie.
+//! Every frame begins at a multiple of 16 of its stream, and so does every archive in it; a
+//! receiver whose buffers begin at multiples of 16 reads archives where they lie.
 
 use std::fmt;
 

@@ -6,9 +6,9 @@
 //! middle of a frame. Then bytes are copied, once, to where they are aligned: into `rest`.
 //!
 //! # Pausing
-//! A session stops parsing while too many answers are outstanding, while too much output is unsent or
-//! to be expected (the answers outstanding, each taken to be as large as the largest of late), or
-//! while the shard is congested. Bytes that arrive meanwhile wait in `rest`, and the peer's in its
+//! A session stops parsing while too many answers are outstanding, while too much output is unsent
+//! or to be expected (the answers outstanding, each taken to be as large as the largest of late),
+//! or while the shard is congested. Bytes that arrive meanwhile wait in `rest`, and the peer's in its
 //! socket. Whatever ends the pause (an answer, a send that is done) reports the session as ready.
 
 use std::net::SocketAddr;
@@ -220,8 +220,8 @@ impl Session {
         self.line.may_call(entity.bytes().chain([b'.']).chain(method.bytes()))
     }
 
-    /// Nothing is done with a message. Who tells it has broken the protocol, as it was told what the
-    /// messages are.
+    /// Nothing is done with a message. Who tells it has broken the protocol, as it was told what
+    /// the messages are.
     #[cold]
     fn refuse(&mut self, header: Header, code: Code, shared: &mut Shared) -> Handled {
         if header.kind == Kind::Tell {

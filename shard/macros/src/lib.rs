@@ -214,8 +214,8 @@ pub fn handlers(options: TokenStream, block: TokenStream) -> TokenStream {
     handlers::expand(options.into(), block.into()).into()
 }
 
-/// Makes a struct or an enum plain data that may travel: as an argument or a reply of a handler with
-/// `#[wire]`.
+/// Makes a struct or an enum plain data that may travel: as an argument or a reply of a handler
+/// with `#[wire]`.
 ///
 /// # Examples
 /// ```ignore
