@@ -8,8 +8,9 @@
 //! # Pausing
 //! A session stops parsing while too many answers are outstanding, while too much output is unsent
 //! or to be expected (the answers outstanding, each taken to be as large as the largest of late),
-//! or while the shard is congested. Bytes that arrive meanwhile wait in `rest`, and the peer's in its
-//! socket. Whatever ends the pause (an answer, a send that is done) reports the session as ready.
+//! or while the shard is congested. Bytes that arrive meanwhile wait in `rest`, and the peer's in
+//! its socket. Whatever ends the pause (an answer, a send that is done) reports the session as
+//! ready.
 
 use std::net::SocketAddr;
 
