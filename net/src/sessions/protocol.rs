@@ -6,7 +6,8 @@ use super::deadlines::Deadlines;
 use super::line::Line;
 use super::{SessionId, Shared};
 
-/// One connection of a protocol, as a state machine without I/O. Its methods are for [`Sessions`].
+/// One connection of a protocol, as a state machine without I/O. Its methods are for
+/// [`Sessions`](super::Sessions).
 pub trait Session: Sized {
     /// The bounds of the sessions of a shard.
     type Limits: Bounds;
