@@ -32,6 +32,7 @@ impl Handler {
         let reply = quote_spanned!(at(self.answer.span)=> type Reply = #reply;);
         let retry = self.retry(owner);
         let (archive, travels) = self.archive(owner).unzip();
+        let travels = travels.map(|travels| quote!(#(#cfgs)* #travels));
         Some(quote_spanned! {span=>
             #(#cfgs)*
             #[doc = #docs]
@@ -45,7 +46,6 @@ impl Handler {
                 #retry
             }
 
-            #(#cfgs)*
             #travels
         })
     }
