@@ -315,6 +315,18 @@ mod tests {
     }
 
     #[test]
+    fn conditional_method_on_the_wire_is_conditional_there_too() {
+        let expanded = expand_in_account(quote! {
+            #[cfg(feature = "x")]
+            #[wire]
+            fn extra(&self) {}
+        });
+        let conditions = expanded.matches("# [cfg (feature = \"x\")]").count();
+        assert_eq!(conditions, 8, "and the schema, and its row:\n{expanded}");
+        assert_has(&expanded, quote!(impl ::coreside::WireType for AccountExtra));
+    }
+
+    #[test]
     fn docs_are_carried_over() {
         let expanded = expand_in_account(quote! {
             #[doc = " Adds to [`Self::balance`]."]
