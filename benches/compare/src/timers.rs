@@ -23,6 +23,7 @@ use tokio::runtime::Runtime;
 use tokio::task::coop::unconstrained;
 use tokio_util::time::{DelayQueue, delay_queue};
 
+use crate::cores::thread_time_ns;
 use crate::{Options, Rows, Summary};
 
 use wheel::{TimerId, Wheel};
@@ -179,14 +180,6 @@ fn measure<T: Timers>(work: &Work) -> Sample {
         (life_ns - insert_ns - cancel_ns) / fired.0 as f64,
         life_ns / set,
     ]
-}
-
-/// Time on a core that this thread had, so that other programs on the machine count for less.
-fn thread_time_ns() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes the time into the place that it is given.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
 }
 
 fn value(number: usize) -> Value {
