@@ -3,9 +3,9 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use coreside_shard::{
@@ -356,73 +356,8 @@ impl<E: Handler<M>, M: Message> Future for Request<E, M> {
     }
 }
 
-/// Where an answer is left for whoever waits.
-struct Slot<R> {
-    state: Mutex<State<R>>,
-    arrived: Condvar,
-}
-
-struct State<R> {
-    answer: Option<Result<R, AskError>>,
-    waker: Option<Waker>,
-}
-
-impl<R> Slot<R> {
-    fn new() -> Arc<Self> {
-        let state = Mutex::new(State { answer: None, waker: None });
-        Arc::new(Self { state, arrived: Condvar::new() })
-    }
-
-    /// Nothing that is done under the lock can leave the state half changed.
-    fn lock(&self) -> MutexGuard<'_, State<R>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn fill(&self, answer: Result<R, AskError>) {
-        let mut state = self.lock();
-        state.answer = Some(answer);
-        let waker = state.waker.take();
-        drop(state);
-        self.arrived.notify_one();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    fn wait(&self) -> Result<R, AskError> {
-        let mut state = self.lock();
-        loop {
-            if let Some(answer) = state.answer.take() {
-                return answer;
-            }
-            state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// Waits no longer than until `limit`; `None` when there is no answer by then.
-    fn wait_until(&self, limit: Instant) -> Option<Result<R, AskError>> {
-        let mut state = self.lock();
-        loop {
-            if let Some(answer) = state.answer.take() {
-                return Some(answer);
-            }
-            let left = limit.checked_duration_since(Instant::now())?;
-            let woken = self.arrived.wait_timeout(state, left);
-            (state, _) = woken.unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn poll(&self, waker: &Waker) -> Poll<Result<R, AskError>> {
-        let mut state = self.lock();
-        if let Some(answer) = state.answer.take() {
-            return Poll::Ready(answer);
-        }
-        if state.waker.as_ref().is_none_or(|known| !known.will_wake(waker)) {
-            state.waker = Some(waker.clone());
-        }
-        Poll::Pending
-    }
-}
+/// Where the answer of an ask is left.
+type Slot<R> = coreside_net::client::Slot<Result<R, AskError>>;
 
 /// The duty to fill a slot. Dropped unkept, it says that nothing was sent.
 struct Promise<R>(Option<Arc<Slot<R>>>);
