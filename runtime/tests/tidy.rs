@@ -17,7 +17,7 @@ const LINES_ABOVE_UNSAFE_MAX: usize = 3;
 const LONG_FILES: &[(&str, usize)] = &[];
 
 /// The project's folders; everything else lives inside of them.
-const FOLDERS: &[&str] = &["benches", "deploy", "net", "runtime", "scripts", "shard"];
+const FOLDERS: &[&str] = &["benches", "net", "runtime", "scripts", "shard"];
 
 /// File names that do not say what is inside.
 const EMPTY_NAMES: &[&str] =
