@@ -23,6 +23,7 @@ mod ring;
 mod tell;
 mod timer;
 mod watch;
+mod wire;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -72,6 +73,7 @@ const BENCHES: &[Bench] = &[
     ("timer/bytes", timer::footprint),
     ("footprint/10m", activate::footprint),
     ("activate/10m", activate::rate),
+    ("wire/ask", wire::ask),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

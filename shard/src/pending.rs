@@ -235,15 +235,6 @@ impl Pending {
         });
     }
 
-    /// Who asked `message` and waits for `token`; `None` when nobody does (any more).
-    ///
-    /// Generations come round after eight million uses of a place. So a reply that is later than
-    /// that can meet another ask; as it is compared, that ask is at least of the same message.
-    #[inline]
-    pub(crate) fn asked_by(&self, token: Token, message: u16) -> Option<AskedBy> {
-        self.waits(token).filter(|place| place.message == message).map(|place| place.by)
-    }
-
     /// The tag of the async turn that waits for `token`.
     pub(crate) fn task_of(&self, token: Token) -> Option<u32> {
         self.waits(token).map(|place| place.task)
@@ -255,10 +246,24 @@ impl Pending {
     }
 
     /// Takes out the ask that `token` names, to be given a reply to `message`.
+    ///
+    /// Generations come round after eight million uses of a place. So a reply that is later than
+    /// that can meet another ask; as it is compared, that ask is at least of the same message.
     #[inline]
     pub(crate) fn take(&mut self, token: Token, message: u16) -> Option<Taken> {
+        self.take_if(token, |place| place.message == message)
+    }
+
+    /// The same, if it was asked from [outside](AskedBy::OUTSIDE).
+    #[inline(always)]
+    pub(crate) fn take_outside(&mut self, token: Token, message: u16) -> Option<Taken> {
+        self.take_if(token, |place| place.message == message && place.by == AskedBy::OUTSIDE)
+    }
+
+    #[inline(always)]
+    fn take_if(&mut self, token: Token, is_wanted: impl FnOnce(&Place) -> bool) -> Option<Taken> {
         let place = self.places.get_mut(token.place() as usize)?;
-        if place.token != token || place.message != message {
+        if place.token != token || !is_wanted(place) {
             return None;
         }
         let taken = place.vacate(self.free);
@@ -393,8 +398,8 @@ mod tests {
             polls += 1;
         }
         assert_eq!(ended, 5_000);
-        assert!(pending.asked_by(tokens[0], 7).is_none());
-        assert!(pending.asked_by(tokens[1], 7).is_some());
+        assert!(pending.take_outside(tokens[0], 7).is_none());
+        assert!(pending.take_outside(tokens[1], 7).is_some());
     }
 
     #[test]

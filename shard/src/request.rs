@@ -1,6 +1,7 @@
 //! Requests: what comes to a shard from outside of any entity.
 #![expect(unsafe_code, reason = "answers are typed again where they arrive")]
 
+use std::mem::needs_drop;
 use std::sync::Arc;
 
 use crate::commands::CommandId;
@@ -12,6 +13,7 @@ use crate::record::Payload;
 use crate::reply::AskError;
 use crate::shard::Shard;
 use crate::value::{Args, ArgumentError, ToValue};
+use crate::wire::Encode;
 
 /// Why a command was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,27 @@ impl Shard {
     {
         let resume = (answer_at_once::<M::Reply, F> as Resume, AskedBy::OUTSIDE);
         let asked = self.core.ask::<E, M, F>(key, message, then, resume, deadline_ns);
+        asked.map_err(|(message, _)| Full(message))
+    }
+
+    /// Sends one message whose answer goes to [`Outside::answer_wire`] under `ticket`.
+    ///
+    /// # Errors
+    /// [`Full`] when a bound is reached; there is no answer then.
+    #[inline(always)]
+    pub(crate) fn ask_wire<E, M>(
+        &mut self,
+        key: E::Key,
+        message: M,
+        deadline_ns: u64,
+        ticket: Ticket,
+    ) -> Result<(), Full<M>>
+    where
+        E: Handler<M>,
+        M: Message<Reply: Encode>,
+    {
+        let resume = (answer_wire::<M::Reply> as Resume, AskedBy::OUTSIDE);
+        let asked = self.core.ask::<E, M, Ticket>(key, message, ticket, resume, deadline_ns);
         asked.map_err(|(message, _)| Full(message))
     }
 
@@ -159,6 +182,36 @@ unsafe fn answer_at_once<R, F>(
         Outcome::Value(at) => then(Ok(unsafe { Payload::<R>::read(at) }), outside),
         Outcome::Error(error) => then(Err(error), outside),
         Outcome::Forget => drop(then),
+    }
+    shard.current.clear();
+}
+
+/// Passes the answer to an ask from the network on, from where it stands.
+///
+/// # Safety
+/// A [`Ticket`] was captured; a value in `outcome` is an `R`, which is given up.
+unsafe fn answer_wire<R: Encode>(
+    taken: &mut Taken,
+    outcome: Outcome,
+    shard: &mut Shard,
+    outside: &mut dyn Outside,
+) {
+    // SAFETY: the caller's contract.
+    let ticket = unsafe { Captured::<Ticket>::read(taken.captured.as_ptr()) };
+    shard.current = Current::ANSWERING;
+    match outcome {
+        Outcome::Value(at) if needs_drop::<R>() || !Payload::<R>::INLINE => {
+            // SAFETY: the caller's contract.
+            let reply = unsafe { Payload::<R>::read(at) };
+            outside.answer_wire(ticket, Ok(&reply));
+        }
+        Outcome::Value(at) => {
+            // SAFETY: the caller's contract. Nothing is left to be dropped.
+            let reply = unsafe { Payload::<R>::peek(at) };
+            outside.answer_wire(ticket, Ok(reply));
+        }
+        Outcome::Error(error) => outside.answer_wire(ticket, Err(error)),
+        Outcome::Forget => {}
     }
     shard.current.clear();
 }

@@ -15,6 +15,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use crate::key::HashKey;
 use crate::kit::Others;
 use crate::passivate::{Hand, Press};
 use crate::peer::{IN_LANE, take_system};
-use crate::pending::{AskedBy, Outcome, Outside};
+use crate::pending::{Outcome, Outside};
 use crate::queue::RunQueue;
 use crate::record::{Head, Kind, Payload, RECORD_WORDS_MAX, Word, copy_words};
 use crate::reply::Token;
@@ -278,20 +279,15 @@ impl Shard {
         reply: R,
         outside: &mut dyn Outside,
     ) {
-        if token.shard() != self.core.shard
-            || self.core.pending.asked_by(token, message) != Some(AskedBy::OUTSIDE)
-            || !Payload::<R>::INLINE
-        {
+        if !Payload::<R>::INLINE {
             return self.core.reply_record::<R>(token, message, reply);
         }
-        let Some(taken) = self.core.pending.take(token, message) else {
-            self.core.stats.answers_late += 1;
-            return;
+        let Some(taken) = self.core.pending.take_outside(token, message) else {
+            return self.core.reply_record::<R>(token, message, reply);
         };
-        let mut words = [Word::uninit(); RECORD_WORDS_MAX];
-        // SAFETY: the array holds any inline value; the continuation takes it out.
-        unsafe { Payload::<R>::write(words.as_mut_ptr(), reply) };
-        self.resume(taken, Outcome::Value(words.as_mut_ptr()), outside);
+        // As it would stand among words; the continuation takes it out.
+        let mut reply = ManuallyDrop::new(reply);
+        self.resume(taken, Outcome::Value((&raw mut reply).cast()), outside);
     }
 
     /// Moves records from the other shards' rings into the run queue.

@@ -69,6 +69,8 @@ pub enum WireError {
     Unwritable,
     /// A bound of the node is reached: nothing was sent.
     Full,
+    /// No message has this number.
+    Unknown,
 }
 
 impl fmt::Display for WireError {
@@ -77,6 +79,7 @@ impl fmt::Display for WireError {
             Self::Invalid => "the body is not an archive of the message's type",
             Self::Unwritable => "the value is too large for an archive",
             Self::Full => "a queue on the way to the entity is full; try again later",
+            Self::Unknown => "no message has this number",
         })
     }
 }
@@ -287,12 +290,9 @@ where
     let key = E::Key::from_words(key);
     match call {
         WireCall::Tell => shard.tell::<E, M>(key, message).map_err(|_| WireError::Full),
-        WireCall::Ask { deadline_ns, ticket } => shard
-            .ask::<E, M, _>(key, message, deadline_ns, move |answer, outside| match answer {
-                Ok(reply) => outside.answer_wire(ticket, Ok(&reply)),
-                Err(error) => outside.answer_wire(ticket, Err(error)),
-            })
-            .map_err(|_| WireError::Full),
+        WireCall::Ask { deadline_ns, ticket } => {
+            shard.ask_wire::<E, M>(key, message, deadline_ns, ticket).map_err(|_| WireError::Full)
+        }
     }
 }
 
@@ -314,9 +314,6 @@ impl Shard {
     ///
     /// # Errors
     /// Why nothing was sent; no answer follows then.
-    ///
-    /// # Panics
-    /// When there is no such number.
     #[inline]
     pub fn send_wire(
         &mut self,
@@ -325,7 +322,9 @@ impl Shard {
         body: &[u8],
         call: WireCall,
     ) -> Result<(), WireError> {
-        let send = self.table.wire[usize::from(number)].send;
-        send(self, key, body, call)
+        match self.table.wire.get(usize::from(number)) {
+            Some(row) => (row.send)(self, key, body, call),
+            None => Err(WireError::Unknown),
+        }
     }
 }

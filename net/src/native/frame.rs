@@ -247,10 +247,55 @@ impl Header {
             out.truncate(start);
             return Err(error);
         }
-        self.length = (out.len() - start) as u32;
-        out[start..start + HEADER_BYTES].copy_from_slice(&self.to_bytes());
-        out.resize(start + self.padded(), 0);
+        let behind = out.len() - start;
+        self.length = behind as u32;
+        if let Some(header) = out.get_mut(start..).and_then(|out| out.first_chunk_mut()) {
+            *header = self.to_bytes();
+        }
+        if !behind.is_multiple_of(ALIGN) {
+            out.resize(start + self.padded(), 0);
+        }
         Ok(())
+    }
+}
+
+/// A tell or an ask, where it lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Message<'a> {
+    /// Whether an answer is wanted.
+    pub(crate) asks: bool,
+    /// As in the [`Header`].
+    pub(crate) number: u16,
+    /// As in the [`Header`].
+    pub(crate) call: u32,
+    /// As in the [`Header`].
+    pub(crate) time_us: u32,
+    /// The entity's key.
+    pub(crate) key: [u64; 2],
+    /// The archive.
+    pub(crate) body: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// The message whose whole frame is at the front of `bytes`, and what is behind it; `None` for
+    /// whatever else there is.
+    #[inline(always)]
+    pub(crate) fn split(bytes: &'a [u8], frame_bytes_max: u32) -> Option<(Self, &'a [u8])> {
+        const BODY: usize = HEADER_BYTES + KEY_BYTES;
+        let front = bytes.first_chunk::<BODY>()?;
+        let mut words = front.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
+        let [first, second, low, high] = std::array::from_fn(|_| words.next().unwrap_or(0));
+        let (length, kind) = (first as u32, (first >> 32) as u8);
+        let asks = kind == Kind::Ask as u8;
+        if !(asks || kind == Kind::Tell as u8) || length > frame_bytes_max {
+            return None;
+        }
+        let body = bytes.get(BODY..length as usize)?;
+        let behind = bytes.get((length as usize).next_multiple_of(ALIGN)..)?;
+        let (number, call) = ((first >> 48) as u16, second as u32);
+        let message =
+            Self { asks, number, call, time_us: (second >> 32) as u32, key: [low, high], body };
+        Some((message, behind))
     }
 }
 
@@ -292,6 +337,47 @@ mod tests {
         bytes[4] = 77;
         bytes[..4].copy_from_slice(&16u32.to_le_bytes());
         assert_eq!(Header::read(&bytes, 1024), Err(FrameError::Kind(77)));
+    }
+
+    #[test]
+    fn message_is_split_as_its_header_says() {
+        let mut bytes = Vec::new();
+        for (kind, len) in [(Kind::Ask, 5u8), (Kind::Tell, 16), (Kind::Ask, 0)] {
+            let header = Header { message: 0xabcd, call: 7, time_us: 9, ..Header::new(kind) };
+            let content = |out: &mut Vec<u8>| {
+                out.extend_from_slice(&(1u128 << 64 | 3).to_le_bytes());
+                out.extend((0..len).map(|byte| byte + 1));
+                Ok::<(), ()>(())
+            };
+            assert_eq!(header.write_with(&mut bytes, content), Ok(()));
+        }
+        let mut rest = &bytes[..];
+        for (asks, body) in [(true, 5), (false, 16), (true, 0)] {
+            let Some((message, behind)) = Message::split(rest, 64) else { panic!("it is whole") };
+            assert_eq!((message.asks, message.body.len()), (asks, body));
+            assert_eq!((message.number, message.call, message.time_us), (0xabcd, 7, 9));
+            assert_eq!(message.key, [3, 1]);
+            rest = behind;
+        }
+        assert!(rest.is_empty());
+        // Parts, lengths that cannot be, and other kinds are left to others.
+        let length = bytes[0] as usize;
+        let padded = length.next_multiple_of(ALIGN);
+        for end in 0..padded {
+            assert_eq!(Message::split(&bytes[..end], 64), None);
+        }
+        assert_eq!(Message::split(&bytes, length as u32 - 1), None);
+        for length in 0..32 {
+            bytes[0] = length;
+            assert_eq!(Message::split(&bytes, 64), None);
+        }
+        bytes[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(Message::split(&bytes, u32::MAX), None);
+        bytes[..4].copy_from_slice(&37u32.to_le_bytes());
+        for kind in (0..=255).filter(|kind| ![Kind::Ask as u8, Kind::Tell as u8].contains(kind)) {
+            bytes[4] = kind;
+            assert_eq!(Message::split(&bytes, 64), None);
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use coreside_shard::{
     AskError, Encode, HashKey, Outside, Ticket, ToValue, WireCall, WireError, WireRow,
 };
 
-use super::frame::{ALIGN, Code, HEADER_BYTES, Header, KEY_BYTES, Kind, VERSION};
+use super::frame::{ALIGN, Code, HEADER_BYTES, Header, KEY_BYTES, Kind, Message, VERSION};
 use super::hello::{Hello, Welcome};
 use super::intake::Intake;
 use super::limits::Limits;
@@ -80,49 +80,105 @@ impl Session {
         let mut at = 0;
         self.line.flags.stalled = false;
         while at < bytes.len() {
-            if self.must_pause(&shared.limits) {
-                self.line.flags.stalled = true;
+            at += self.messages(&bytes[at..], intake, shared);
+            if at == bytes.len() {
                 break;
             }
-            if intake.is_congested() {
-                shared.make_ready(&mut self.line);
-                break;
-            }
-            let header = match Header::read(&bytes[at..], shared.limits.frame_bytes_max) {
-                Ok(Some(header)) => header,
-                Ok(None) => break,
-                Err(_) => {
-                    self.leave(Code::Protocol, shared);
-                    return bytes.len();
-                }
-            };
-            let Some(frame) = bytes.get(at..at + header.padded()) else { break };
-            let content = &frame[HEADER_BYTES..header.length as usize];
-            match self.frame(header, content, intake, shared) {
-                Handled::Done => at += frame.len(),
-                Handled::Hold => {
-                    shared.make_ready(&mut self.line);
-                    break;
-                }
-                Handled::Move => {
-                    self.line.flags.stalled = true;
-                    shared.make_dirty(&mut self.line);
-                    break;
-                }
-                Handled::End(code) => {
-                    self.leave(code, shared);
-                    return bytes.len();
-                }
-            }
-            shared.stats.requests += 1;
-            if self.line.flags.ending || self.line.flags.killed {
-                return bytes.len();
+            match self.next_frame(&bytes[at..], intake, shared) {
+                Some(len) => at += len,
+                None => break,
             }
         }
-        at
+        if self.line.flags.ending || self.line.flags.killed { bytes.len() } else { at }
     }
 
-    #[inline]
+    /// The short way of what nearly all frames are: tells and asks that are whole and sent without
+    /// ado. It ends at whatever is anything else, which [`next_frame`](Self::next_frame) knows what
+    /// to do about; returns how many bytes the messages before it took.
+    fn messages<I: Intake>(&mut self, bytes: &[u8], intake: &mut I, shared: &mut Shared) -> usize {
+        /// Messages between two looks at whether the shard is congested.
+        const BETWEEN_LOOKS: u64 = 16;
+        if !self.greeted || !self.line.may_call_all() {
+            return 0;
+        }
+        let session = self.line.id.to_word();
+        let asks_max = self.asks_before_pause(&shared.limits);
+        let frame_bytes_max = shared.limits.frame_bytes_max;
+        let latest_ns = intake.deadline_ns(0);
+        let (mut rest, mut asks, mut messages) = (bytes, 0, 0);
+        while asks < asks_max {
+            if messages % BETWEEN_LOOKS == 0 && intake.is_congested() {
+                break;
+            }
+            let Some((message, behind)) = Message::split(rest, frame_bytes_max) else { break };
+            let call = if message.asks {
+                let deadline_ns = match message.time_us {
+                    0 => latest_ns,
+                    us => intake.deadline_ns(us),
+                };
+                let ticket = Ticket([session, u64::from(message.call)]);
+                WireCall::Ask { deadline_ns, ticket }
+            } else {
+                WireCall::Tell
+            };
+            if intake.send(message.number, message.key, message.body, call).is_err() {
+                break;
+            }
+            asks += u32::from(message.asks);
+            messages += 1;
+            rest = behind;
+        }
+        self.owed += asks;
+        shared.owed += u64::from(asks);
+        shared.stats.requests += messages;
+        bytes.len() - rest.len()
+    }
+
+    /// Handles one frame, whatever it is; returns how many bytes it took, or `None` when it has to
+    /// wait, or nothing more is to be parsed.
+    #[inline(never)]
+    fn next_frame<I: Intake>(
+        &mut self,
+        bytes: &[u8],
+        intake: &mut I,
+        shared: &mut Shared,
+    ) -> Option<usize> {
+        if self.must_pause(&shared.limits) {
+            self.line.flags.stalled = true;
+            return None;
+        }
+        if intake.is_congested() {
+            shared.make_ready(&mut self.line);
+            return None;
+        }
+        let Ok(header) = Header::read(bytes, shared.limits.frame_bytes_max) else {
+            self.leave(Code::Protocol, shared);
+            return None;
+        };
+        let header = header?;
+        let frame = bytes.get(..header.padded())?;
+        let content = &frame[HEADER_BYTES..header.length as usize];
+        match self.frame(header, content, intake, shared) {
+            Handled::Done => {}
+            Handled::Hold => {
+                shared.make_ready(&mut self.line);
+                return None;
+            }
+            Handled::Move => {
+                self.line.flags.stalled = true;
+                shared.make_dirty(&mut self.line);
+                return None;
+            }
+            Handled::End(code) => {
+                self.leave(code, shared);
+                return None;
+            }
+        }
+        shared.stats.requests += 1;
+        let goes_on = !self.line.flags.ending && !self.line.flags.killed;
+        goes_on.then_some(frame.len())
+    }
+
     fn frame<I: Intake>(
         &mut self,
         header: Header,
@@ -177,7 +233,6 @@ impl Session {
         Handled::Done
     }
 
-    #[inline]
     fn message<I: Intake>(
         &mut self,
         header: Header,
@@ -210,12 +265,23 @@ impl Session {
             // A tell has no answer that could say so: it waits, and the peer with it.
             Err(WireError::Full) if !asks => Handled::Hold,
             Err(WireError::Full) => self.refuse(header, Code::Full, shared),
+            Err(WireError::Unknown) => self.refuse(header, Code::Unknown, shared),
             Err(_) => self.refuse(header, Code::Invalid, shared),
         }
     }
 
+    /// How many more asks may be taken before the session pauses.
+    fn asks_before_pause(&self, limits: &Limits) -> u32 {
+        if self.must_pause(limits) {
+            return 0;
+        }
+        let answers_max = (limits.output_bytes_pause - self.line.unsent_bytes())
+            .div_ceil(self.reply_bytes.max(1));
+        let room = answers_max.saturating_sub(self.owed as usize);
+        (limits.calls_max - self.owed).min(u32::try_from(room).unwrap_or(u32::MAX))
+    }
+
     /// Whether the peer may send messages of this type.
-    #[inline]
     fn may_call(&self, row: &WireRow) -> bool {
         let (entity, method) = row.name;
         self.line.may_call(entity.bytes().chain([b'.']).chain(method.bytes()))
@@ -255,9 +321,15 @@ impl Session {
         write(&mut self.line.output);
         shared.make_dirty(&mut self.line);
         if self.line.unsent_bytes() > shared.limits.output_bytes_max {
-            shared.stats.limit_closes += 1;
-            self.kill();
+            self.outgrow(shared);
         }
+    }
+
+    /// More is unsent than may be.
+    #[cold]
+    fn outgrow(&mut self, shared: &mut Shared) {
+        shared.stats.limit_closes += 1;
+        self.kill();
     }
 
     /// Takes the answer to an ask of this session.
@@ -273,10 +345,9 @@ impl Session {
         self.write(shared, |out| match answer {
             Ok(reply) => {
                 let header = Header { call, ..Header::new(Kind::Reply) };
-                let start = out.len();
                 let written = header.write_with(out, |out| {
                     reply.encode(out)?;
-                    let fits = out.len() - start <= frame_bytes_max;
+                    let fits = out.len() - before <= frame_bytes_max;
                     if fits { Ok(()) } else { Err(WireError::Unwritable) }
                 });
                 if written.is_err() {
@@ -335,6 +406,7 @@ impl Session {
     }
 }
 
+#[cold]
 fn write_error(out: &mut Vec<u8>, call: u32, code: Code) {
     Header { call, code: code as u8, ..Header::new(Kind::Error) }.write(out);
 }

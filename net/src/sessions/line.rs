@@ -67,6 +67,11 @@ impl Line {
         ending || (input_ended && !stalled && !ready)
     }
 
+    /// Whether the peer may call whatever there is.
+    pub(crate) fn may_call_all(&self) -> bool {
+        self.rights.is_none()
+    }
+
     /// Whether the peer may call the message of this name.
     #[inline]
     pub(crate) fn may_call(&self, name: impl Iterator<Item = u8> + Clone) -> bool {
