@@ -114,6 +114,7 @@ impl Drive {
             fault_sink: self.fault_sink,
             held: None,
             passes: 0,
+            busy: Busy::default(),
             port: port.map_or(0, |address| address.port()),
             next_facts_ns: 0,
         })
@@ -137,9 +138,29 @@ struct Driver {
     /// A job that found no room on the shard: the next to run.
     held: Option<Job>,
     passes: u32,
+    busy: Busy,
     port: u16,
     /// When the sessions are told about the node next.
     next_facts_ns: u64,
+}
+
+/// How long the shard had something to do. A pass ends where the next one begins, so this reads no
+/// clock.
+#[derive(Default)]
+struct Busy {
+    total_ns: u64,
+    began_ns: u64,
+    /// The last pass had something to do.
+    worked: bool,
+}
+
+impl Busy {
+    fn pass_begins(&mut self, now_ns: u64) {
+        if self.worked {
+            self.total_ns += now_ns - self.began_ns;
+        }
+        self.began_ns = now_ns;
+    }
 }
 
 impl Driver {
@@ -184,6 +205,7 @@ impl Driver {
     /// One pass over everything that may have work. Returns whether anything had.
     fn pass(&mut self) -> bool {
         let now = self.clock.now();
+        self.busy.pass_begins(now.monotonic_ns);
         self.shard.tick(now);
         self.net.tick(now.monotonic_ns);
         let received = self.net.receive(&mut self.shard) + self.exchange_connections();
@@ -206,7 +228,8 @@ impl Driver {
         if self.passes.is_multiple_of(PASSES_PER_REPORT) {
             self.report();
         }
-        received + jobs + sent > 0 || !progress.is_idle()
+        self.busy.worked = received + jobs + sent > 0 || !progress.is_idle();
+        self.busy.worked
     }
 
     /// Sends connections to the shards that their clients asked for, and takes those that come.
@@ -369,6 +392,7 @@ impl Driver {
         counts.copies_refused.store(stats.copies_refused, Relaxed);
         counts.between_shards.store(stats.received, Relaxed);
         counts.connections.store(self.net.connection_count() as u64, Relaxed);
+        counts.busy_ns.store(self.busy.total_ns, Relaxed);
         let now_ns = self.clock.monotonic_ns();
         if now_ns >= self.next_facts_ns {
             self.next_facts_ns = now_ns + 1_000_000_000;

@@ -53,6 +53,7 @@ pub(crate) struct Counts {
     pub(crate) between_shards: AtomicU64,
     pub(crate) connections: AtomicU64,
     pub(crate) parks: AtomicU64,
+    pub(crate) busy_ns: AtomicU64,
 }
 
 /// What a node has counted, over all shards. A little behind what the shards know.
@@ -80,6 +81,9 @@ pub struct NodeStats {
     pub connections: u64,
     /// Times that a shard went to sleep.
     pub parks: u64,
+    /// Nanoseconds in which shards had something to do, summed over all of them. A shard that spins
+    /// takes its whole core; this says how much of that it needed.
+    pub busy_ns: u64,
     /// Turns that kept their shard for too long (see [`StallConfig`](crate::StallConfig)).
     pub stalls: u64,
 }
@@ -138,6 +142,7 @@ impl Handle {
             between_shards: sum(|counts| &counts.between_shards),
             connections: sum(|counts| &counts.connections),
             parks: sum(|counts| &counts.parks),
+            busy_ns: sum(|counts| &counts.busy_ns),
             stalls: self.shared.sightings.as_ref().map_or(0, |sightings| sightings.stalls()),
         }
     }

@@ -82,6 +82,24 @@ fn a_parked_node_answers_the_first_request() {
 }
 
 #[test]
+fn only_work_keeps_a_shard_busy() {
+    let _turn = take_turns();
+    let node = builder(2).start().expect("the node starts");
+    wait_for_parks(&node, 2);
+    let mut busy_ns = node.stats().busy_ns;
+    for round in 1..=3 {
+        let parks = node.stats().parks;
+        assert_eq!(node.entity::<Counter>(7).add(1).wait(), Ok(round));
+        wait_for_parks(&node, parks + 1);
+        let stats = node.stats();
+        assert!(stats.busy_ns > busy_ns, "an ask takes time");
+        busy_ns = stats.busy_ns;
+        thread::sleep(Duration::from_millis(20));
+        assert_eq!(node.stats().busy_ns, busy_ns, "sleep is not work");
+    }
+}
+
+#[test]
 fn a_parked_shard_is_woken_by_another() {
     let _turn = take_turns();
     let node = builder(3).start().expect("the node starts");

@@ -9,7 +9,9 @@
 //! serves more requests.
 //!
 //! The load and a server share what TCP costs: where the load is hardly ever idle, all servers that
-//! are faster than it look alike.
+//! are faster than it look alike. For how long a server was busy for each request tells them apart
+//! even then: the time that the process had on its core, or what the node says of itself. Loops
+//! that spin cannot tell.
 //!
 //! | module | holds |
 //! |---|---|
@@ -43,7 +45,7 @@ mod ring;
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::load::{Rate, Start, Window};
 use self::server::{Serve, Server};
@@ -146,8 +148,15 @@ pub fn run(options: &Options) -> Rows {
     let window = Window { warm_up, length };
     let rounds = options.rounds.unwrap_or(rounds);
     println!(
-        "{:<31}{:>8}{:>8}{:>7}{:>16}{:>14}{:>12}  goal",
-        "wire/64B, 1000/s beside", "ours", "theirs", "ratio", "ours min..max", "ratio", "load idle"
+        "{:<31}{:>8}{:>8}{:>7}{:>16}{:>14}{:>12}{:>13}  goal",
+        "wire/64B, 1000/s beside",
+        "ours",
+        "theirs",
+        "ratio",
+        "ours min..max",
+        "ratio",
+        "load idle",
+        "busy, ns"
     );
     let mut rows = Rows::new();
     for (place, work) in WORKS.into_iter().enumerate() {
@@ -165,7 +174,7 @@ pub fn run(options: &Options) -> Rows {
         for (side, theirs) in SIDES.iter().zip(&samples).skip(1) {
             // A side that failed in a round has said so, and is left out.
             if samples[0].len() == rounds && theirs.len() == rounds {
-                rows.push(report(work, side, side.goals[place], &samples[0], theirs));
+                rows.extend(report(work, side, side.goals[place], &samples[0], theirs));
             }
         }
     }
@@ -174,29 +183,32 @@ pub fn run(options: &Options) -> Rows {
 
 /// Requests per second of one side, from a server of its own.
 fn measure(side: &Side, work: Work, window: Window) -> io::Result<Rate> {
-    let server = Server::start(side.name, work.connections)?;
+    let mut server = Server::start(side.name, work.connections)?;
+    let address = server.address;
     let load = || {
         cores::pin(cores::allowed().len() - 1);
-        (side.measure)(server.address, work, window)
+        (side.measure)(address, work, window)
     };
+    let (busy_ns, began) = (server.busy_ns()?, Instant::now());
     // A thread for each, as its ring and its core are the thread's.
-    std::thread::scope(|scope| match scope.spawn(load).join() {
+    let rate = std::thread::scope(|scope| match scope.spawn(load).join() {
         Ok(Ok(Rate { rate: 0.0, .. })) => Err(io::Error::other("no reply in all the time")),
         Ok(rate) => rate,
         Err(_) => Err(io::Error::other("the load failed")),
-    })
+    })?;
+    let span = began.elapsed().as_secs_f64();
+    let busy = busy_ns.zip(server.busy_ns()?).map(|(before, after)| (after - before) / span);
+    Ok(Rate { busy_ns: busy.map(|busy| busy / rate.rate), ..rate })
 }
 
-/// Prints one rival's line; the row says the same.
-fn report(
-    work: Work,
-    side: &Side,
-    goal: Option<f64>,
-    ours: &[Rate],
-    theirs: &[Rate],
-) -> serde_json::Value {
+/// Prints one rival's line; the rows say the same.
+fn report(work: Work, side: &Side, goal: Option<f64>, ours: &[Rate], theirs: &[Rate]) -> Rows {
     let ratio = Summary::of(ours.iter().zip(theirs).map(|(ours, theirs)| ours.rate / theirs.rate));
     let idle = [ours, theirs].map(|side| Summary::of(side.iter().map(|side| side.idle)).median);
+    let busy = [ours, theirs].map(|side| {
+        let busy: Option<Vec<f64>> = side.iter().map(|side| side.busy_ns).collect();
+        busy.map(|busy| Summary::of(busy.into_iter()))
+    });
     let [ours, theirs] = [ours, theirs].map(|side| Summary::of(side.iter().map(|side| side.rate)));
     let bench = format!("wire/{}x{}", work.connections, work.depth);
     let goal = goal.map_or(String::new(), |goal| {
@@ -206,7 +218,7 @@ fn report(
     let percent = |part: f64| format!("{:.0}%", part.max(0.0) * 100.0);
     let spread = |low: f64, high: f64, digits| format!("{low:.digits$}..{high:.digits$}");
     println!(
-        "{:<31}{:>8.1}{:>8.1}{:>7.2}{:>16}{:>14}{:>12}{goal}",
+        "{:<31}{:>8.1}{:>8.1}{:>7.2}{:>16}{:>14}{:>12}{:>13}{goal}",
         format!("{bench} {}", side.name),
         ours.median / 1e3,
         theirs.median / 1e3,
@@ -214,9 +226,18 @@ fn report(
         spread(ours.min / 1e3, ours.max / 1e3, 1),
         spread(ratio.min, ratio.max, 2),
         idle.map(percent).join("|"),
+        busy.map(|busy| busy.map_or("-".to_owned(), |ns| format!("{:.0}", ns.median))).join("|"),
     );
-    serde_json::json!({
+    let mut rows = vec![serde_json::json!({
         "bench": bench, "ours": ours.median, "rival": side.name, "theirs": theirs.median,
         "ratio": ratio.median, "unit": "requests/s", "min": ours.min, "max": ours.max,
-    })
+    })];
+    if let [Some(ours), Some(theirs)] = busy {
+        rows.push(serde_json::json!({
+            "bench": format!("{bench} busy"), "ours": ours.median, "rival": side.name,
+            "theirs": theirs.median, "ratio": theirs.median / ours.median,
+            "unit": "ns of the server per request", "min": ours.min, "max": ours.max,
+        }));
+    }
+    rows
 }

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 
 use super::frames::answer;
 use super::ring::{Completion, Ring};
-use super::server::{accept, announce};
+use super::server::{accept, announce, set_busy};
 
 /// Answers of one connection that may wait.
 const OUTPUT_BYTES: usize = 64 * 1024;
@@ -23,6 +23,7 @@ struct Session {
 }
 
 pub fn serve(connections: usize) -> io::Result<()> {
+    set_busy(|| None);
     let listener = TcpListener::bind("127.0.0.1:0")?;
     announce(listener.local_addr()?);
     let mut ring = Ring::new(accept(&listener, connections)?, OUTPUT_BYTES)?;

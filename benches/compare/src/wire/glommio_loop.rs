@@ -8,9 +8,10 @@ use glommio::net::{TcpListener, TcpStream};
 use glommio::{LocalExecutorBuilder, Placement};
 
 use super::frames::Input;
-use super::server::announce;
+use super::server::{announce, set_busy};
 
 pub fn serve(_connections: usize) -> std::io::Result<()> {
+    set_busy(|| None);
     // The whole process is on one core already.
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .spin_before_park(Duration::from_millis(10))

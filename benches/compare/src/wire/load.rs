@@ -63,6 +63,9 @@ pub struct Rate {
     /// Part of the time in which the load had nothing to do; where it is nearly none, the load is
     /// what limits the rate.
     pub idle: f64,
+    /// Nanoseconds that the server was busy for each request, warming up included; `None` where it
+    /// cannot tell. Where the load limits the rate, this still tells servers apart.
+    pub busy_ns: Option<f64>,
 }
 
 /// # Errors
@@ -94,7 +97,8 @@ pub fn measure(address: SocketAddr, work: Work, window: Window, start: Start) ->
             }
             Some((at, replies)) if now - at >= window.length => {
                 let (count, span) = ((load.replies - replies) as f64, (now - at).as_secs_f64());
-                return Ok(Rate { rate: count / span, idle: idle.as_secs_f64() / span });
+                let idle = idle.as_secs_f64() / span;
+                return Ok(Rate { rate: count / span, idle, busy_ns: None });
             }
             _ => {}
         }
@@ -247,7 +251,10 @@ impl Tally {
         let count = (self.replies.load(Ordering::Relaxed) - from) as f64;
         let (span, busy_ns) = (at.elapsed().as_secs_f64(), cores::process_time_ns() - busy_ns);
         match self.failures.load(Ordering::Relaxed) {
-            0 => Ok(Rate { rate: count / span, idle: 1.0 - busy_ns / span / 1e9 }),
+            0 => {
+                let idle = 1.0 - busy_ns / span / 1e9;
+                Ok(Rate { rate: count / span, idle, busy_ns: None })
+            }
             failures => Err(io::Error::other(format!("{failures} requests failed"))),
         }
     }

@@ -8,7 +8,7 @@ use coreside_net::native::frame::{HEADER_BYTES, Header, Kind, VERSION};
 use coreside_net::native::{Hello, Standing, Welcome};
 use coreside_shard::Registry;
 
-use super::server::announce;
+use super::server::{announce, set_busy};
 use crate::codec::Trade;
 use crate::cores;
 
@@ -37,6 +37,8 @@ pub fn serve(_connections: usize) -> io::Result<()> {
         .listen_native((Ipv4Addr::LOCALHOST, 0).into())
         .start()
         .map_err(io::Error::other)?;
+    let handle = node.handle();
+    set_busy(move || Some(handle.stats().busy_ns as f64));
     announce(node.native_addr().ok_or(io::ErrorKind::AddrNotAvailable)?);
     loop {
         std::thread::park();

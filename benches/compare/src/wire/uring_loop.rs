@@ -14,7 +14,7 @@ use io_uring::types::Fd;
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::frames::Input;
-use super::server::{accept, announce};
+use super::server::{accept, announce, set_busy};
 
 const SEND: u64 = 1 << 32;
 
@@ -31,6 +31,7 @@ struct Connection {
 }
 
 pub fn serve(connections: usize) -> io::Result<()> {
+    set_busy(|| None);
     let listener = TcpListener::bind("127.0.0.1:0")?;
     announce(listener.local_addr()?);
     let mut connections: Vec<_> =
