@@ -23,6 +23,7 @@ use rkyv::{Archive, Deserialize, Portable, Serialize};
 
 use crate::entity::{Handler, Message};
 use crate::key::{Key, KeyWords};
+use crate::lease::Body;
 use crate::pending::Ticket;
 use crate::shard::Shard;
 use crate::table::Table;
@@ -228,8 +229,8 @@ pub enum WireCall {
     },
 }
 
-/// Decodes a body and sends it.
-pub(crate) type Send = fn(&mut Shard, KeyWords, &[u8], WireCall) -> Result<(), WireError>;
+/// Makes a message of a body and sends it.
+pub(crate) type Send = fn(&mut Shard, KeyWords, Body<'_>, WireCall) -> Result<(), WireError>;
 
 /// One message that callers on the network may send.
 #[derive(Clone, Copy)]
@@ -258,12 +259,21 @@ impl WireRow {
         E: Handler<M>,
         M: Message<Reply: WireType + Encode> + WireType + Decode,
     {
+        Self::named::<E, M>(method, send::<E, M>)
+    }
+
+    /// What callers outside see is the same, however the message is handled.
+    pub(crate) fn named<E, M>(method: &'static str, send: Send) -> Self
+    where
+        E: Handler<M>,
+        M: Message<Reply: WireType> + WireType,
+    {
         Self {
             id: message_id(E::NAME, method),
             schema: schema("call", &[M::SCHEMA, M::Reply::SCHEMA]),
             name: (E::NAME, method),
             key_words: E::Key::WORDS as u8,
-            send: send::<E, M>,
+            send,
         }
     }
 }
@@ -276,14 +286,29 @@ pub const fn message_id(entity: &str, method: &str) -> u64 {
 fn send<E, M>(
     shard: &mut Shard,
     key: KeyWords,
-    body: &[u8],
+    body: Body<'_>,
     call: WireCall,
 ) -> Result<(), WireError>
 where
     E: Handler<M>,
     M: Message<Reply: Encode> + Decode,
 {
-    let message = M::decode(body)?;
+    let message = M::decode(body.bytes())?;
+    pass_on::<E, M>(shard, key, message, call)
+}
+
+/// Sends a message that came off the network.
+#[inline(always)]
+pub(crate) fn pass_on<E, M>(
+    shard: &mut Shard,
+    key: KeyWords,
+    message: M,
+    call: WireCall,
+) -> Result<(), WireError>
+where
+    E: Handler<M>,
+    M: Message<Reply: Encode>,
+{
     let key = E::Key::from_words(key);
     match call {
         WireCall::Tell => shard.tell::<E, M>(key, message).map_err(|_| WireError::Full),
@@ -322,7 +347,7 @@ impl Shard {
         &mut self,
         number: u16,
         key: KeyWords,
-        body: &[u8],
+        body: Body<'_>,
         call: WireCall,
     ) -> Result<(), WireError> {
         let send = self.table.wire[usize::from(number)].send;
