@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 
 use coreside_shard::rkyv::util::AlignedVec;
 use coreside_shard::{
-    AskError, Encode, HashKey, Outside, Ticket, ToValue, WireCall, WireError, WireRow,
+    AskError, Body, Encode, HashKey, Outside, Ticket, ToValue, WireCall, WireError, WireRow,
 };
 
 use super::frame::{ALIGN, Code, HEADER_BYTES, Header, KEY_BYTES, Kind, VERSION};
@@ -73,9 +73,10 @@ enum Handled {
 }
 
 impl Session {
-    /// Handles the whole frames at the front of `bytes`, which lie at a multiple of 16; returns how
+    /// Handles the whole frames at the front of `input`, which lies at a multiple of 16; returns how
     /// many bytes they took.
-    fn frames<I: Intake>(&mut self, bytes: &[u8], intake: &mut I, shared: &mut Shared) -> usize {
+    fn frames<I: Intake>(&mut self, input: Body<'_>, intake: &mut I, shared: &mut Shared) -> usize {
+        let bytes = input.bytes();
         debug_assert!(bytes.as_ptr().addr().is_multiple_of(ALIGN));
         let mut at = 0;
         self.line.flags.stalled = false;
@@ -98,7 +99,7 @@ impl Session {
             };
             let Some(frame) = bytes.get(at..at + header.padded()) else { break };
             let content = &frame[HEADER_BYTES..header.length as usize];
-            match self.frame(header, content, intake, shared) {
+            match self.frame(header, (content, input), intake, shared) {
                 Handled::Done => at += frame.len(),
                 Handled::Hold => {
                     shared.make_ready(&mut self.line);
@@ -126,12 +127,14 @@ impl Session {
     fn frame<I: Intake>(
         &mut self,
         header: Header,
-        content: &[u8],
+        (content, input): (&[u8], Body<'_>),
         intake: &mut I,
         shared: &mut Shared,
     ) -> Handled {
         match header.kind {
-            Kind::Tell | Kind::Ask if self.greeted => self.message(header, content, intake, shared),
+            Kind::Tell | Kind::Ask if self.greeted => {
+                self.message(header, (content, input), intake, shared)
+            }
             Kind::Ping if self.greeted => {
                 self.write(shared, |out| {
                     Header { call: header.call, ..Header::new(Kind::Pong) }.write(out);
@@ -181,7 +184,7 @@ impl Session {
     fn message<I: Intake>(
         &mut self,
         header: Header,
-        content: &[u8],
+        (content, input): (&[u8], Body<'_>),
         intake: &mut I,
         shared: &mut Shared,
     ) -> Handled {
@@ -201,7 +204,7 @@ impl Session {
         } else {
             WireCall::Tell
         };
-        match intake.send(header.message, key, body, call) {
+        match intake.send(header.message, key, input.narrow(body), call) {
             Ok(()) => {
                 self.owed += u32::from(asks);
                 shared.owed += u64::from(asks);
@@ -313,7 +316,8 @@ impl Session {
     /// Goes on with the bytes that waited.
     fn frames_of_rest<I: Intake>(&mut self, intake: &mut I, shared: &mut Shared) {
         let mut rest = std::mem::take(&mut self.rest);
-        let taken = self.rest_at + self.frames(&rest[self.rest_at..], intake, shared);
+        let input = Body::new(&rest[self.rest_at..]);
+        let taken = self.rest_at + self.frames(input, intake, shared);
         let left = rest.len() - taken;
         if left == 0 || self.line.flags.ending || self.line.flags.killed {
             self.rest_at = 0;
@@ -441,13 +445,14 @@ impl<I: Intake> Talk<I> for Session {
         intake.is_congested()
     }
 
-    fn receive(&mut self, bytes: &[u8], intake: &mut I, shared: &mut Shared) {
+    fn receive(&mut self, input: Body<'_>, intake: &mut I, shared: &mut Shared) {
+        let bytes = input.bytes();
         if self.line.flags.ending || self.line.flags.killed {
             return;
         }
         let in_place = self.rest.is_empty() && bytes.as_ptr().addr().is_multiple_of(ALIGN);
         if in_place {
-            let taken = self.frames(bytes, intake, shared);
+            let taken = self.frames(input, intake, shared);
             self.rest.extend_from_slice(&bytes[taken..]);
             return;
         }
