@@ -15,6 +15,8 @@ use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
+use rkyv::util::AlignedVec;
+
 /// Keeps memory as it is. Cheap to clone.
 ///
 /// # Cost
@@ -155,6 +157,46 @@ impl fmt::Debug for Body<'_> {
     }
 }
 
+/// Bytes that lie at a multiple of 16, lent to whoever looks at most of them.
+#[derive(Debug)]
+pub struct SharedBytes {
+    bytes: Arc<AlignedVec<CHUNK_BYTES>>,
+}
+
+impl SharedBytes {
+    /// Bytes that nobody changes while anybody looks at them.
+    pub fn new(bytes: AlignedVec<CHUNK_BYTES>) -> Self {
+        Self { bytes: Arc::new(bytes) }
+    }
+
+    /// The bytes from `start` on.
+    pub fn body(&self, start: usize) -> Body<'_> {
+        // SAFETY: a lease is a share of the bytes, which change only where nobody else shares them.
+        unsafe { Body::lent(&self.bytes[start..], self) }
+    }
+
+    /// The bytes, if nobody looks at them any more; from `start` on as a copy otherwise, which is
+    /// said by `true`.
+    pub fn take(self, start: usize) -> (AlignedVec<CHUNK_BYTES>, bool) {
+        match Arc::try_unwrap(self.bytes) {
+            Ok(bytes) => (bytes, false),
+            Err(shared) => {
+                let mut rest = AlignedVec::with_capacity(shared.len() - start);
+                rest.extend_from_slice(&shared[start..]);
+                (rest, true)
+            }
+        }
+    }
+}
+
+impl Lender for SharedBytes {
+    /// A lease keeps all of the memory: at most twice what is looked at.
+    fn lend(&self, bytes: usize) -> Option<Lease> {
+        let is_most = bytes >= self.bytes.capacity() / 2;
+        is_most.then(|| Lease::of(Arc::clone(&self.bytes)))
+    }
+}
+
 /// What blocks are made of. Their first one says how many they are.
 #[repr(C, align(16))]
 struct Chunk([u8; CHUNK_BYTES]);
@@ -257,6 +299,25 @@ mod tests {
             assert_eq!(read(lender.body(), at), lender.memory.as_slice());
             drop(second);
         }
+    }
+
+    #[test]
+    fn shared_bytes_are_lent_to_who_looks_at_most_of_them() {
+        let mut bytes = AlignedVec::with_capacity(4 * LEASE_BYTES_MIN);
+        bytes.resize(3 * LEASE_BYTES_MIN, 7);
+        let shared = SharedBytes::new(bytes);
+        let body = shared.body(0);
+        let start = body.bytes().as_ptr();
+        let (few, _) = body.narrow(&body.bytes()[..LEASE_BYTES_MIN]).keep();
+        assert_ne!(few.as_ptr().cast_const(), start);
+        let (most, lease) = body.narrow(&body.bytes()[..2 * LEASE_BYTES_MIN]).keep();
+        assert_eq!(most.as_ptr().cast_const(), start);
+        let (rest, is_copy) = shared.take(2 * LEASE_BYTES_MIN);
+        assert_eq!((rest.len(), is_copy), (LEASE_BYTES_MIN, true));
+        assert_eq!(read(Body::new(&[7; 16]), most), [7; 16]);
+        drop(lease);
+        let (rest, is_copy) = SharedBytes::new(rest).take(16);
+        assert_eq!((rest.len(), is_copy), (LEASE_BYTES_MIN, false));
     }
 
     #[test]

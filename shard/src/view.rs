@@ -235,6 +235,6 @@ impl WireRow {
         E: ViewHandler<M>,
         M: Message<Reply: WireType + Encode> + Viewable,
     {
-        Self::named::<E, M>(method, send::<E, M>)
+        Self::named::<E, M>(method, send::<E, M>, true)
     }
 }

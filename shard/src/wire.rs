@@ -243,6 +243,8 @@ pub struct WireRow {
     pub name: (&'static str, &'static str),
     /// How many words the key has: 1 or 2.
     pub key_words: u8,
+    /// Whether the message is looked at where it lies, and its memory kept meanwhile.
+    pub looks: bool,
     pub(crate) send: Send,
 }
 
@@ -259,11 +261,11 @@ impl WireRow {
         E: Handler<M>,
         M: Message<Reply: WireType + Encode> + WireType + Decode,
     {
-        Self::named::<E, M>(method, send::<E, M>)
+        Self::named::<E, M>(method, send::<E, M>, false)
     }
 
     /// What callers outside see is the same, however the message is handled.
-    pub(crate) fn named<E, M>(method: &'static str, send: Send) -> Self
+    pub(crate) fn named<E, M>(method: &'static str, send: Send, looks: bool) -> Self
     where
         E: Handler<M>,
         M: Message<Reply: WireType> + WireType,
@@ -273,6 +275,7 @@ impl WireRow {
             schema: schema("call", &[M::SCHEMA, M::Reply::SCHEMA]),
             name: (E::NAME, method),
             key_words: E::Key::WORDS as u8,
+            looks,
             send,
         }
     }
