@@ -12,6 +12,8 @@
 //! its socket. Whatever ends the pause (an answer, a send that is done) reports the session as
 //! ready.
 
+mod rest;
+
 use std::net::SocketAddr;
 
 use coreside_shard::rkyv::util::AlignedVec;
@@ -312,31 +314,6 @@ impl Session {
             || self.line.unsent_bytes() + self.owed as usize * self.reply_bytes
                 >= limits.output_bytes_pause
     }
-
-    /// Goes on with the bytes that waited.
-    fn frames_of_rest<I: Intake>(&mut self, intake: &mut I, shared: &mut Shared) {
-        let mut rest = std::mem::take(&mut self.rest);
-        let input = Body::new(&rest[self.rest_at..]);
-        let taken = self.rest_at + self.frames(input, intake, shared);
-        let left = rest.len() - taken;
-        if left == 0 || self.line.flags.ending || self.line.flags.killed {
-            self.rest_at = 0;
-            return;
-        }
-        self.rest_at = taken;
-        if taken > left {
-            // Amortized: fewer bytes move than have been parsed.
-            rest.copy_within(taken.., 0);
-            rest.resize(left, 0);
-            self.rest_at = 0;
-        }
-        self.rest = rest;
-    }
-
-    fn drop_input(&mut self) {
-        self.rest = AlignedVec::new();
-        self.rest_at = 0;
-    }
 }
 
 fn write_error(out: &mut Vec<u8>, call: u32, code: Code) {
@@ -445,9 +422,17 @@ impl<I: Intake> Talk<I> for Session {
         intake.is_congested()
     }
 
-    fn receive(&mut self, input: Body<'_>, intake: &mut I, shared: &mut Shared) {
+    fn receive(&mut self, mut input: Body<'_>, intake: &mut I, shared: &mut Shared) {
+        if let Some(missing) = self.missing_bytes(&shared.limits)
+            && let Some((first, others)) = input.bytes().split_at_checked(missing)
+        {
+            // What follows the frame that was cut may be read where it lies again.
+            self.rest.extend_from_slice(first);
+            self.frames_of_rest(intake, shared);
+            input = input.narrow(others);
+        }
         let bytes = input.bytes();
-        if self.line.flags.ending || self.line.flags.killed {
+        if self.line.flags.ending || self.line.flags.killed || bytes.is_empty() {
             return;
         }
         let in_place = self.rest.is_empty() && bytes.as_ptr().addr().is_multiple_of(ALIGN);
