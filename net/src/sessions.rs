@@ -30,7 +30,7 @@ mod wheel;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use coreside_shard::Ticket;
+use coreside_shard::{Body, Ticket};
 
 use self::addresses::{Addresses, Source};
 pub use self::deadlines::Deadlines;
@@ -198,17 +198,27 @@ impl<S: Session> Sessions<S> {
     where
         S: Talk<I>,
     {
+        self.receive_lent(id, Body::new(bytes), intake);
+    }
+
+    /// Like [`receive`](Self::receive), of bytes that may stay where they are while somebody looks
+    /// at them.
+    #[inline]
+    pub fn receive_lent<I>(&mut self, id: SessionId, input: Body<'_>, intake: &mut I)
+    where
+        S: Talk<I>,
+    {
         let Some(session) = find(&mut self.slots, id) else {
             return;
         };
         let shared = &mut self.shared;
-        shared.stats.bytes_in += bytes.len() as u64;
+        shared.stats.bytes_in += input.bytes().len() as u64;
         session.line().times.spoken();
         let (before, requests) = (session.unparsed_bytes(), shared.stats.requests);
         if session.line().tls.is_some() {
-            receive_sealed(session, bytes, intake, shared);
+            receive_sealed(session, input.bytes(), intake, shared);
         } else {
-            session.receive(bytes, intake, shared);
+            session.receive(input, intake, shared);
         }
         note(session, before, requests, shared);
         settle(session, shared);
@@ -463,7 +473,7 @@ fn receive_sealed<S: Talk<I>, I>(
     match opened {
         Ok(opened) => {
             if !plain.is_empty() {
-                session.receive(&plain, intake, shared);
+                session.receive(Body::new(&plain), intake, shared);
             }
             session.line().flags.input_ended |= opened == Opened::Last;
         }

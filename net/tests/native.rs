@@ -12,7 +12,9 @@ use coreside_macros::{entity, handlers, wire};
 use coreside_net::client::{Client, ClientError};
 use coreside_net::native::{HelloError, Standing};
 use coreside_net::{Listeners, Net, NetConfig, NetStats, listen};
-use coreside_shard::{AskError, Cx, HashKey, Later, Now, Registry, ReplyTo, Shard, ShardConfig};
+use coreside_shard::{
+    Archived, AskError, Cx, HashKey, Later, Now, Registry, ReplyTo, Shard, ShardConfig,
+};
 
 #[wire(crate = coreside_shard)]
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +36,7 @@ enum Side {
 struct Book {
     orders: Vec<Order>,
     open: Vec<ReplyTo<u64>>,
+    sum: u64,
 }
 
 #[handlers(crate = coreside_shard)]
@@ -81,6 +84,15 @@ impl Book {
     #[wire]
     fn echo(&self, bytes: Vec<u8>) -> Vec<u8> {
         bytes
+    }
+
+    /// Adds up bytes where they lie.
+    #[local]
+    #[wire]
+    #[archived]
+    fn add(&mut self, bytes: &Archived<Vec<u8>>, more: u64) -> u64 {
+        self.sum += bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>() + more;
+        self.sum
     }
 
     /// Not for the wire.
@@ -163,6 +175,44 @@ fn messages_and_replies_arrive_as_they_were() {
     drop(client);
     let stats = node.stop();
     assert_eq!((stats.native.opened, stats.native.protocol_errors), (1, 0));
+}
+
+#[test]
+fn archived_messages_are_read_where_they_were_received() {
+    let node = Node::start(NetConfig::default());
+    let client = node.client();
+    for round in 1..=100 {
+        let sum = client.entity::<Book>(1).add(vec![1; 1000], 24).wait();
+        assert_eq!(sum, Ok(round * 1024));
+        let same = client.entity::<Book>(1).echo(vec![1; 1000]).wait();
+        assert_eq!(same, Ok(vec![1; 1000]));
+    }
+    drop(client);
+    let stats = node.stop();
+    assert_eq!((stats.leases, stats.leased), (100, 0), "what is taken by value keeps no buffer");
+}
+
+#[test]
+fn archived_messages_of_any_size_and_cut_anywhere_arrive() {
+    let config = NetConfig { buffers: 16, buffer_bytes: 1024, ..NetConfig::default() };
+    let node = Node::start(config);
+    let client = node.client();
+    let mut sum = 0;
+    let mut len = 1;
+    for round in 0..3_000_u64 {
+        len = (len * 5 + 7) % 3000;
+        let len = if round % 100 == 99 { 100_000 } else { len };
+        sum += len as u64 * (round % 256) + round;
+        let message = client.entity::<Book>(2).add(vec![round as u8; len], round);
+        match round % 10 {
+            9 => assert_eq!(message.within(Duration::from_secs(20)).wait(), Ok(sum)),
+            _ => message.try_tell().ok().expect("room"),
+        }
+    }
+    drop(client);
+    let stats = node.stop();
+    assert_eq!((stats.leased, stats.native.protocol_errors), (0, 0));
+    assert!(stats.leases > 0, "some lay within a buffer");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use coreside_net::native::{self, Hello, Standing, Welcome};
 use coreside_net::resp;
 use coreside_net::sessions::{Session, SessionId, Sessions, Talk};
 use coreside_net::tls::{ServerTls, TlsConfig};
-use coreside_shard::{KeyWords, Outside, Registry, WireCall, WireError, WireRow};
+use coreside_shard::{Body, KeyWords, Outside, Registry, WireCall, WireError, WireRow};
 use fake::Fake;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -63,7 +63,13 @@ impl native::Intake for Taker {
         &self.rows
     }
 
-    fn send(&mut self, number: u16, _: KeyWords, _: &[u8], _: WireCall) -> Result<(), WireError> {
+    fn send(
+        &mut self,
+        number: u16,
+        _: KeyWords,
+        _: Body<'_>,
+        _: WireCall,
+    ) -> Result<(), WireError> {
         self.seen.push(number);
         Ok(())
     }

@@ -71,9 +71,9 @@ mod stopping;
 mod tell;
 mod topology;
 
-/// For the code of `#[wire]`.
+/// For the code of `#[wire]` and `#[archived]`.
 #[doc(hidden)]
-pub use coreside_shard::{rkyv, schema};
+pub use coreside_shard::{look, rkyv, schema, unarchived};
 
 pub use coreside_macros::{entity, handlers, wire};
 pub use coreside_net::client::{Client, ClientBuilder, ClientError, ClientRequest};
@@ -83,13 +83,13 @@ pub use coreside_net::{DriverKind, Limits, NetConfig, NetError};
 #[cfg(sabotage)]
 pub use coreside_shard::sabotage;
 pub use coreside_shard::{
-    Activating, Address, Answer, Args, ArgumentError, AskError, Asking, AsyncCall, AsyncCx,
-    Backoff, Broadcast, Call, Children, Command, Cx, Cycle, DeadLetter, Each, End, Entity,
+    Activating, Address, Answer, Archived, Args, ArgumentError, AskError, Asking, AsyncCall,
+    AsyncCx, Backoff, Broadcast, Call, Children, Command, Cx, Cycle, DeadLetter, Each, End, Entity,
     EntityId, Fallible, Fault, FromArguments, Full, Group, Handler, HashKey, Heat, Hot, Hub,
     INLINE_BYTES_MAX, Key, KeyWords, Later, Life, LookAhead, Message, Name, NotAsked, OnFault,
     Publish, Published, Reason, Registration, RegistryError, ReplyTo, Single, Sleep, Span,
-    Subscribe, Sweep, Terminated, Timer, ToValue, Topic, Unsubscribe, ValueWriter, Via, Visit,
-    WireType, parse_integer,
+    Subscribe, Sweep, Terminated, Timer, ToValue, Topic, Unsubscribe, ValueWriter, Via, View,
+    ViewHandler, Visit, WireType, parse_integer,
 };
 pub use handle::{Handle, NodeStats, Request};
 pub use inspect::LetterNote;

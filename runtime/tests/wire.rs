@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use coreside::{AskError, Client, Cx, Node, entity, handlers, wire};
+use coreside::{Archived, AskError, Client, Cx, Node, entity, handlers, wire};
 
 #[wire]
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +43,25 @@ impl Account {
         Ok(self.balance)
     }
 
+    /// Notes how long a memo is, and keeps none of it.
+    #[local]
+    #[wire]
+    #[archived]
+    fn weigh(&mut self, memo: &Archived<String>, factor: i64) -> i64 {
+        self.balance += memo.len() as i64 * factor;
+        self.balance
+    }
+
+    /// Whether a memo is among those of the account.
+    #[read]
+    #[local]
+    #[wire]
+    #[archived]
+    fn has(&self, transfer: &Archived<Transfer>, cx: &mut Cx<Self>) -> bool {
+        let memo = transfer.memo.as_ref();
+        transfer.to == cx.key() && memo.is_some_and(|memo| self.memos.iter().any(|m| m == memo))
+    }
+
     #[local]
     #[wire]
     fn memos(&self) -> Vec<String> {
@@ -78,6 +97,42 @@ fn references_are_the_same_outside_as_inside() {
     node.stop();
     let asked = client.entity::<Account>(1).deposit(1).wait();
     assert!(matches!(asked, Err(AskError::NotSent | AskError::MaybeExecuted)), "{asked:?}");
+}
+
+#[test]
+fn archived_handlers_are_called_by_the_same_methods_outside_as_inside() {
+    let node = Node::builder().entity::<Account>().shards(2).listen_native(loopback()).start();
+    let node = node.expect("a node");
+    let address = node.native_addr().expect("it listens");
+    let client = Client::builder().entity::<Account>().any_shard().connect(address);
+    let client = client.expect("a client");
+    let transfer = |to, memo| Transfer { from: 0, to, amount: 1, memo };
+    for key in 0..20 {
+        let mut balance = 0;
+        // Short ones, some that fill most of a receive buffer, and some that need several.
+        for len in [3, 700, 10_000] {
+            balance += 2 * len as i64;
+            let weighed = client.entity::<Account>(key).weigh("x".repeat(len), 2).wait();
+            assert_eq!(weighed, Ok(balance));
+            balance += len as i64;
+            let weighed = node.entity::<Account>(key).weigh("y".repeat(len), 1).wait();
+            assert_eq!(weighed, Ok(balance));
+            let memo = "z".repeat(len);
+            let transferred = transfer(key + 1_000, Some(memo.clone()));
+            let moved = client.entity::<Account>(key).transfer(transferred).wait();
+            balance -= 1;
+            assert_eq!(moved, Ok(Ok(balance)));
+            for (memo, is_there) in [(Some(memo.clone()), true), (Some(memo + "?"), false)] {
+                let asked = client.entity::<Account>(key).has(transfer(key, memo.clone())).wait();
+                assert_eq!(asked, Ok(is_there));
+                let asked = node.entity::<Account>(key).has(transfer(key, memo)).wait();
+                assert_eq!(asked, Ok(is_there));
+            }
+            assert_eq!(client.entity::<Account>(key).has(transfer(key, None)).wait(), Ok(false));
+        }
+        assert_eq!(client.entity::<Account>(key).has(transfer(key + 1, None)).wait(), Ok(false));
+    }
+    node.stop();
 }
 
 #[test]

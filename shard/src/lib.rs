@@ -69,6 +69,8 @@ mod key;
 #[cfg(not(loom))]
 pub mod kit;
 #[cfg(not(loom))]
+mod lease;
+#[cfg(not(loom))]
 mod life;
 #[cfg(not(loom))]
 mod look_ahead;
@@ -133,6 +135,8 @@ mod turn;
 #[cfg(not(loom))]
 mod value;
 #[cfg(not(loom))]
+mod view;
+#[cfg(not(loom))]
 mod watch_point;
 #[cfg(not(loom))]
 mod wire;
@@ -163,6 +167,7 @@ pub use {
     identity::EntityId,
     inspect::Heat,
     key::{HashKey, Key, KeyWords, Name},
+    lease::{Body, LEASE_BYTES_MIN, Lease, Lender, SharedBytes},
     life::{Backoff, Children, Life, OnFault},
     pending::{Outside, Ticket},
     registry::{Command, Registration, Registry, RegistryError},
@@ -174,6 +179,7 @@ pub use {
     sweep::{Sweep, Visit},
     table::Table,
     value::{Args, ArgumentError, FromArguments, Span, ToValue, ValueWriter, parse_integer},
+    view::{Archived, View, ViewHandler, Viewable, look, unarchived},
     watch_point::{Serial, TurnSeen, WatchPoint, What},
     wire::{Decode, Encode, Scratch, WireCall, WireError, WireRow, WireType, message_id, schema},
 };

@@ -19,6 +19,7 @@ use crate::sweep::{Sweep, SweepRow};
 use crate::table::{Directory, Row, Table, TypeRow};
 use crate::turn::{self, Hooks};
 use crate::value::{Args, ArgumentError, ToValue};
+use crate::view::{View, ViewHandler, Viewable};
 use crate::wire::{Decode, Encode, WireRow, WireType};
 
 /// Collects the entity types of a node.
@@ -189,14 +190,30 @@ impl<E: Entity> Registration<'_, E> {
         E: Handler<M>,
         M: Message<Reply: WireType + Encode> + WireType + Decode,
     {
+        self.add_wire::<M>(WireRow::of::<E, M>(method));
+        self
+    }
+
+    /// Like [`wire`](Self::wire), for a message that is handled in its archive: what comes from
+    /// callers on the network is a [`View`].
+    pub fn wire_archived<M>(&mut self, method: &'static str) -> &mut Self
+    where
+        E: ViewHandler<M>,
+        M: Message<Reply: WireType + Encode> + Viewable,
+    {
+        self.message::<View<M>>(method);
+        self.add_wire::<M>(WireRow::of_view::<E, M>(method));
+        self
+    }
+
+    fn add_wire<M: 'static>(&mut self, row: WireRow) {
         let id = TypeId::of::<(E, M)>();
-        let row = self.registry.numbers.iter().rev().find(|(known, _)| *known == id);
-        if let Some((_, number)) = row {
+        let known = self.registry.numbers.iter().rev().find(|(known, _)| *known == id);
+        if let Some((_, number)) = known {
             let wire = self.registry.wire.len() as u16;
             self.registry.rows[usize::from(*number)].wire = Some(wire);
-            self.registry.wire.push(WireRow::of::<E, M>(method));
+            self.registry.wire.push(row);
         }
-        self
     }
 
     /// Registers a message that callers outside may send too.

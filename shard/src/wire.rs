@@ -23,6 +23,7 @@ use rkyv::{Archive, Deserialize, Portable, Serialize};
 
 use crate::entity::{Handler, Message};
 use crate::key::{Key, KeyWords};
+use crate::lease::Body;
 use crate::pending::Ticket;
 use crate::shard::Shard;
 use crate::table::Table;
@@ -231,8 +232,8 @@ pub enum WireCall {
     },
 }
 
-/// Decodes a body and sends it.
-pub(crate) type Send = fn(&mut Shard, KeyWords, &[u8], WireCall) -> Result<(), WireError>;
+/// Makes a message of a body and sends it.
+pub(crate) type Send = fn(&mut Shard, KeyWords, Body<'_>, WireCall) -> Result<(), WireError>;
 
 /// One message that callers on the network may send.
 #[derive(Clone, Copy)]
@@ -245,6 +246,8 @@ pub struct WireRow {
     pub name: (&'static str, &'static str),
     /// How many words the key has: 1 or 2.
     pub key_words: u8,
+    /// Whether the message is looked at where it lies, and its memory kept meanwhile.
+    pub looks: bool,
     pub(crate) send: Send,
 }
 
@@ -261,12 +264,22 @@ impl WireRow {
         E: Handler<M>,
         M: Message<Reply: WireType + Encode> + WireType + Decode,
     {
+        Self::named::<E, M>(method, send::<E, M>, false)
+    }
+
+    /// What callers outside see is the same, however the message is handled.
+    pub(crate) fn named<E, M>(method: &'static str, send: Send, looks: bool) -> Self
+    where
+        E: Handler<M>,
+        M: Message<Reply: WireType> + WireType,
+    {
         Self {
             id: message_id(E::NAME, method),
             schema: schema("call", &[M::SCHEMA, M::Reply::SCHEMA]),
             name: (E::NAME, method),
             key_words: E::Key::WORDS as u8,
-            send: send::<E, M>,
+            looks,
+            send,
         }
     }
 }
@@ -279,14 +292,29 @@ pub const fn message_id(entity: &str, method: &str) -> u64 {
 fn send<E, M>(
     shard: &mut Shard,
     key: KeyWords,
-    body: &[u8],
+    body: Body<'_>,
     call: WireCall,
 ) -> Result<(), WireError>
 where
     E: Handler<M>,
     M: Message<Reply: Encode> + Decode,
 {
-    let message = M::decode(body)?;
+    let message = M::decode(body.bytes())?;
+    pass_on::<E, M>(shard, key, message, call)
+}
+
+/// Sends a message that came off the network.
+#[inline(always)]
+pub(crate) fn pass_on<E, M>(
+    shard: &mut Shard,
+    key: KeyWords,
+    message: M,
+    call: WireCall,
+) -> Result<(), WireError>
+where
+    E: Handler<M>,
+    M: Message<Reply: Encode>,
+{
     let key = E::Key::from_words(key);
     match call {
         WireCall::Tell => shard.tell::<E, M>(key, message).map_err(|_| WireError::Full),
@@ -319,7 +347,7 @@ impl Shard {
         &mut self,
         number: u16,
         key: KeyWords,
-        body: &[u8],
+        body: Body<'_>,
         call: WireCall,
     ) -> Result<(), WireError> {
         match self.table.wire.get(usize::from(number)) {

@@ -1,6 +1,6 @@
 //! What a session needs of its shard: the seam between the real shard and the fakes of tests.
 
-use coreside_shard::{KeyWords, Shard, WireCall, WireError, WireRow};
+use coreside_shard::{Body, KeyWords, Shard, WireCall, WireError, WireRow};
 
 /// Where a session sends its messages.
 pub trait Intake {
@@ -15,7 +15,7 @@ pub trait Intake {
         &mut self,
         number: u16,
         key: KeyWords,
-        body: &[u8],
+        body: Body<'_>,
         call: WireCall,
     ) -> Result<(), WireError>;
 
@@ -37,7 +37,7 @@ impl Intake for Shard {
         &mut self,
         number: u16,
         key: KeyWords,
-        body: &[u8],
+        body: Body<'_>,
         call: WireCall,
     ) -> Result<(), WireError> {
         self.send_wire(number, key, body, call)

@@ -12,11 +12,13 @@
 //! its socket. Whatever ends the pause (an answer, a send that is done) reports the session as
 //! ready.
 
+mod rest;
+
 use std::net::SocketAddr;
 
 use coreside_shard::rkyv::util::AlignedVec;
 use coreside_shard::{
-    AskError, Encode, HashKey, Outside, Ticket, ToValue, WireCall, WireError, WireRow,
+    AskError, Body, Encode, HashKey, Outside, Ticket, ToValue, WireCall, WireError, WireRow,
 };
 
 use super::frame::{ALIGN, Code, HEADER_BYTES, Header, KEY_BYTES, Kind, Message, VERSION};
@@ -73,18 +75,19 @@ enum Handled {
 }
 
 impl Session {
-    /// Handles the whole frames at the front of `bytes`, which lie at a multiple of 16; returns how
+    /// Handles the whole frames at the front of `input`, which lies at a multiple of 16; returns how
     /// many bytes they took.
-    fn frames<I: Intake>(&mut self, bytes: &[u8], intake: &mut I, shared: &mut Shared) -> usize {
+    fn frames<I: Intake>(&mut self, input: Body<'_>, intake: &mut I, shared: &mut Shared) -> usize {
+        let bytes = input.bytes();
         debug_assert!(bytes.as_ptr().addr().is_multiple_of(ALIGN));
         let mut at = 0;
         self.line.flags.stalled = false;
         while at < bytes.len() {
-            at += self.messages(&bytes[at..], intake, shared);
+            at += self.messages(input.narrow(&bytes[at..]), intake, shared);
             if at == bytes.len() {
                 break;
             }
-            match self.next_frame(&bytes[at..], intake, shared) {
+            match self.next_frame(input.narrow(&bytes[at..]), intake, shared) {
                 Some(len) => at += len,
                 None => break,
             }
@@ -95,7 +98,12 @@ impl Session {
     /// The short way of what nearly all frames are: tells and asks that are whole and sent without
     /// ado. It ends at whatever is anything else, which [`next_frame`](Self::next_frame) knows what
     /// to do about; returns how many bytes the messages before it took.
-    fn messages<I: Intake>(&mut self, bytes: &[u8], intake: &mut I, shared: &mut Shared) -> usize {
+    fn messages<I: Intake>(
+        &mut self,
+        input: Body<'_>,
+        intake: &mut I,
+        shared: &mut Shared,
+    ) -> usize {
         /// Messages between two looks at whether the shard is congested.
         const BETWEEN_LOOKS: u64 = 16;
         if !self.greeted || !self.line.may_call_all() {
@@ -105,7 +113,7 @@ impl Session {
         let asks_max = self.asks_before_pause(&shared.limits);
         let frame_bytes_max = shared.limits.frame_bytes_max;
         let latest_ns = intake.deadline_ns(0);
-        let (mut rest, mut asks, mut messages) = (bytes, 0, 0);
+        let (mut rest, mut asks, mut messages) = (input.bytes(), 0, 0);
         while asks < asks_max {
             if messages % BETWEEN_LOOKS == 0 && intake.is_congested() {
                 break;
@@ -121,7 +129,8 @@ impl Session {
             } else {
                 WireCall::Tell
             };
-            if intake.send(message.number, message.key, message.body, call).is_err() {
+            let body = input.narrow(message.body);
+            if intake.send(message.number, message.key, body, call).is_err() {
                 break;
             }
             asks += u32::from(message.asks);
@@ -131,7 +140,7 @@ impl Session {
         self.owed += asks;
         shared.owed += u64::from(asks);
         shared.stats.requests += messages;
-        bytes.len() - rest.len()
+        input.bytes().len() - rest.len()
     }
 
     /// Handles one frame, whatever it is; returns how many bytes it took, or `None` when it has to
@@ -139,7 +148,7 @@ impl Session {
     #[inline(never)]
     fn next_frame<I: Intake>(
         &mut self,
-        bytes: &[u8],
+        input: Body<'_>,
         intake: &mut I,
         shared: &mut Shared,
     ) -> Option<usize> {
@@ -151,6 +160,7 @@ impl Session {
             shared.make_ready(&mut self.line);
             return None;
         }
+        let bytes = input.bytes();
         let Ok(header) = Header::read(bytes, shared.limits.frame_bytes_max) else {
             self.leave(Code::Protocol, shared);
             return None;
@@ -158,7 +168,7 @@ impl Session {
         let header = header?;
         let frame = bytes.get(..header.padded())?;
         let content = &frame[HEADER_BYTES..header.length as usize];
-        match self.frame(header, content, intake, shared) {
+        match self.frame(header, (content, input), intake, shared) {
             Handled::Done => {}
             Handled::Hold => {
                 shared.make_ready(&mut self.line);
@@ -182,12 +192,14 @@ impl Session {
     fn frame<I: Intake>(
         &mut self,
         header: Header,
-        content: &[u8],
+        (content, input): (&[u8], Body<'_>),
         intake: &mut I,
         shared: &mut Shared,
     ) -> Handled {
         match header.kind {
-            Kind::Tell | Kind::Ask if self.greeted => self.message(header, content, intake, shared),
+            Kind::Tell | Kind::Ask if self.greeted => {
+                self.message(header, (content, input), intake, shared)
+            }
             Kind::Ping if self.greeted => {
                 self.write(shared, |out| {
                     Header { call: header.call, ..Header::new(Kind::Pong) }.write(out);
@@ -236,7 +248,7 @@ impl Session {
     fn message<I: Intake>(
         &mut self,
         header: Header,
-        content: &[u8],
+        (content, input): (&[u8], Body<'_>),
         intake: &mut I,
         shared: &mut Shared,
     ) -> Handled {
@@ -256,7 +268,7 @@ impl Session {
         } else {
             WireCall::Tell
         };
-        match intake.send(header.message, key, body, call) {
+        match intake.send(header.message, key, input.narrow(body), call) {
             Ok(()) => {
                 self.owed += u32::from(asks);
                 shared.owed += u64::from(asks);
@@ -380,30 +392,6 @@ impl Session {
             || self.line.unsent_bytes() + self.owed as usize * self.reply_bytes
                 >= limits.output_bytes_pause
     }
-
-    /// Goes on with the bytes that waited.
-    fn frames_of_rest<I: Intake>(&mut self, intake: &mut I, shared: &mut Shared) {
-        let mut rest = std::mem::take(&mut self.rest);
-        let taken = self.rest_at + self.frames(&rest[self.rest_at..], intake, shared);
-        let left = rest.len() - taken;
-        if left == 0 || self.line.flags.ending || self.line.flags.killed {
-            self.rest_at = 0;
-            return;
-        }
-        self.rest_at = taken;
-        if taken > left {
-            // Amortized: fewer bytes move than have been parsed.
-            rest.copy_within(taken.., 0);
-            rest.resize(left, 0);
-            self.rest_at = 0;
-        }
-        self.rest = rest;
-    }
-
-    fn drop_input(&mut self) {
-        self.rest = AlignedVec::new();
-        self.rest_at = 0;
-    }
 }
 
 #[cold]
@@ -513,13 +501,22 @@ impl<I: Intake> Talk<I> for Session {
         intake.is_congested()
     }
 
-    fn receive(&mut self, bytes: &[u8], intake: &mut I, shared: &mut Shared) {
-        if self.line.flags.ending || self.line.flags.killed {
+    fn receive(&mut self, mut input: Body<'_>, intake: &mut I, shared: &mut Shared) {
+        if let Some(missing) = self.missing_bytes(&shared.limits)
+            && let Some((first, others)) = input.bytes().split_at_checked(missing)
+        {
+            // What follows the frame that was cut may be read where it lies again.
+            self.rest.extend_from_slice(first);
+            self.frames_of_rest(intake, shared);
+            input = input.narrow(others);
+        }
+        let bytes = input.bytes();
+        if self.line.flags.ending || self.line.flags.killed || bytes.is_empty() {
             return;
         }
         let in_place = self.rest.is_empty() && bytes.as_ptr().addr().is_multiple_of(ALIGN);
         if in_place {
-            let taken = self.frames(bytes, intake, shared);
+            let taken = self.frames(input, intake, shared);
             self.rest.extend_from_slice(&bytes[taken..]);
             return;
         }

@@ -13,6 +13,8 @@ mod request;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use coreside_shard::Body;
+
 use super::builtin::Facts;
 use super::gather::Gather;
 use super::intake::Intake;
@@ -227,7 +229,8 @@ impl<I: Intake> Talk<I> for Session {
         intake.is_congested()
     }
 
-    fn receive(&mut self, bytes: &[u8], intake: &mut I, shared: &mut Shared) {
+    fn receive(&mut self, input: Body<'_>, intake: &mut I, shared: &mut Shared) {
+        let bytes = input.bytes();
         if self.line.flags.ending || self.line.flags.killed {
             return;
         }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use coreside_shard::Body;
+
 use super::{Session, SessionId, Sessions, Talk, find, note, settle};
 use crate::tls::{Channel, Rights};
 
@@ -43,7 +45,7 @@ impl<S: Session> Sessions<S> {
         (line.tls, line.rights) = (parted.tls, parted.rights);
         line.times.spoken();
         let (before, requests) = (session.unparsed_bytes(), self.shared.stats.requests);
-        session.receive(&parted.input, intake, &mut self.shared);
+        session.receive(Body::new(&parted.input), intake, &mut self.shared);
         note(session, before, requests, &mut self.shared);
         settle(session, &mut self.shared);
     }

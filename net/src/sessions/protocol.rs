@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use coreside_shard::Body;
+
 use super::deadlines::Deadlines;
 use super::line::Line;
 use super::{SessionId, Shared};
@@ -73,7 +75,7 @@ pub trait Talk<I>: Session {
     fn is_congested(intake: &I) -> bool;
     /// Takes bytes of the peer and sends on the requests that are whole.
     #[doc(hidden)]
-    fn receive(&mut self, bytes: &[u8], intake: &mut I, shared: &mut Shared<Self>);
+    fn receive(&mut self, input: Body<'_>, intake: &mut I, shared: &mut Shared<Self>);
     /// Goes on with bytes that waited.
     #[doc(hidden)]
     fn resume(&mut self, intake: &mut I, shared: &mut Shared<Self>);

@@ -68,6 +68,10 @@ pub struct NetStats {
     pub refused: u64,
     /// Receives that ended, or had to wait, because no buffer was free.
     pub buffers_exhausted: u64,
+    /// Receive buffers that were kept for messages that are looked at where they lie.
+    pub leases: u64,
+    /// Those that are just now.
+    pub leased: u64,
 }
 
 /// The sockets of one shard.
@@ -207,6 +211,9 @@ impl Net {
     /// At most one system call (one more per 1,024 operations), none if there is nothing to submit.
     /// With epoll one for each send.
     pub fn flush(&mut self) -> Result<usize, NetError> {
+        // What was looked at in the turns since.
+        self.buffers.reclaim();
+        self.buffers.publish();
         let count = self.resp.flush(&mut self.engine) + self.native.flush(&mut self.engine);
         if self.engine.wants_enter() {
             self.enter();
@@ -283,6 +290,8 @@ impl Net {
             buffers_exhausted: self.resp.buffers_exhausted
                 + self.native.buffers_exhausted
                 + self.engine.waits_for_buffers(),
+            leases: self.buffers.leases,
+            leased: self.buffers.leased() as u64,
         }
     }
 

@@ -122,8 +122,10 @@ impl<S: Session> Port<S> {
             }
             (len, Some(buffer)) if len > 0 => {
                 if !socket.closing {
-                    let bytes = buffers.bytes(buffer, len as usize);
-                    self.sessions.receive(id, bytes, intake);
+                    let sessions = &mut self.sessions;
+                    buffers.read(buffer, len as usize, |input| {
+                        sessions.receive_lent(id, input, intake);
+                    });
                 }
             }
             (error, _) => match -error {
@@ -136,7 +138,7 @@ impl<S: Session> Port<S> {
             },
         }
         if let Some(buffer) = completion.buffer {
-            buffers.give(buffer);
+            buffers.done(buffer);
         }
         self.settle_receive(slot, engine);
     }

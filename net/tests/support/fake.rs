@@ -5,7 +5,7 @@
 use coreside_net::native;
 use coreside_net::resp::{Entry, Intake};
 use coreside_shard::{
-    Args, ArgumentError, AskError, CallError, Each, KeyWords, Outside, Ticket, ToValue,
+    Args, ArgumentError, AskError, Body, CallError, Each, KeyWords, Outside, Ticket, ToValue,
     ValueWriter, WireCall, WireError, WireRow,
 };
 
@@ -161,7 +161,7 @@ impl native::Intake for Fake {
         &[]
     }
 
-    fn send(&mut self, _: u16, _: KeyWords, _: &[u8], _: WireCall) -> Result<(), WireError> {
+    fn send(&mut self, _: u16, _: KeyWords, _: Body<'_>, _: WireCall) -> Result<(), WireError> {
         Err(WireError::Invalid)
     }
 

@@ -3,7 +3,7 @@
 use coreside_net::native::frame::{Header, Kind};
 use coreside_net::native::{Hello, Intake, Limits, Sessions};
 use coreside_net::sessions::{Deadlines, SessionId};
-use coreside_shard::{AskError, KeyWords, Outside, Ticket, WireCall, WireError, WireRow};
+use coreside_shard::{AskError, Body, KeyWords, Outside, Ticket, WireCall, WireError, WireRow};
 
 use crate::random::Random;
 
@@ -25,12 +25,13 @@ impl Intake for Fake {
         &mut self,
         number: u16,
         key: KeyWords,
-        body: &[u8],
+        body: Body<'_>,
         call: WireCall,
     ) -> Result<(), WireError> {
         if usize::from(number) >= self.rows.len() {
             return Err(WireError::Unknown);
         }
+        let body = body.bytes();
         assert!(body.as_ptr().addr().is_multiple_of(16), "archives are aligned");
         match key[0] % 16 {
             14 => return Err(WireError::Invalid),

@@ -4,11 +4,12 @@ mod answer;
 mod call;
 mod message;
 mod turn;
+mod view;
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
 use syn::spanned::Spanned;
-use syn::{Error, Ident, ImplItemFn, LitStr};
+use syn::{Attribute, Error, Ident, ImplItemFn, LitStr};
 
 use self::answer::Answer;
 use self::turn::Form;
@@ -29,6 +30,8 @@ pub(crate) struct Handler {
     tries: Option<u32>,
     /// Clients may send it as an archive.
     wire: bool,
+    /// The method looks at the message in its archive.
+    archived: bool,
 }
 
 impl Handler {
@@ -41,10 +44,16 @@ impl Handler {
         parameter::check_signature(&item.sig)?;
         let form = Form::parse(&item.sig, &marks)?;
         let carried = if marks.on { Carried::Message } else { Carried::Field };
-        let parameters = parameter::parse_all(&item.sig.inputs, form.context(), carried)?;
+        let archived = marks.archived.is_some();
+        let inputs = &item.sig.inputs;
+        let parameters = parameter::parse_all(inputs, form.context(), (carried, archived))?;
         let answer = Answer::parse(&item.sig, form, marks.fallible.as_ref())?;
         let Marks { reach, tries, wire, .. } = marks;
-        let handler = Self { method, reach, form, carried, parameters, answer, tries, wire };
+        let handler =
+            Self { method, reach, form, carried, parameters, answer, tries, wire, archived };
+        if let Some(archived) = &marks.archived {
+            handler.check_archived(archived)?;
+        }
         handler.check_carried(&item.sig.inputs)?;
         handler.check_fan(&item.sig.inputs)?;
         Ok(handler)
@@ -58,6 +67,21 @@ impl Handler {
         let message = "`#[on]` handles a message that exists already: the method takes exactly \
                        one argument, the message";
         Err(Error::new_spanned(inputs, message))
+    }
+
+    /// Whether there is an archive to look at, for as long as the turn takes.
+    fn check_archived(&self, archived: &Attribute) -> Result<(), Error> {
+        let message = if self.form.is_async() {
+            "an archive is lent for a turn that ends when the method returns: take the message by \
+             value in an `async fn`, or write a plain `fn`"
+        } else if !self.wire {
+            "archives come off the network: put `#[wire]` on the method as well"
+        } else if !self.arguments().any(|argument| argument.viewed) {
+            "nothing is looked at: take an argument as `&Archived<T>`, or remove the attribute"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new_spanned(archived, message))
     }
 
     /// Whether the arguments leave room for more than one key.
@@ -91,7 +115,7 @@ impl Handler {
 
     pub(crate) fn expand(&self, owner: &Owner) -> TokenStream {
         let message = self.message(owner);
-        let turn = self.turn(owner);
+        let turn = if self.archived { self.turn_of_view(owner) } else { self.turn(owner) };
         let reference = self.reference(owner);
         quote!(#message #turn #reference)
     }

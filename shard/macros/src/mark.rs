@@ -1,6 +1,6 @@
 //! The attributes that a method may carry: what it is (`#[command]`, `#[local]`, `#[sweep]`,
 //! `#[skip]`), and how it handles its message (`#[read]`, `#[interleave]`, `#[fallible]`,
-//! `#[retry]`, `#[on]`, `#[wire]`).
+//! `#[retry]`, `#[on]`, `#[wire]`, `#[archived]`).
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
@@ -30,6 +30,8 @@ pub(crate) struct Marks {
     pub(crate) on: bool,
     /// Clients may send it as an archive.
     pub(crate) wire: bool,
+    /// It looks at its message in the archive.
+    pub(crate) archived: Option<Attribute>,
 }
 
 /// What may send the message besides Rust code.
@@ -104,6 +106,7 @@ impl Marks {
                     "read" => self.read = Some(attr),
                     "interleave" => self.interleave = Some(attr),
                     "fallible" => self.fallible = Some(attr),
+                    "archived" => self.archived = Some(attr),
                     "wire" => self.wire = true,
                     _ => (self.on, self.reach) = (true, Reach::Local),
                 }
@@ -133,7 +136,7 @@ pub(crate) fn refuse(attrs: &mut Vec<Attribute>) -> Result<(), Error> {
 /// What a method may be: one of these.
 const KINDS: &[&str] = &["command", "local", "sweep", "skip"];
 /// How it handles its message: several of these.
-const MANNERS: &[&str] = &["read", "interleave", "fallible", "retry", "on", "wire"];
+const MANNERS: &[&str] = &["read", "interleave", "fallible", "retry", "on", "wire", "archived"];
 
 const COMMAND_ALONE: &str = "every method is a command already: say its bare name as in \
                              `#[command(\"GET\")]`, or remove the attribute";
@@ -180,6 +183,10 @@ fn contradiction(first: &str, second: &str) -> Option<String> {
         }
         ["on", "wire"] => {
             "a message that exists already travels by the name of a method that makes it"
+        }
+        ["archived", "on"] => "a message that exists already is no archive",
+        ["archived", "interleave"] => {
+            "an interleaved turn goes on when the archive is gone: take the message by value"
         }
         ["local", "on"] => "a message that exists already has no name outside: remove `#[local]`",
         ["on", "retry"] => {
@@ -410,7 +417,7 @@ mod tests {
 
     #[test]
     fn senseless_pairs_are_explained_in_either_order() {
-        let cases: [(Attribute, Attribute, &str); 9] = [
+        let cases: [(Attribute, Attribute, &str); 11] = [
             (parse_quote!(#[local]), parse_quote!(#[sweep]), "is one of command"),
             (parse_quote!(#[read]), parse_quote!(#[read]), "given twice"),
             (parse_quote!(#[retry]), parse_quote!(#[sweep]), "visits entities"),
@@ -420,6 +427,8 @@ mod tests {
             (parse_quote!(#[on]), parse_quote!(#[local]), "remove `#[local]`"),
             (parse_quote!(#[on]), parse_quote!(#[retry]), "`Message::TRIES`"),
             (parse_quote!(#[read]), parse_quote!(#[interleave]), "holds up nobody"),
+            (parse_quote!(#[archived]), parse_quote!(#[interleave]), "by value"),
+            (parse_quote!(#[archived]), parse_quote!(#[on]), "is no archive"),
         ];
         for (one, other, expected) in cases {
             for attrs in [vec![one.clone(), other.clone()], vec![other.clone(), one.clone()]] {

@@ -24,8 +24,10 @@ pub(crate) enum Parameter {
 /// A field of the message, or the message itself.
 pub(crate) struct Argument {
     pub(crate) ident: Ident,
-    /// Boxed, as types are large.
+    /// Boxed, as types are large. Of an archive that is looked at: what became it.
     pub(crate) ty: Box<Type>,
+    /// The method takes `&Archived<T>`.
+    pub(crate) viewed: bool,
 }
 
 /// The form in which a handler gets its context.
@@ -95,12 +97,12 @@ pub(crate) fn check_receiver(receiver: &Receiver) -> Result<bool, Error> {
 pub(crate) fn parse_all(
     inputs: &Punctuated<FnArg, Token![,]>,
     context: Context,
-    carried: Carried,
+    (carried, archived): (Carried, bool),
 ) -> Result<Vec<Parameter>, Error> {
     let mut parameters = Vec::with_capacity(inputs.len());
     for input in inputs {
         let FnArg::Typed(input) = input else { continue };
-        let parameter = Parameter::parse(input, context, carried)?;
+        let parameter = Parameter::parse(input, context, (carried, archived))?;
         let another = parameters.iter().any(|other| matches!(other, Parameter::Cx(_)));
         if let Parameter::Cx(span) = parameter
             && another
@@ -114,7 +116,11 @@ pub(crate) fn parse_all(
 }
 
 impl Parameter {
-    fn parse(input: &PatType, context: Context, carried: Carried) -> Result<Self, Error> {
+    fn parse(
+        input: &PatType,
+        context: Context,
+        (carried, archived): (Carried, bool),
+    ) -> Result<Self, Error> {
         if let Some(attr) = input.attrs.first() {
             let message = "a handler's parameters take no attributes: put `#[cfg]` on the method";
             return Err(Error::new_spanned(attr, message));
@@ -127,8 +133,42 @@ impl Parameter {
             Carried::Field => field_name(&input.pat)?,
             Carried::Message => Ident::new("message", at(input.ty.span())),
         };
-        check_owned(&input.ty, Role::Argument)?;
-        Ok(Self::Argument(Argument { ident, ty: input.ty.clone() }))
+        let viewed = check_view(&input.ty, archived)?;
+        let ty = viewed.unwrap_or(&input.ty);
+        check_owned(ty, Role::Argument)?;
+        let ty = Box::new(ty.clone());
+        Ok(Self::Argument(Argument { ident, ty, viewed: viewed.is_some() }))
+    }
+}
+
+/// The `T` of `&Archived<T>`, if that is what the type is; only a handler with `#[archived]` may
+/// take one, and no other reference.
+fn check_view(ty: &Type, archived: bool) -> Result<Option<&Type>, Error> {
+    let Type::Reference(reference) = ty else { return Ok(None) };
+    let message = match view(&reference.elem) {
+        None if archived => {
+            "an archive is looked at by its own type: take `&Archived<T>`, where \
+                             `T` is the type that travels"
+        }
+        None => return Ok(None),
+        Some(_) if !archived => {
+            "a message owns what it carries: take the type by value, or put \
+                                 `#[archived]` beside `#[wire]` to look at it in its archive"
+        }
+        Some(_) if reference.mutability.is_some() => "an archive is read only: take `&Archived<T>`",
+        Some(_) if reference.lifetime.is_some() => {
+            "an archive is lent for the turn: remove the lifetime"
+        }
+        Some(inner) => return Ok(Some(inner)),
+    };
+    Err(Error::new_spanned(ty, message))
+}
+
+/// The `T` of `Archived<T>`.
+fn view(ty: &Type) -> Option<&Type> {
+    match arguments_of(ty, "Archived")?[..] {
+        [inner] => Some(inner),
+        _ => None,
     }
 }
 

@@ -24,7 +24,7 @@ impl Handler {
         let what = format!("Prepares the message that `{}::{ident}` handles.", owner.ident());
         let docs = self.method.docs(owner, &what);
         let parameters = self.arguments().map(|argument| {
-            let Argument { ident, ty } = argument;
+            let Argument { ident, ty, .. } = argument;
             let ty = owner.spell_out(ty);
             quote!(#ident: #ty)
         });
@@ -61,8 +61,9 @@ impl Handler {
         let text = ident.unraw().to_string();
         let span = at(self.answer.span);
         // Whether the reply may travel is found out here.
+        let way = if self.archived { quote!(wire_archived) } else { quote!(wire) };
         let wire =
-            self.wire.then(|| quote_spanned!(span=> #(#cfgs)* #table.wire::<#message>(#text);));
+            self.wire.then(|| quote_spanned!(span=> #(#cfgs)* #table.#way::<#message>(#text);));
         let Reach::Outside { bare, each } = &self.reach else {
             let span = at(self.span());
             return quote_spanned!(span=> #(#cfgs)* #table.message::<#message>(#text); #wire);
@@ -93,7 +94,7 @@ impl Handler {
         let (span, krate) = (at(ident.span()), owner.krate(ident.span()));
         let name = owner.generated(ident);
         let fields = self.arguments().map(|argument| {
-            let Argument { ident, ty } = argument;
+            let Argument { ident, ty, .. } = argument;
             let ty = owner.spell_out(ty);
             quote_spanned!(span=> #ident: <#ty as #krate::FromArguments>::from_arguments(args)?)
         });

@@ -21,7 +21,7 @@ impl Handler {
         let what = format!("The message that `{}::{ident}` handles.", owner.ident());
         let docs = self.method.docs(owner, &what);
         let fields = self.arguments().map(|argument| {
-            let Argument { ident, ty } = argument;
+            let Argument { ident, ty, .. } = argument;
             let ty = owner.spell_out(ty);
             let docs = format!("The argument `{}`.", ident.unraw());
             quote_spanned!(span=> #[doc = #docs] #vis #ident: #ty)
@@ -68,7 +68,7 @@ impl Handler {
     fn retry(&self, owner: &Owner) -> Option<TokenStream> {
         let tries = self.tries?;
         let fields = self.arguments().map(|argument| {
-            let Argument { ident, ty } = argument;
+            let Argument { ident, ty, .. } = argument;
             let span = at(ty.span());
             let ty = owner.spell_out(ty);
             quote_spanned!(span=> #ident: <#ty as ::core::clone::Clone>::clone(&self.#ident))

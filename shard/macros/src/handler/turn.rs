@@ -81,7 +81,7 @@ impl Form {
         matches!(self, Self::Async | Self::AsyncRead | Self::Interleaved)
     }
 
-    fn is_read(self) -> bool {
+    pub(super) fn is_read(self) -> bool {
         matches!(self, Self::Read | Self::AsyncRead)
     }
 
@@ -162,7 +162,7 @@ impl Handler {
     }
 
     /// What stands above the function that calls the method.
-    fn attrs(&self) -> TokenStream {
+    pub(super) fn attrs(&self) -> TokenStream {
         let span = at(self.method.ident.span());
         let allow = self.method.deprecated.as_ref().map(
             |_| quote!(#[allow(deprecated, reason = "deprecated for senders, still handled")]),
@@ -180,7 +180,7 @@ impl Handler {
     }
 
     /// The name of the shard's context in the generated function, which may not need it.
-    fn outer_cx(&self) -> TokenStream {
+    pub(super) fn outer_cx(&self) -> TokenStream {
         let span = at(self.method.ident.span());
         if self.takes_cx() || self.form.is_async() || self.answer.is_fallible() {
             quote_spanned!(span=> cx)
@@ -190,11 +190,11 @@ impl Handler {
     }
 
     /// Calls the method, at once or in an async turn.
-    fn body(&self, owner: &Owner) -> TokenStream {
+    pub(super) fn body(&self, owner: &Owner) -> TokenStream {
         let ident = &self.method.ident;
         let (span, krate) = (at(ident.span()), owner.krate(ident.span()));
         let path = &owner.path;
-        let passed: Vec<_> = self.passed().collect();
+        let passed: Vec<_> = self.passed(&krate).collect();
         let inner_cx =
             if self.takes_cx() { quote_spanned!(span=> cx) } else { quote_spanned!(span=> _cx) };
         let lent_cx = quote_spanned!(span=> #inner_cx: &mut #krate::AsyncCx<Self>);
@@ -244,13 +244,17 @@ impl Handler {
     }
 
     /// The arguments of the call, in the method's order.
-    fn passed(&self) -> impl Iterator<Item = TokenStream> {
+    fn passed(&self, krate: &TokenStream) -> impl Iterator<Item = TokenStream> {
         let span = at(self.method.ident.span());
         self.parameters.iter().map(move |parameter| match (parameter, self.carried) {
             (Parameter::Cx(_), _) => quote_spanned!(span=> cx),
             (Parameter::Argument(_), Carried::Message) => quote_spanned!(span=> message),
-            (Parameter::Argument(Argument { ident, .. }), Carried::Field) => {
-                quote_spanned!(span=> message.#ident)
+            (Parameter::Argument(Argument { ident, viewed, .. }), Carried::Field) => {
+                match (self.archived, viewed) {
+                    (true, true) => quote_spanned!(span=> &message.#ident),
+                    (true, false) => quote_spanned!(span=> #krate::unarchived(&message.#ident)),
+                    (false, _) => quote_spanned!(span=> message.#ident),
+                }
             }
         })
     }
