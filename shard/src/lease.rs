@@ -13,6 +13,7 @@
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
+use std::slice::SliceIndex;
 use std::sync::Arc;
 
 use rkyv::util::AlignedVec;
@@ -121,6 +122,12 @@ impl<'a> Body<'a> {
     #[inline]
     pub fn bytes(self) -> &'a [u8] {
         self.bytes
+    }
+
+    /// Only the part of it that lies in `range`.
+    #[inline(always)]
+    pub fn get(self, range: impl SliceIndex<[u8], Output = [u8]>) -> Option<Self> {
+        Some(Self { bytes: self.bytes.get(range)?, ..self })
     }
 
     /// Only `part` of it. Bytes from elsewhere are none of the lender's.

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use coreside_shard::Body;
+
 /// What frames are a multiple of.
 pub const ALIGN: usize = 16;
 
@@ -260,7 +262,7 @@ impl Header {
 }
 
 /// A tell or an ask, where it lies.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Message<'a> {
     /// Whether an answer is wanted.
     pub(crate) asks: bool,
@@ -273,16 +275,16 @@ pub(crate) struct Message<'a> {
     /// The entity's key.
     pub(crate) key: [u64; 2],
     /// The archive.
-    pub(crate) body: &'a [u8],
+    pub(crate) body: Body<'a>,
 }
 
 impl<'a> Message<'a> {
-    /// The message whose whole frame is at the front of `bytes`, and what is behind it; `None` for
+    /// The message whose whole frame is at the front of `input`, and what is behind it; `None` for
     /// whatever else there is.
     #[inline(always)]
-    pub(crate) fn split(bytes: &'a [u8], frame_bytes_max: u32) -> Option<(Self, &'a [u8])> {
+    pub(crate) fn split(input: Body<'a>, frame_bytes_max: u32) -> Option<(Self, Body<'a>)> {
         const BODY: usize = HEADER_BYTES + KEY_BYTES;
-        let front = bytes.first_chunk::<BODY>()?;
+        let front = input.bytes().first_chunk::<BODY>()?;
         let mut words = front.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
         let [first, second, low, high] = std::array::from_fn(|_| words.next().unwrap_or(0));
         let (length, kind) = (first as u32, (first >> 32) as u8);
@@ -290,8 +292,8 @@ impl<'a> Message<'a> {
         if !(asks || kind == Kind::Tell as u8) || length > frame_bytes_max {
             return None;
         }
-        let body = bytes.get(BODY..length as usize)?;
-        let behind = bytes.get((length as usize).next_multiple_of(ALIGN)..)?;
+        let body = input.get(BODY..length as usize)?;
+        let behind = input.get((length as usize).next_multiple_of(ALIGN)..)?;
         let (number, call) = ((first >> 48) as u16, second as u32);
         let message =
             Self { asks, number, call, time_us: (second >> 32) as u32, key: [low, high], body };
@@ -351,32 +353,33 @@ mod tests {
             };
             assert_eq!(header.write_with(&mut bytes, content), Ok(()));
         }
-        let mut rest = &bytes[..];
+        let mut rest = Body::new(&bytes);
         for (asks, body) in [(true, 5), (false, 16), (true, 0)] {
             let Some((message, behind)) = Message::split(rest, 64) else { panic!("it is whole") };
-            assert_eq!((message.asks, message.body.len()), (asks, body));
+            assert_eq!((message.asks, message.body.bytes().len()), (asks, body));
             assert_eq!((message.number, message.call, message.time_us), (0xabcd, 7, 9));
             assert_eq!(message.key, [3, 1]);
             rest = behind;
         }
-        assert!(rest.is_empty());
+        assert!(rest.bytes().is_empty());
+        let is_left = |bytes: &[u8], max| Message::split(Body::new(bytes), max).is_none();
         // Parts, lengths that cannot be, and other kinds are left to others.
         let length = bytes[0] as usize;
         let padded = length.next_multiple_of(ALIGN);
         for end in 0..padded {
-            assert_eq!(Message::split(&bytes[..end], 64), None);
+            assert!(is_left(&bytes[..end], 64));
         }
-        assert_eq!(Message::split(&bytes, length as u32 - 1), None);
+        assert!(is_left(&bytes, length as u32 - 1));
         for length in 0..32 {
             bytes[0] = length;
-            assert_eq!(Message::split(&bytes, 64), None);
+            assert!(is_left(&bytes, 64));
         }
         bytes[..4].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert_eq!(Message::split(&bytes, u32::MAX), None);
+        assert!(is_left(&bytes, u32::MAX));
         bytes[..4].copy_from_slice(&37u32.to_le_bytes());
         for kind in (0..=255).filter(|kind| ![Kind::Ask as u8, Kind::Tell as u8].contains(kind)) {
             bytes[4] = kind;
-            assert_eq!(Message::split(&bytes, 64), None);
+            assert!(is_left(&bytes, 64));
         }
     }
 

@@ -78,42 +78,39 @@ impl Session {
     /// Handles the whole frames at the front of `input`, which lies at a multiple of 16; returns how
     /// many bytes they took.
     fn frames<I: Intake>(&mut self, input: Body<'_>, intake: &mut I, shared: &mut Shared) -> usize {
-        let bytes = input.bytes();
-        debug_assert!(bytes.as_ptr().addr().is_multiple_of(ALIGN));
-        let mut at = 0;
+        debug_assert!(input.bytes().as_ptr().addr().is_multiple_of(ALIGN));
         self.line.flags.stalled = false;
-        while at < bytes.len() {
-            at += self.messages(input.narrow(&bytes[at..]), intake, shared);
-            if at == bytes.len() {
-                break;
-            }
-            match self.next_frame(input.narrow(&bytes[at..]), intake, shared) {
-                Some(len) => at += len,
+        let mut rest = input;
+        while !rest.bytes().is_empty() {
+            rest = self.messages(rest, intake, shared);
+            match self.next_frame(rest, intake, shared) {
+                Some(behind) => rest = behind,
                 None => break,
             }
         }
-        if self.line.flags.ending || self.line.flags.killed { bytes.len() } else { at }
+        let leaves = self.line.flags.ending || self.line.flags.killed;
+        input.bytes().len() - if leaves { 0 } else { rest.bytes().len() }
     }
 
     /// The short way of what nearly all frames are: tells and asks that are whole and sent without
-    /// ado. It ends at whatever is anything else, which [`next_frame`](Self::next_frame) knows what
-    /// to do about; returns how many bytes the messages before it took.
-    fn messages<I: Intake>(
+    /// ado. Returns what is behind them: whatever is anything else, which
+    /// [`next_frame`](Self::next_frame) knows what to do about.
+    fn messages<'a, I: Intake>(
         &mut self,
-        input: Body<'_>,
+        input: Body<'a>,
         intake: &mut I,
         shared: &mut Shared,
-    ) -> usize {
+    ) -> Body<'a> {
         /// Messages between two looks at whether the shard is congested.
         const BETWEEN_LOOKS: u64 = 16;
         if !self.greeted || !self.line.may_call_all() {
-            return 0;
+            return input;
         }
         let session = self.line.id.to_word();
         let asks_max = self.asks_before_pause(&shared.limits);
         let frame_bytes_max = shared.limits.frame_bytes_max;
         let latest_ns = intake.deadline_ns(0);
-        let (mut rest, mut asks, mut messages) = (input.bytes(), 0, 0);
+        let (mut rest, mut asks, mut messages) = (input, 0, 0);
         while asks < asks_max {
             if messages % BETWEEN_LOOKS == 0 && intake.is_congested() {
                 break;
@@ -129,8 +126,7 @@ impl Session {
             } else {
                 WireCall::Tell
             };
-            let body = input.narrow(message.body);
-            if intake.send(message.number, message.key, body, call).is_err() {
+            if intake.send(message.number, message.key, message.body, call).is_err() {
                 break;
             }
             asks += u32::from(message.asks);
@@ -140,18 +136,21 @@ impl Session {
         self.owed += asks;
         shared.owed += u64::from(asks);
         shared.stats.requests += messages;
-        input.bytes().len() - rest.len()
+        rest
     }
 
-    /// Handles one frame, whatever it is; returns how many bytes it took, or `None` when it has to
-    /// wait, or nothing more is to be parsed.
+    /// Handles one frame, whatever it is; returns what is behind it, or `None` when it has to wait,
+    /// is not whole, or nothing more is to be parsed.
     #[inline(never)]
-    fn next_frame<I: Intake>(
+    fn next_frame<'a, I: Intake>(
         &mut self,
-        input: Body<'_>,
+        input: Body<'a>,
         intake: &mut I,
         shared: &mut Shared,
-    ) -> Option<usize> {
+    ) -> Option<Body<'a>> {
+        if input.bytes().is_empty() {
+            return None;
+        }
         if self.must_pause(&shared.limits) {
             self.line.flags.stalled = true;
             return None;
@@ -160,15 +159,14 @@ impl Session {
             shared.make_ready(&mut self.line);
             return None;
         }
-        let bytes = input.bytes();
-        let Ok(header) = Header::read(bytes, shared.limits.frame_bytes_max) else {
+        let Ok(header) = Header::read(input.bytes(), shared.limits.frame_bytes_max) else {
             self.leave(Code::Protocol, shared);
             return None;
         };
         let header = header?;
-        let frame = bytes.get(..header.padded())?;
-        let content = &frame[HEADER_BYTES..header.length as usize];
-        match self.frame(header, (content, input), intake, shared) {
+        let behind = input.get(header.padded()..)?;
+        let content = input.get(HEADER_BYTES..header.length as usize)?;
+        match self.frame(header, content, intake, shared) {
             Handled::Done => {}
             Handled::Hold => {
                 shared.make_ready(&mut self.line);
@@ -186,20 +184,18 @@ impl Session {
         }
         shared.stats.requests += 1;
         let goes_on = !self.line.flags.ending && !self.line.flags.killed;
-        goes_on.then_some(frame.len())
+        goes_on.then_some(behind)
     }
 
     fn frame<I: Intake>(
         &mut self,
         header: Header,
-        (content, input): (&[u8], Body<'_>),
+        content: Body<'_>,
         intake: &mut I,
         shared: &mut Shared,
     ) -> Handled {
         match header.kind {
-            Kind::Tell | Kind::Ask if self.greeted => {
-                self.message(header, (content, input), intake, shared)
-            }
+            Kind::Tell | Kind::Ask if self.greeted => self.message(header, content, intake, shared),
             Kind::Ping if self.greeted => {
                 self.write(shared, |out| {
                     Header { call: header.call, ..Header::new(Kind::Pong) }.write(out);
@@ -207,7 +203,7 @@ impl Session {
                 Handled::Done
             }
             Kind::Pong if self.greeted => Handled::Done,
-            Kind::Hello if !self.greeted => self.hello(content, intake, shared),
+            Kind::Hello if !self.greeted => self.hello(content.bytes(), intake, shared),
             Kind::GoAway => {
                 // The peer wants no more than it is owed.
                 self.end();
@@ -248,11 +244,13 @@ impl Session {
     fn message<I: Intake>(
         &mut self,
         header: Header,
-        (content, input): (&[u8], Body<'_>),
+        content: Body<'_>,
         intake: &mut I,
         shared: &mut Shared,
     ) -> Handled {
-        let Some((key, body)) = content.split_first_chunk::<KEY_BYTES>() else {
+        let Some((key, body)) =
+            content.bytes().first_chunk::<KEY_BYTES>().zip(content.get(KEY_BYTES..))
+        else {
             return Handled::End(Code::Protocol);
         };
         let asks = header.kind == Kind::Ask;
@@ -268,7 +266,7 @@ impl Session {
         } else {
             WireCall::Tell
         };
-        match intake.send(header.message, key, input.narrow(body), call) {
+        match intake.send(header.message, key, body, call) {
             Ok(()) => {
                 self.owed += u32::from(asks);
                 shared.owed += u64::from(asks);
@@ -287,7 +285,7 @@ impl Session {
         if self.must_pause(limits) {
             return 0;
         }
-        let answers_max = (limits.output_bytes_pause - self.line.unsent_bytes())
+        let answers_max = (limits.output_bytes_pause - self.line.waiting_bytes())
             .div_ceil(self.reply_bytes.max(1));
         let room = answers_max.saturating_sub(self.owed as usize);
         (limits.calls_max - self.owed).min(u32::try_from(room).unwrap_or(u32::MAX))
@@ -332,7 +330,7 @@ impl Session {
         shared.equip(&mut self.line.output);
         write(&mut self.line.output);
         shared.make_dirty(&mut self.line);
-        if self.line.unsent_bytes() > shared.limits.output_bytes_max {
+        if self.line.waiting_bytes() > shared.limits.output_bytes_max {
             self.outgrow(shared);
         }
     }
@@ -389,7 +387,7 @@ impl Session {
     fn must_pause(&self, limits: &Limits) -> bool {
         self.moves_to.is_some()
             || self.owed >= limits.calls_max
-            || self.line.unsent_bytes() + self.owed as usize * self.reply_bytes
+            || self.line.waiting_bytes() + self.owed as usize * self.reply_bytes
                 >= limits.output_bytes_pause
     }
 }

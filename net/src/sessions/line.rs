@@ -54,11 +54,17 @@ impl Line {
         }
     }
 
-    /// Bytes that wait to be sent. What TLS has to say besides counts as one.
+    /// Bytes that wait to be sent, or for the socket to take them.
+    #[inline]
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.output.len() + self.sending.len() - self.sent
+    }
+
+    /// The same, where what TLS has to say besides counts as one more.
     #[inline]
     pub(crate) fn unsent_bytes(&self) -> usize {
         let aside = self.tls.as_ref().is_some_and(|tls| tls.has_output()) || self.owes_goodbye();
-        self.output.len() + self.sending.len() - self.sent + usize::from(aside)
+        self.waiting_bytes() + usize::from(aside)
     }
 
     /// Whether no more requests come: the peer's fault or the node's wish.
