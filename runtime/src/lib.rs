@@ -73,7 +73,7 @@ mod topology;
 
 /// For the code of `#[wire]`.
 #[doc(hidden)]
-pub use coreside_shard::{rkyv, schema};
+pub use coreside_shard::{ShapeField, Shapes, rkyv, schema};
 
 pub use coreside_macros::{entity, handlers, wire};
 pub use coreside_net::client::{Client, ClientBuilder, ClientError, ClientRequest};
@@ -85,11 +85,11 @@ pub use coreside_shard::sabotage;
 pub use coreside_shard::{
     Activating, Address, Answer, Args, ArgumentError, AskError, Asking, AsyncCall, AsyncCx,
     Backoff, Broadcast, Call, Children, Command, Cx, Cycle, DeadLetter, Each, End, Entity,
-    EntityId, Fallible, Fault, FromArguments, Full, Group, Handler, HashKey, Heat, Hot, Hub,
-    INLINE_BYTES_MAX, Key, KeyWords, Later, Life, LookAhead, Message, Name, NotAsked, OnFault,
-    Publish, Published, Reason, Registration, RegistryError, ReplyTo, Single, Sleep, Span,
-    Subscribe, Sweep, Terminated, Timer, ToValue, Topic, Unsubscribe, ValueWriter, Via, Visit,
-    WireType, parse_integer,
+    EntityId, Evolve, Fallible, Fault, FromArguments, Full, Group, Handler, HashKey, Heat, Hot,
+    Hub, INLINE_BYTES_MAX, Key, KeyWords, Later, Life, LookAhead, Message, Name, NotAsked, OnFault,
+    Previous, Publish, Published, Reason, Registration, RegistryError, ReplyTo, Single, Sleep,
+    Span, Subscribe, Sweep, Terminated, Timer, ToValue, Topic, Unconvertible, Unsubscribe,
+    ValueWriter, Via, Visit, WireType, parse_integer,
 };
 pub use handle::{Handle, NodeStats, Request};
 pub use inspect::LetterNote;

@@ -175,5 +175,8 @@ pub use {
     table::Table,
     value::{Args, ArgumentError, FromArguments, Span, ToValue, ValueWriter, parse_integer},
     watch_point::{Serial, TurnSeen, WatchPoint, What},
-    wire::{Decode, Encode, Scratch, WireCall, WireError, WireRow, WireType, message_id, schema},
+    wire::{
+        Decode, Encode, Evolve, Previous, Scratch, ShapeField, Shapes, Unconvertible, WireCall,
+        WireError, WireRow, WireType, message_id, schema,
+    },
 };

@@ -19,7 +19,7 @@ use crate::sweep::{Sweep, SweepRow};
 use crate::table::{Directory, Row, Table, TypeRow};
 use crate::turn::{self, Hooks};
 use crate::value::{Args, ArgumentError, ToValue};
-use crate::wire::{Decode, Encode, WireRow, WireType};
+use crate::wire::{Decode, Encode, Previous, WireRow, WireType};
 
 /// Collects the entity types of a node.
 ///
@@ -35,7 +35,12 @@ pub struct Registry {
     numbers: Vec<(TypeId, u16)>,
     commands: Vec<CommandRow>,
     wire: Vec<WireRow>,
+    /// Previous versions of messages, which get the numbers behind.
+    wire_previous: Vec<WireRow>,
 }
+
+/// Numbers on the wire that have a meaning of their own: see `net/PROTOCOL.md`.
+const WIRE_NUMBERS_RESERVED: usize = 2;
 
 /// Why the types of a node do not make a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +53,20 @@ pub enum RegistryError {
     },
     /// More types or messages than 16-bit numbers.
     TooMany,
+    /// Two messages have the same number on the wire, though not the same name.
+    SameId {
+        /// The one, as in `TYPE.METHOD`.
+        one: String,
+        /// The other.
+        other: String,
+    },
+    /// Two versions of a message have the same schema, so nobody could tell them apart.
+    SameSchema {
+        /// The message.
+        name: String,
+        /// The numbers of the versions.
+        versions: (u16, u16),
+    },
 }
 
 impl fmt::Display for RegistryError {
@@ -59,6 +78,16 @@ impl fmt::Display for RegistryError {
             Self::TooMany => {
                 f.write_str("more than 65,535 message types, sweeps included, are registered")
             }
+            Self::SameId { one, other } => write!(
+                f,
+                "the names of {one} and {other} make the same number on the wire; rename one of \
+                 the methods"
+            ),
+            Self::SameSchema { name, versions: (one, other) } => write!(
+                f,
+                "versions {one} and {other} of {name} have the same schema, so that nobody could \
+                 tell them apart; give the argument that means something else another name"
+            ),
         }
     }
 }
@@ -107,26 +136,55 @@ impl Registry {
         if numbers > usize::from(u16::MAX) || self.types.len() > usize::from(u16::MAX) {
             return Err(RegistryError::TooMany);
         }
-        let mut ids: Vec<_> = self.wire.iter().map(|row| (row.id, row.name)).collect();
-        ids.sort_unstable();
-        if let Some(pair) = ids.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            let (entity, method) = pair[0].1;
-            return Err(RegistryError::SameName { name: format!("{entity}.{method}") });
-        }
+        self.check_wire()?;
         let mut names: Vec<_> = self.types.iter().map(|row| row.name.to_uppercase()).collect();
         names.sort_unstable();
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(RegistryError::SameName { name: pair[0].clone() });
         }
         let commands = Commands::new(self.commands)?;
+        let mut wire = self.wire;
+        wire.extend(self.wire_previous);
         Ok(Arc::new(Table {
             types: self.types,
             rows: self.rows,
             sweeps: self.sweeps,
             directory: Directory::new(&self.numbers),
             commands: Arc::new(commands),
-            wire: self.wire,
+            wire,
         }))
+    }
+
+    /// What callers on the network may send, previous versions included.
+    pub fn wire(&self) -> impl Iterator<Item = &WireRow> {
+        self.wire.iter().chain(&self.wire_previous)
+    }
+
+    /// Whether each number on the wire means one thing.
+    ///
+    /// # Errors
+    /// Which do not, or that there are too many.
+    pub fn check_wire(&self) -> Result<(), RegistryError> {
+        let mut rows: Vec<_> = self.wire().collect();
+        if rows.len() > usize::from(u16::MAX) + 1 - WIRE_NUMBERS_RESERVED {
+            return Err(RegistryError::TooMany);
+        }
+        rows.sort_by_key(|row| (row.id, row.schema, row.is_previous));
+        for pair in rows.windows(2).filter(|pair| pair[0].id == pair[1].id) {
+            let [one, other] = [pair[0], pair[1]];
+            let name = |row: &WireRow| format!("{}.{}", row.name.0, row.name.1);
+            if one.name != other.name {
+                return Err(RegistryError::SameId { one: name(one), other: name(other) });
+            }
+            if one.is_previous == other.is_previous {
+                return Err(RegistryError::SameName { name: name(one) });
+            }
+            if one.schema == other.schema {
+                let versions = (other.version, one.version);
+                return Err(RegistryError::SameSchema { name: name(one), versions });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -195,6 +253,32 @@ impl<E: Entity> Registration<'_, E> {
             let wire = self.registry.wire.len() as u16;
             self.registry.rows[usize::from(*number)].wire = Some(wire);
             self.registry.wire.push(WireRow::of::<E, M>(method));
+        }
+        self
+    }
+
+    /// Lets callers on the network also send the version before of a message, by the same name.
+    pub fn wire_previous<M, P>(&mut self, method: &'static str) -> &mut Self
+    where
+        E: Handler<M>,
+        M: Message<Reply: WireType + Encode> + WireType + Decode,
+        P: Previous<M>,
+    {
+        self.registry.wire_previous.push(WireRow::previous::<E, M, P>(method));
+        self
+    }
+
+    /// Like [`wire_previous`](Self::wire_previous), for a version that was derived from types: where
+    /// none of them has changed, there is nothing to let in.
+    pub fn wire_previous_if_changed<M, P>(&mut self, method: &'static str) -> &mut Self
+    where
+        E: Handler<M>,
+        M: Message<Reply: WireType + Encode> + WireType + Decode,
+        P: Previous<M>,
+    {
+        let row = WireRow::previous::<E, M, P>(method);
+        if row.schema != WireRow::of::<E, M>(method).schema {
+            self.registry.wire_previous.push(row);
         }
         self
     }

@@ -210,6 +210,7 @@ impl Session {
             // A tell has no answer that could say so: it waits, and the peer with it.
             Err(WireError::Full) if !asks => Handled::Hold,
             Err(WireError::Full) => self.refuse(header, Code::Full, shared),
+            Err(WireError::Unconvertible) => self.refuse(header, Code::Unconvertible, shared),
             Err(_) => self.refuse(header, Code::Invalid, shared),
         }
     }
@@ -279,8 +280,10 @@ impl Session {
                     let fits = out.len() - start <= frame_bytes_max;
                     if fits { Ok(()) } else { Err(WireError::Unwritable) }
                 });
-                if written.is_err() {
-                    write_error(out, call, Code::TooLong);
+                match written {
+                    Ok(()) => {}
+                    Err(WireError::Unconvertible) => write_error(out, call, Code::Unsayable),
+                    Err(_) => write_error(out, call, Code::TooLong),
                 }
             }
             Err(error) => write_error(out, call, code_of(&error)),

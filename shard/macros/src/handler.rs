@@ -3,6 +3,7 @@
 mod answer;
 mod call;
 mod message;
+mod previous;
 mod turn;
 
 use proc_macro2::{Span, TokenStream};
@@ -16,6 +17,7 @@ use crate::mark::{Each, Marks, Reach};
 use crate::method::Method;
 use crate::owner::Owner;
 use crate::parameter::{self, Argument, Carried, Parameter};
+use crate::wire::Marked;
 
 /// A method that handles a message.
 pub(crate) struct Handler {
@@ -28,7 +30,7 @@ pub(crate) struct Handler {
     /// How often a message is tried that faults; `None` for once.
     tries: Option<u32>,
     /// Clients may send it as an archive.
-    wire: bool,
+    wire: Option<Marked>,
 }
 
 impl Handler {
@@ -91,9 +93,10 @@ impl Handler {
 
     pub(crate) fn expand(&self, owner: &Owner) -> TokenStream {
         let message = self.message(owner);
+        let previous = self.previous(owner);
         let turn = self.turn(owner);
         let reference = self.reference(owner);
-        quote!(#message #turn #reference)
+        quote!(#message #previous #turn #reference)
     }
 
     /// The type that is generated for the message, if one is.
