@@ -70,6 +70,7 @@ mod stall;
 mod stopping;
 mod tell;
 mod topology;
+mod wire_lock;
 
 /// For the code of `#[wire]`.
 #[doc(hidden)]
@@ -99,6 +100,7 @@ pub use options::{CoreList, DriverOption, IdleOption, NodeOptions};
 pub use probe::DriverChoice;
 pub use stall::{StallConfig, StallReport};
 pub use tell::{Stopped, Tell};
+pub use wire_lock::{WireBreak, WireChange, WireLock, WireLockError};
 
 /// # Examples
 /// ```

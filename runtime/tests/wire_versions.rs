@@ -1,8 +1,9 @@
 //! Versions of messages: clients that were built before the last change, and after the next.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use coreside::{AskError, Client, ClientError, Node, NodeBuilder};
+use coreside::{AskError, Client, ClientError, Node, NodeBuilder, NodeError, RegistryError};
 use coreside_net::native::Standing;
 
 /// What the last release had.
@@ -261,4 +262,110 @@ fn client_that_is_ahead_of_the_node_is_told_to_wait_for_it() {
         assert!(text.contains(part), "{text}");
     }
     node.stop();
+}
+
+/// A release after today's, which has forgotten what the last one sent.
+mod ahead {
+    use coreside::{entity, handlers};
+
+    #[entity]
+    pub struct Shop {}
+
+    #[handlers]
+    impl Shop {
+        #[wire(version = 4)]
+        pub fn price(&self, cents: u64, #[wire(since = 4)] item: u64) -> u64 {
+            cents + item
+        }
+    }
+}
+
+/// One message of the last release, to be refused for its own sake.
+mod one {
+    use coreside::{entity, handlers};
+
+    #[entity]
+    pub struct Shop {}
+
+    #[handlers]
+    impl Shop {
+        #[wire]
+        pub fn price(&self, euros: i64) -> i64 {
+            euros
+        }
+    }
+}
+
+#[test]
+fn client_that_is_too_old_is_told_to_be_built_anew() {
+    let (node, address) = start(Node::builder().entity::<ahead::Shop>());
+    let old = Client::builder().entity::<one::Shop>().connect(address);
+    let Err(error @ ClientError::Message { version: 1, .. }) = old else { panic!("{old:?}") };
+    let text = error.to_string();
+    for part in ["Shop.price has version 1", "takes version 3 or 4", "newer message types"] {
+        assert!(text.contains(part), "{text}");
+    }
+    node.stop();
+}
+
+#[test]
+fn client_goes_on_when_its_node_is_brought_up_to_date() {
+    let (node, address) = start(Node::builder().entity::<released::Shop>());
+    let backoff = (Duration::from_millis(1), Duration::from_millis(20));
+    let old = Client::builder().entity::<released::Shop>().backoff(backoff.0, backoff.1);
+    let old = old.connect(address).expect("served");
+    assert_eq!(old.entity::<released::Shop>(1).price(3).wait(), Ok(3));
+    node.stop();
+    let node = Node::builder().entity::<current::Shop>().shards(2).listen_native(address);
+    let node = node.start().expect("the same address");
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match old.entity::<released::Shop>(1).place(basket(1)).wait() {
+            Ok(placed) => break assert_eq!(placed, Ok(vec![order(1), order(2)])),
+            Err(AskError::NotSent) if Instant::now() < until => std::thread::yield_now(),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    node.stop();
+}
+
+/// Two versions that look alike: euros, then cents.
+mod alike {
+    use coreside::{Previous, Unconvertible, entity, handlers, wire};
+
+    #[wire(message)]
+    pub struct PriceV1 {
+        pub amount: i64,
+    }
+
+    impl Previous<ShopPrice> for PriceV1 {
+        type Reply = i64;
+
+        fn upgrade(self) -> Result<ShopPrice, Unconvertible> {
+            Ok(ShopPrice { amount: self.amount * 100 })
+        }
+
+        fn downgrade(cents: i64) -> Result<i64, Unconvertible> {
+            Ok(cents / 100)
+        }
+    }
+
+    #[entity]
+    pub struct Shop {}
+
+    #[handlers]
+    impl Shop {
+        #[wire(version = 2, from = PriceV1)]
+        pub fn price(&self, amount: i64) -> i64 {
+            amount
+        }
+    }
+}
+
+#[test]
+fn versions_that_nobody_could_tell_apart_make_no_node() {
+    let refused = Node::builder().entity::<alike::Shop>().shards(1).start();
+    let Err(NodeError::Registry(error)) = refused else { panic!("{refused:?}") };
+    let versions = (1, 2);
+    assert_eq!(error, RegistryError::SameSchema { name: "Shop.price".to_owned(), versions });
 }

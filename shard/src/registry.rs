@@ -361,3 +361,57 @@ impl<E: Entity> Registration<'_, E> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::WireError;
+
+    fn row(id: u64, schema: u64, method: &'static str) -> WireRow {
+        WireRow {
+            id,
+            schema,
+            version: 1,
+            name: ("Shop", method),
+            key_words: 1,
+            is_previous: false,
+            shape: |_| String::new(),
+            send: |_, _, _, _| Err(WireError::Full),
+        }
+    }
+
+    fn check(wire: Vec<WireRow>, wire_previous: Vec<WireRow>) -> Result<(), RegistryError> {
+        Registry { wire, wire_previous, ..Registry::new() }.check_wire()
+    }
+
+    #[test]
+    fn names_that_make_one_number_on_the_wire_are_refused() {
+        assert_eq!(check(vec![row(1, 5, "place"), row(2, 5, "price")], Vec::new()), Ok(()));
+        let (one, other) = ("Shop.place".to_owned(), "Shop.price".to_owned());
+        let collision = RegistryError::SameId { one, other };
+        let rows = vec![row(7, 1, "place"), row(1, 2, "gift"), row(7, 3, "price")];
+        assert_eq!(check(rows.clone(), Vec::new()), Err(collision.clone()));
+        assert_eq!(check(rows[..2].to_vec(), vec![rows[2]]), Err(collision.clone()));
+        assert!(collision.to_string().contains("rename one of the methods"));
+    }
+
+    #[test]
+    fn versions_of_a_message_share_its_number_and_nothing_else() {
+        let previous = |schema| WireRow { is_previous: true, ..row(1, schema, "place") };
+        let current = || vec![WireRow { version: 2, ..row(1, 5, "place") }];
+        assert_eq!(check(current(), vec![previous(4)]), Ok(()));
+        let name = || "Shop.place".to_owned();
+        let alike = RegistryError::SameSchema { name: name(), versions: (1, 2) };
+        assert_eq!(check(current(), vec![previous(5)]), Err(alike));
+        let twice = RegistryError::SameName { name: name() };
+        assert_eq!(check([current(), current()].concat(), Vec::new()), Err(twice));
+    }
+
+    #[test]
+    fn numbers_with_a_meaning_of_their_own_are_given_to_no_message() {
+        let rows = |count| (0..count).map(|id| row(id, 1, "place")).collect::<Vec<_>>();
+        let (ours, one) = (rows(65_533), WireRow { is_previous: true, ..row(1 << 20, 1, "gift") });
+        assert_eq!(check(ours.clone(), vec![one]), Ok(()));
+        assert_eq!(check(ours, vec![one, one]), Err(RegistryError::TooMany));
+    }
+}

@@ -292,7 +292,7 @@ pub struct WireRow {
     /// Whether it is the version before of another row's message: what clients send that were
     /// built before the last change.
     pub is_previous: bool,
-    shape: fn(&mut Shapes) -> String,
+    pub(crate) shape: fn(&mut Shapes) -> String,
     pub(crate) send: Send,
 }
 

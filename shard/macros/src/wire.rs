@@ -12,7 +12,7 @@ use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
-use syn::{Error, Fields, Ident, Item, Type};
+use syn::{Error, Fields, Ident, Item, ItemEnum, ItemStruct, Type};
 
 pub(crate) use self::before::{default_of, name_before, type_before};
 pub(crate) use self::options::{Added, Marked, since};
@@ -24,20 +24,24 @@ use crate::owner::{named_at, respan};
 pub(crate) fn expand(options: TokenStream, item: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
     let options = Options::parse(options, &mut errors);
-    let generated = errors.ok(expand_item(&item, &options));
+    let Some(mut parsed) = errors.ok(parse_item(&item)) else {
+        let errors = errors.into_tokens();
+        return quote!(#item #errors);
+    };
+    let marks = options::take_added(&mut parsed, &options, &mut errors);
+    let generated = errors.ok(expand_item(&parsed, &options, &marks));
     let errors = errors.into_tokens();
     match generated {
         Some(generated) => quote!(#generated #errors),
-        None => quote!(#item #errors),
+        None => quote!(#parsed #errors),
     }
 }
 
-/// The item, and what is made for it.
-fn expand_item(item: &TokenStream, options: &Options) -> Result<TokenStream, Error> {
-    let mut item = syn::parse2::<Item>(item.clone())?;
-    let (ident, generics) = match &item {
-        Item::Struct(item) => (item.ident.clone(), item.generics.clone()),
-        Item::Enum(item) => (item.ident.clone(), item.generics.clone()),
+fn parse_item(item: &TokenStream) -> Result<Item, Error> {
+    let item = syn::parse2::<Item>(item.clone())?;
+    let generics = match &item {
+        Item::Struct(item) => &item.generics,
+        Item::Enum(item) => &item.generics,
         other => {
             let message = "`#[wire]` stands on a struct or an enum of plain data";
             return Err(Error::new_spanned(other, message));
@@ -47,43 +51,51 @@ fn expand_item(item: &TokenStream, options: &Options) -> Result<TokenStream, Err
         let message = "a type on the wire has no parameters: its schema is one number";
         return Err(Error::new_spanned(generics, message));
     }
-    let marks = options::take_added(&mut item, options)?;
+    Ok(item)
+}
+
+/// The item, and what is made for it.
+fn expand_item(
+    item: &Item,
+    options: &Options,
+    marks: &[Option<Added>],
+) -> Result<TokenStream, Error> {
+    let (ident, shape) = match item {
+        Item::Struct(item) => (&item.ident, of_struct(item, options)?),
+        Item::Enum(item) => (&item.ident, of_enum(item, options)),
+        _ => return Ok(TokenStream::new()),
+    };
     let span = named_at(ident.span());
     let krate = respan(options.krate.to_token_stream(), span);
     let attributes = attributes(&krate, span);
-    let text = shape(&krate, &item, options)?;
     let evolution = match &options.origin {
         Origin::Message => None,
-        Origin::Same => Some(before::unchanged(&krate, &ident)),
-        Origin::Generated => Some(before::generated(&krate, &item, &marks, options.version)),
-        Origin::Written(path) => Some(before::written(&krate, &ident, path)),
+        Origin::Same => Some(before::unchanged(&krate, ident)),
+        Origin::Generated => Some(before::generated(&krate, item, marks, options.version)),
+        Origin::Written(path) => Some(before::written(&krate, ident, path)),
     };
-    let travels = text.implementation(&krate, &ident, options.version);
+    let travels = shape.implementation(&krate, ident, options.version);
     Ok(quote!(#attributes #item #travels #evolution))
 }
 
-/// What the item is made of.
-fn shape(krate: &TokenStream, item: &Item, options: &Options) -> Result<Shape, Error> {
-    Ok(match item {
-        Item::Struct(item) if matches!(options.origin, Origin::Message) => {
-            if let Fields::Unnamed(fields) = &item.fields {
-                let message = "the arguments of a message have names: `struct DepositV1 { .. }`";
-                return Err(Error::new_spanned(fields, message));
-            }
-            Shape::of_message(krate, &Part::of_fields(&item.fields))
-        }
-        Item::Struct(item) => {
-            let name = item.ident.unraw().to_string();
-            Shape::of_struct(krate, &name, &Part::of_fields(&item.fields))
-        }
-        Item::Enum(item) => {
-            let variants = item.variants.iter();
-            let variants =
-                variants.map(|variant| (variant.ident.clone(), Part::of_fields(&variant.fields)));
-            Shape::of_enum(krate, &item.ident.unraw().to_string(), variants)
-        }
-        _ => Shape::of_struct(krate, "", &[]),
-    })
+fn of_struct(item: &ItemStruct, options: &Options) -> Result<Shape, Error> {
+    let krate = respan(options.krate.to_token_stream(), named_at(item.ident.span()));
+    let parts = Part::of_fields(&item.fields);
+    if !matches!(options.origin, Origin::Message) {
+        return Ok(Shape::of_struct(&krate, &item.ident.unraw().to_string(), &parts));
+    }
+    if let Fields::Unnamed(fields) = &item.fields {
+        let message = "the arguments of a message have names: `struct DepositV1 { .. }`";
+        return Err(Error::new_spanned(fields, message));
+    }
+    Ok(Shape::of_message(&krate, &parts))
+}
+
+fn of_enum(item: &ItemEnum, options: &Options) -> Shape {
+    let krate = respan(options.krate.to_token_stream(), named_at(item.ident.span()));
+    let variants = item.variants.iter();
+    let variants = variants.map(|variant| (&variant.ident, Part::of_fields(&variant.fields)));
+    Shape::of_enum(&krate, &item.ident.unraw().to_string(), variants)
 }
 
 /// The attributes that make a type an archive.
@@ -144,10 +156,10 @@ impl Shape {
         Self { schema: schema(krate, "struct", parts), text }
     }
 
-    fn of_enum(
+    fn of_enum<'a>(
         krate: &TokenStream,
         name: &str,
-        variants: impl Iterator<Item = (Ident, Vec<Part>)>,
+        variants: impl Iterator<Item = (&'a Ident, Vec<Part>)>,
     ) -> Self {
         let (schemas, texts): (Vec<_>, Vec<_>) = variants
             .map(|(ident, parts)| {

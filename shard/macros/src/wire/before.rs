@@ -3,7 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
-use syn::{Attribute, Fields, Ident, Item, ItemEnum, ItemStruct, Member, Path};
+use syn::{Fields, Ident, Item, ItemEnum, ItemStruct, Member, Path};
 
 use super::options::Added;
 use super::{Part, Shape, attributes};
@@ -71,7 +71,7 @@ fn of_struct(
     marks: &[Option<Added>],
     version: u16,
 ) -> TokenStream {
-    let ItemStruct { ident, vis, attrs, fields, .. } = item;
+    let ItemStruct { ident, vis, fields, .. } = item;
     let before = name_before(ident, version);
     let group = Group::new(krate, fields, |at| marks.get(at).and_then(Option::as_ref));
     let (body, end) = (group.declaration(), matches!(fields, Fields::Unnamed(_) | Fields::Unit));
@@ -84,8 +84,7 @@ fn of_struct(
     let (up, down) =
         (quote_spanned!(span=> match before { #up }), quote_spanned!(span=> match self { #down }));
     let evolve = evolve(krate, ident, &quote!(#before), &up, &down);
-    let conditions = conditions(attrs);
-    let generated = Generated { krate, ident, before: &before, version, conditions };
+    let generated = Generated { krate, ident, before: &before, version };
     generated.with(&declaration, &shape, &evolve)
 }
 
@@ -95,7 +94,7 @@ fn of_enum(
     marks: &[Option<Added>],
     version: u16,
 ) -> TokenStream {
-    let ItemEnum { ident, vis, attrs, variants, .. } = item;
+    let ItemEnum { ident, vis, variants, .. } = item;
     let before = name_before(ident, version);
     let (mut declared, mut shapes) = (Vec::new(), Vec::new());
     let (mut up, mut down) = (Vec::new(), Vec::new());
@@ -114,13 +113,11 @@ fn of_enum(
         }
         let group = Group::new(krate, &variant.fields, |_| None);
         let (body, docs) = (group.declaration(), format!("As in `{ident}::{name}`."));
-        let conditions = conditions(&variant.attrs);
-        declared.push(quote!(#(#conditions)* #[doc = #docs] #name #body));
+        declared.push(quote!(#[doc = #docs] #name #body));
         let (was, is) = (quote!(#before::#name), quote!(Self::#name));
-        let (to_now, to_before) = (group.up(krate, &was, &is), group.down(krate, &is, &was));
-        up.push(quote!(#(#conditions)* #to_now));
-        down.push(quote!(#(#conditions)* #to_before));
-        shapes.push((name.clone(), group.parts));
+        up.push(group.up(krate, &was, &is));
+        down.push(group.down(krate, &is, &was));
+        shapes.push((name, group.parts));
     }
     let declaration = quote!(#vis enum #before { #(#declared),* });
     let shape = Shape::of_enum(krate, &ident.unraw().to_string(), shapes.into_iter());
@@ -128,8 +125,7 @@ fn of_enum(
     let up = quote_spanned!(span=> match before { #(#up)* });
     let down = quote_spanned!(span=> match self { #(#down)* });
     let evolve = evolve(krate, ident, &quote!(#before), &up, &down);
-    let conditions = conditions(attrs);
-    let generated = Generated { krate, ident, before: &before, version, conditions };
+    let generated = Generated { krate, ident, before: &before, version };
     generated.with(&declaration, &shape, &evolve)
 }
 
@@ -139,27 +135,23 @@ struct Generated<'a> {
     ident: &'a Ident,
     before: &'a Ident,
     version: u16,
-    conditions: Vec<&'a Attribute>,
 }
 
 impl Generated<'_> {
     fn with(&self, declaration: &TokenStream, shape: &Shape, evolve: &TokenStream) -> TokenStream {
-        let Self { krate, ident, before, version, conditions, .. } = self;
+        let Self { krate, ident, before, version } = self;
         let span = at(ident.span());
         let docs = format!("Version {} of `{ident}`.", version - 1);
         let attributes = attributes(krate, ident.span());
         let travels = shape.implementation(krate, before, version - 1);
         quote_spanned! {span=>
-            #(#conditions)*
             #[doc = #docs]
             #attributes
             #[allow(dead_code, reason = "what is only answered is never read, and the reverse")]
             #declaration
 
-            #(#conditions)*
             #travels
 
-            #(#conditions)*
             #evolve
         }
     }
@@ -212,14 +204,14 @@ impl<'a> Group<'a> {
     fn declaration(&self) -> TokenStream {
         let kept = self.fields.iter().filter(|was| was.before.is_ok());
         let fields = kept.zip(&self.parts).map(|(Was { field, .. }, part)| {
-            let syn::Field { vis, ident, attrs, .. } = field;
-            let (conditions, colon) = (conditions(attrs), ident.as_ref().map(|_| quote!(:)));
+            let syn::Field { vis, ident, .. } = field;
+            let colon = ident.as_ref().map(|_| quote!(:));
             let docs = match ident {
                 Some(ident) => format!("The field `{}`.", ident.unraw()),
                 None => "A field without a name.".to_owned(),
             };
             let ty = &part.ty;
-            quote!(#(#conditions)* #[doc = #docs] #vis #ident #colon #ty)
+            quote!(#[doc = #docs] #vis #ident #colon #ty)
         });
         match self.style {
             Fields::Named(_) => quote!({ #(#fields),* }),
@@ -278,10 +270,6 @@ pub(crate) fn default_of(added: &Added, ty: &impl ToTokens) -> TokenStream {
 /// The type as it was in the version before.
 pub(crate) fn type_before(krate: &TokenStream, ty: &impl ToTokens) -> TokenStream {
     quote_spanned!(at(syn::spanned::Spanned::span(ty))=> <#ty as #krate::Evolve>::Before)
-}
-
-fn conditions(attrs: &[Attribute]) -> Vec<&Attribute> {
-    attrs.iter().filter(|attr| attr.path().is_ident("cfg")).collect()
 }
 
 /// `impl Evolve` for `ident`: `up` has `before` in scope, `down` has `self`.

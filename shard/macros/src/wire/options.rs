@@ -6,6 +6,7 @@ use quote::ToTokens;
 use syn::meta::ParseNestedMeta;
 use syn::parse::Parser;
 use syn::punctuated::Punctuated;
+use syn::spanned::Spanned;
 use syn::{Attribute, Error, Expr, FnArg, Ident, Item, LitInt, Meta, Pat, Path, Token};
 
 use crate::entity;
@@ -44,7 +45,8 @@ pub(crate) struct Marked {
 /// What `#[wire(since = 2)]` says about a field, a variant or an argument.
 pub(crate) struct Added {
     since: u16,
-    span: Span,
+    /// Where mistakes are reported.
+    attr: Attribute,
     /// What it is for whoever does not send it; its type's `Default` otherwise.
     pub(crate) default: Option<Expr>,
     /// The variant that readers of the version before are told.
@@ -98,7 +100,7 @@ impl Options {
 impl Marked {
     /// Reads `#[wire]` or `#[wire(version = 2, from = Path)]` of a handler.
     pub(crate) fn parse(attr: &Attribute) -> Result<Self, Error> {
-        let span = syn::spanned::Spanned::span(attr);
+        let span = attr.path().span();
         let mut marked = Self { version: 1, from: None, added: Vec::new(), span };
         if let Meta::Path(_) = attr.meta {
             return Ok(marked);
@@ -124,10 +126,8 @@ impl Marked {
     /// Adds the arguments that the version before has not.
     pub(crate) fn add(&mut self, added: Vec<(Ident, Added)>) -> Result<(), Error> {
         for (_, added) in &added {
+            added.of_field()?;
             added.check(self.version, self.from.is_some())?;
-            if let Some(instead) = &added.instead {
-                return Err(Error::new_spanned(instead, "`instead` stands on variants"));
-            }
         }
         self.added = added;
         Ok(())
@@ -164,8 +164,28 @@ impl Added {
             Ok(())
         })?;
         let since = since.ok_or_else(|| Error::new_spanned(attr, SINCE_SYNTAX))?;
-        let span = syn::spanned::Spanned::span(attr);
-        Ok(Some(Self { since, span, default, instead }))
+        Ok(Some(Self { since, attr: attr.clone(), default, instead }))
+    }
+
+    /// A field, or an argument, is something for whoever has not heard of it.
+    fn of_field(&self) -> Result<(), Error> {
+        match &self.instead {
+            Some(instead) => Err(Error::new_spanned(instead, "`instead` stands on variants")),
+            None => Ok(()),
+        }
+    }
+
+    fn of_variant(&self) -> Result<(), Error> {
+        match &self.default {
+            Some(default) => Err(Error::new_spanned(default, "`default` stands on fields")),
+            None => Ok(()),
+        }
+    }
+
+    fn of_part_of_variant(&self) -> Result<(), Error> {
+        let message = "a variant's fields have no versions of their own: add another variant, or \
+                       let the field be a struct that has";
+        Err(Error::new_spanned(&self.attr, message))
     }
 
     /// Whether it was added in the version that is made now.
@@ -182,46 +202,41 @@ impl Added {
         } else {
             return Ok(());
         };
-        Err(Error::new(self.span, message))
+        Err(Error::new_spanned(&self.attr, message))
     }
 }
 
-/// Takes the marks off the fields or the variants of a type; one for each of them.
-pub(super) fn take_added(item: &mut Item, options: &Options) -> Result<Vec<Option<Added>>, Error> {
+/// Takes the marks off the fields or the variants of a type; one for each of them. All are off
+/// afterwards, mistakes or not.
+pub(super) fn take_added(
+    item: &mut Item,
+    options: &Options,
+    errors: &mut Errors,
+) -> Vec<Option<Added>> {
+    let by_hand = matches!(options.origin, Origin::Written(_) | Origin::Message);
+    let mut take = |attrs: &mut Vec<Attribute>, check: fn(&Added) -> Result<(), Error>| {
+        let added = errors.ok(Added::take(attrs)).flatten()?;
+        let checked = check(&added).and_then(|()| added.check(options.version, by_hand));
+        errors.ok(checked).map(|()| added)
+    };
     let mut marks = Vec::new();
     match item {
         Item::Struct(item) => {
             for field in &mut item.fields {
-                let added = Added::take(&mut field.attrs)?;
-                if let Some(instead) = added.as_ref().and_then(|added| added.instead.as_ref()) {
-                    return Err(Error::new_spanned(instead, "`instead` stands on variants"));
-                }
-                marks.push(added);
+                marks.push(take(&mut field.attrs, Added::of_field));
             }
         }
         Item::Enum(item) => {
             for variant in &mut item.variants {
-                let added = Added::take(&mut variant.attrs)?;
-                if let Some(default) = added.as_ref().and_then(|added| added.default.as_ref()) {
-                    return Err(Error::new_spanned(default, "`default` stands on fields"));
-                }
+                marks.push(take(&mut variant.attrs, Added::of_variant));
                 for field in &mut variant.fields {
-                    if let Some(added) = Added::take(&mut field.attrs)? {
-                        let message = "a variant's fields have no versions of their own: add \
-                                       another variant, or let the field be a struct that has";
-                        return Err(Error::new(added.span, message));
-                    }
+                    take(&mut field.attrs, Added::of_part_of_variant);
                 }
-                marks.push(added);
             }
         }
         _ => {}
     }
-    let by_hand = matches!(options.origin, Origin::Written(_) | Origin::Message);
-    for added in marks.iter().flatten() {
-        added.check(options.version, by_hand)?;
-    }
-    Ok(marks)
+    marks
 }
 
 /// Takes the marks off the arguments of a method.
