@@ -17,6 +17,7 @@ mod request;
 mod slot;
 mod wakeup;
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -25,7 +26,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use coreside_shard::{
-    Address, Entity, Handler, HashKey, Message, Placement, Registry, RegistryError, Table, Via,
+    Address, Entity, Handler, HashKey, Message, Placement, Registry, RegistryError, Via, WireRow,
 };
 
 use self::connection::{Common, Connection};
@@ -91,6 +92,10 @@ pub enum ClientError {
     Message {
         /// Entity type and method.
         name: String,
+        /// This program's version of it.
+        version: u16,
+        /// And what its archives look like.
+        schema: u64,
         /// What the node says to it.
         standing: Standing,
     },
@@ -104,16 +109,43 @@ impl fmt::Display for ClientError {
             Self::Tls(error) => write!(f, "{error}"),
             Self::Hello(error) => write!(f, "{error}"),
             Self::Refused(code) => write!(f, "the node refuses the connection: {code}"),
-            Self::Message { name, standing: Standing::OtherSchema } => write!(
-                f,
-                "{name} has another schema on the node: build client and node from the same \
-                 message types"
-            ),
-            Self::Message { name, .. } => {
-                write!(f, "the node has no message {name}: register its entity type there")
+            Self::Message { name, version, schema, standing } => {
+                fmt_message(f, name, (*version, *schema), *standing)
             }
         }
     }
+}
+
+/// Says who has to do what about a message that both sides do not agree on.
+fn fmt_message(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    (ours, our_schema): (u16, u64),
+    standing: Standing,
+) -> fmt::Result {
+    let Standing::OtherSchema { version: theirs, oldest, schema: their_schema } = standing else {
+        return write!(
+            f,
+            "the node has no message {name} (version {ours} here): register its entity type \
+             there, and if it is new, bring the node up to date first"
+        );
+    };
+    write!(
+        f,
+        "{name} has version {ours} (schema {our_schema:016x}) here, and the node takes version "
+    )?;
+    if oldest < theirs {
+        write!(f, "{oldest} or ")?;
+    }
+    write!(f, "{theirs} (schema {their_schema:016x}): ")?;
+    f.write_str(match ours.cmp(&theirs) {
+        Ordering::Greater => "bring the node up to date first",
+        Ordering::Less => "build this program from newer message types",
+        Ordering::Equal => {
+            "one of both was changed without a new version: give it one, or build both from the \
+             same message types"
+        }
+    })
 }
 
 impl std::error::Error for ClientError {}
@@ -314,8 +346,8 @@ impl Via for Client {
     }
 }
 
-/// Entity type and method of each message, for errors.
-pub(crate) fn name_of(table: &Table, number: usize) -> String {
-    let (entity, method) = table.wire()[number].name;
-    format!("{entity}.{method}")
+/// The node does not take a message as this program would send it.
+fn message_error(row: &WireRow, standing: Standing) -> ClientError {
+    let WireRow { name: (entity, method), version, schema, .. } = *row;
+    ClientError::Message { name: format!("{entity}.{method}"), version, schema, standing }
 }

@@ -70,10 +70,11 @@ mod stall;
 mod stopping;
 mod tell;
 mod topology;
+mod wire_lock;
 
 /// For the code of `#[wire]` and `#[archived]`.
 #[doc(hidden)]
-pub use coreside_shard::{look, rkyv, schema, unarchived};
+pub use coreside_shard::{ShapeField, Shapes, look, rkyv, schema, unarchived};
 
 pub use coreside_macros::{entity, handlers, wire};
 pub use coreside_net::client::{Client, ClientBuilder, ClientError, ClientRequest};
@@ -85,11 +86,11 @@ pub use coreside_shard::sabotage;
 pub use coreside_shard::{
     Activating, Address, Answer, Archived, Args, ArgumentError, AskError, Asking, AsyncCall,
     AsyncCx, Backoff, Broadcast, Call, Children, Command, Cx, Cycle, DeadLetter, Each, End, Entity,
-    EntityId, Fallible, Fault, FromArguments, Full, Group, Handler, HashKey, Heat, Hot, Hub,
-    INLINE_BYTES_MAX, Key, KeyWords, Later, Life, LookAhead, Message, Name, NotAsked, OnFault,
-    Publish, Published, Reason, Registration, RegistryError, ReplyTo, Single, Sleep, Span,
-    Subscribe, Sweep, Terminated, Timer, ToValue, Topic, Unsubscribe, ValueWriter, Via, View,
-    ViewHandler, Visit, WireType, parse_integer,
+    EntityId, Evolve, Fallible, Fault, FromArguments, Full, Group, Handler, HashKey, Heat, Hot,
+    Hub, INLINE_BYTES_MAX, Key, KeyWords, Later, Life, LookAhead, Message, Name, NotAsked, OnFault,
+    Previous, Publish, Published, Reason, Registration, RegistryError, ReplyTo, Single, Sleep,
+    Span, Subscribe, Sweep, Terminated, Timer, ToValue, Topic, Unconvertible, Unsubscribe,
+    ValueWriter, Via, View, ViewHandler, Visit, WireType, parse_integer,
 };
 pub use handle::{Handle, NodeStats, Request};
 pub use inspect::LetterNote;
@@ -99,6 +100,7 @@ pub use options::{CoreList, DriverOption, IdleOption, NodeOptions};
 pub use probe::DriverChoice;
 pub use stall::{StallConfig, StallReport};
 pub use tell::{Stopped, Tell};
+pub use wire_lock::{WireBreak, WireChange, WireLock, WireLockError};
 
 /// # Examples
 /// ```

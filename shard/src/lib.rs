@@ -181,5 +181,8 @@ pub use {
     value::{Args, ArgumentError, FromArguments, Span, ToValue, ValueWriter, parse_integer},
     view::{Archived, View, ViewHandler, Viewable, look, unarchived},
     watch_point::{Serial, TurnSeen, WatchPoint, What},
-    wire::{Decode, Encode, Scratch, WireCall, WireError, WireRow, WireType, message_id, schema},
+    wire::{
+        Decode, Encode, Evolve, Previous, Scratch, ShapeField, Shapes, Unconvertible, WireCall,
+        WireError, WireRow, WireType, message_id, schema,
+    },
 };

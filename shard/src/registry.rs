@@ -20,7 +20,7 @@ use crate::table::{Directory, Row, Table, TypeRow};
 use crate::turn::{self, Hooks};
 use crate::value::{Args, ArgumentError, ToValue};
 use crate::view::{View, ViewHandler, Viewable};
-use crate::wire::{Decode, Encode, WireRow, WireType};
+use crate::wire::{Decode, Encode, Previous, WireRow, WireType};
 
 /// Collects the entity types of a node.
 ///
@@ -36,7 +36,12 @@ pub struct Registry {
     numbers: Vec<(TypeId, u16)>,
     commands: Vec<CommandRow>,
     wire: Vec<WireRow>,
+    /// Previous versions of messages, which get the numbers behind.
+    wire_previous: Vec<WireRow>,
 }
+
+/// Numbers on the wire that have a meaning of their own: see `net/PROTOCOL.md`.
+const WIRE_NUMBERS_RESERVED: usize = 2;
 
 /// Why the types of a node do not make a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +54,20 @@ pub enum RegistryError {
     },
     /// More types or messages than 16-bit numbers.
     TooMany,
+    /// Two messages have the same number on the wire, though not the same name.
+    SameId {
+        /// The one, as in `TYPE.METHOD`.
+        one: String,
+        /// The other.
+        other: String,
+    },
+    /// Two versions of a message have the same schema, so nobody could tell them apart.
+    SameSchema {
+        /// The message.
+        name: String,
+        /// The numbers of the versions.
+        versions: (u16, u16),
+    },
 }
 
 impl fmt::Display for RegistryError {
@@ -60,6 +79,16 @@ impl fmt::Display for RegistryError {
             Self::TooMany => {
                 f.write_str("more than 65,535 message types, sweeps included, are registered")
             }
+            Self::SameId { one, other } => write!(
+                f,
+                "the names of {one} and {other} make the same number on the wire; rename one of \
+                 the methods"
+            ),
+            Self::SameSchema { name, versions: (one, other) } => write!(
+                f,
+                "versions {one} and {other} of {name} have the same schema, so that nobody could \
+                 tell them apart; give the argument that means something else another name"
+            ),
         }
     }
 }
@@ -108,26 +137,55 @@ impl Registry {
         if numbers > usize::from(u16::MAX) || self.types.len() > usize::from(u16::MAX) {
             return Err(RegistryError::TooMany);
         }
-        let mut ids: Vec<_> = self.wire.iter().map(|row| (row.id, row.name)).collect();
-        ids.sort_unstable();
-        if let Some(pair) = ids.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            let (entity, method) = pair[0].1;
-            return Err(RegistryError::SameName { name: format!("{entity}.{method}") });
-        }
+        self.check_wire()?;
         let mut names: Vec<_> = self.types.iter().map(|row| row.name.to_uppercase()).collect();
         names.sort_unstable();
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(RegistryError::SameName { name: pair[0].clone() });
         }
         let commands = Commands::new(self.commands)?;
+        let mut wire = self.wire;
+        wire.extend(self.wire_previous);
         Ok(Arc::new(Table {
             types: self.types,
             rows: self.rows,
             sweeps: self.sweeps,
             directory: Directory::new(&self.numbers),
             commands: Arc::new(commands),
-            wire: self.wire,
+            wire,
         }))
+    }
+
+    /// What callers on the network may send, previous versions included.
+    pub fn wire(&self) -> impl Iterator<Item = &WireRow> {
+        self.wire.iter().chain(&self.wire_previous)
+    }
+
+    /// Whether each number on the wire means one thing.
+    ///
+    /// # Errors
+    /// Which do not, or that there are too many.
+    pub fn check_wire(&self) -> Result<(), RegistryError> {
+        let mut rows: Vec<_> = self.wire().collect();
+        if rows.len() > usize::from(u16::MAX) + 1 - WIRE_NUMBERS_RESERVED {
+            return Err(RegistryError::TooMany);
+        }
+        rows.sort_by_key(|row| (row.id, row.schema, row.is_previous));
+        for pair in rows.windows(2).filter(|pair| pair[0].id == pair[1].id) {
+            let [one, other] = [pair[0], pair[1]];
+            let name = |row: &WireRow| format!("{}.{}", row.name.0, row.name.1);
+            if one.name != other.name {
+                return Err(RegistryError::SameId { one: name(one), other: name(other) });
+            }
+            if one.is_previous == other.is_previous {
+                return Err(RegistryError::SameName { name: name(one) });
+            }
+            if one.schema == other.schema {
+                let versions = (other.version, one.version);
+                return Err(RegistryError::SameSchema { name: name(one), versions });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -216,6 +274,32 @@ impl<E: Entity> Registration<'_, E> {
         }
     }
 
+    /// Lets callers on the network also send the version before of a message, by the same name.
+    pub fn wire_previous<M, P>(&mut self, method: &'static str) -> &mut Self
+    where
+        E: Handler<M>,
+        M: Message<Reply: WireType + Encode> + WireType + Decode,
+        P: Previous<M>,
+    {
+        self.registry.wire_previous.push(WireRow::previous::<E, M, P>(method));
+        self
+    }
+
+    /// Like [`wire_previous`](Self::wire_previous), for a version that was derived from types: where
+    /// none of them has changed, there is nothing to let in.
+    pub fn wire_previous_if_changed<M, P>(&mut self, method: &'static str) -> &mut Self
+    where
+        E: Handler<M>,
+        M: Message<Reply: WireType + Encode> + WireType + Decode,
+        P: Previous<M>,
+    {
+        let row = WireRow::previous::<E, M, P>(method);
+        if row.schema != WireRow::of::<E, M>(method).schema {
+            self.registry.wire_previous.push(row);
+        }
+        self
+    }
+
     /// Registers a message that callers outside may send too.
     pub fn command<M: Message>(&mut self, command: Command<M>) -> &mut Self
     where
@@ -292,5 +376,59 @@ impl<E: Entity> Registration<'_, E> {
                 ask: Arc::clone(&ask),
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::WireError;
+
+    fn row(id: u64, schema: u64, method: &'static str) -> WireRow {
+        WireRow {
+            id,
+            schema,
+            version: 1,
+            name: ("Shop", method),
+            key_words: 1,
+            is_previous: false,
+            shape: |_| String::new(),
+            send: |_, _, _, _| Err(WireError::Full),
+        }
+    }
+
+    fn check(wire: Vec<WireRow>, wire_previous: Vec<WireRow>) -> Result<(), RegistryError> {
+        Registry { wire, wire_previous, ..Registry::new() }.check_wire()
+    }
+
+    #[test]
+    fn names_that_make_one_number_on_the_wire_are_refused() {
+        assert_eq!(check(vec![row(1, 5, "place"), row(2, 5, "price")], Vec::new()), Ok(()));
+        let (one, other) = ("Shop.place".to_owned(), "Shop.price".to_owned());
+        let collision = RegistryError::SameId { one, other };
+        let rows = vec![row(7, 1, "place"), row(1, 2, "gift"), row(7, 3, "price")];
+        assert_eq!(check(rows.clone(), Vec::new()), Err(collision.clone()));
+        assert_eq!(check(rows[..2].to_vec(), vec![rows[2]]), Err(collision.clone()));
+        assert!(collision.to_string().contains("rename one of the methods"));
+    }
+
+    #[test]
+    fn versions_of_a_message_share_its_number_and_nothing_else() {
+        let previous = |schema| WireRow { is_previous: true, ..row(1, schema, "place") };
+        let current = || vec![WireRow { version: 2, ..row(1, 5, "place") }];
+        assert_eq!(check(current(), vec![previous(4)]), Ok(()));
+        let name = || "Shop.place".to_owned();
+        let alike = RegistryError::SameSchema { name: name(), versions: (1, 2) };
+        assert_eq!(check(current(), vec![previous(5)]), Err(alike));
+        let twice = RegistryError::SameName { name: name() };
+        assert_eq!(check([current(), current()].concat(), Vec::new()), Err(twice));
+    }
+
+    #[test]
+    fn numbers_with_a_meaning_of_their_own_are_given_to_no_message() {
+        let rows = |count| (0..count).map(|id| row(id, 1, "place")).collect::<Vec<_>>();
+        let (ours, one) = (rows(65_533), WireRow { is_previous: true, ..row(1 << 20, 1, "gift") });
+        assert_eq!(check(ours.clone(), vec![one]), Ok(()));
+        assert_eq!(check(ours, vec![one, one]), Err(RegistryError::TooMany));
     }
 }

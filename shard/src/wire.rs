@@ -9,7 +9,16 @@
 //! Each type has a number that is made of its shape: names of fields, their types, their order.
 //! Two programs whose numbers agree read each other's archives; where they differ, the handshake
 //! says so, before any archive is read.
+//!
+//! # Versions
+//! | module | holds |
+//! |---|---|
+//! | `evolve` | the previous version of what travels, and the way between both |
+//! | `shape` | shapes as text, for lock files |
 #![expect(unsafe_code, reason = "scratch memory for archives in the making")]
+
+mod evolve;
+mod shape;
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::fmt;
@@ -21,6 +30,8 @@ use rkyv::rancor::{Failure, Source};
 use rkyv::ser::Allocator;
 use rkyv::{Archive, Deserialize, Portable, Serialize};
 
+pub use self::evolve::{Evolve, Previous, Unconvertible};
+pub use self::shape::{ShapeField, Shapes};
 use crate::entity::{Handler, Message};
 use crate::key::{Key, KeyWords};
 use crate::lease::Body;
@@ -36,6 +47,12 @@ use crate::table::Table;
 pub trait WireType: Archive {
     /// Says what the bytes of an archive of this type mean.
     const SCHEMA: u64;
+    /// 1, and one more with each change.
+    const VERSION: u16 = 1;
+
+    /// Says in words what the schema says in a number; types that have a name add themselves to
+    /// `shapes`.
+    fn shape(shapes: &mut Shapes) -> String;
 }
 
 /// Values that become archives.
@@ -72,6 +89,8 @@ pub enum WireError {
     Full,
     /// No message has this number.
     Unknown,
+    /// The value is of another version, and there is nothing for it in this one.
+    Unconvertible,
 }
 
 impl fmt::Display for WireError {
@@ -81,6 +100,7 @@ impl fmt::Display for WireError {
             Self::Unwritable => "the value is too large for an archive",
             Self::Full => "a queue on the way to the entity is full; try again later",
             Self::Unknown => "no message has this number",
+            Self::Unconvertible => "the other version of the message has nothing for this value",
         })
     }
 }
@@ -168,6 +188,10 @@ macro_rules! plain {
     ($($plain:ty)*) => {$(
         impl WireType for $plain {
             const SCHEMA: u64 = schema(stringify!($plain), &[]);
+
+            fn shape(_: &mut Shapes) -> String {
+                stringify!($plain).to_owned()
+            }
         }
     )*};
 }
@@ -179,6 +203,10 @@ where
     Self: Archive,
 {
     const SCHEMA: u64 = schema("option", &[T::SCHEMA]);
+
+    fn shape(shapes: &mut Shapes) -> String {
+        format!("Option<{}>", T::shape(shapes))
+    }
 }
 
 impl<T: WireType, E: WireType> WireType for Result<T, E>
@@ -186,6 +214,10 @@ where
     Self: Archive,
 {
     const SCHEMA: u64 = schema("result", &[T::SCHEMA, E::SCHEMA]);
+
+    fn shape(shapes: &mut Shapes) -> String {
+        format!("Result<{}, {}>", T::shape(shapes), E::shape(shapes))
+    }
 }
 
 impl<T: WireType> WireType for Vec<T>
@@ -193,6 +225,10 @@ where
     Self: Archive,
 {
     const SCHEMA: u64 = schema("list", &[T::SCHEMA]);
+
+    fn shape(shapes: &mut Shapes) -> String {
+        format!("Vec<{}>", T::shape(shapes))
+    }
 }
 
 impl<T: WireType, const N: usize> WireType for [T; N]
@@ -200,6 +236,10 @@ where
     Self: Archive,
 {
     const SCHEMA: u64 = schema("array", &[N as u64, T::SCHEMA]);
+
+    fn shape(shapes: &mut Shapes) -> String {
+        format!("[{}; {N}]", T::shape(shapes))
+    }
 }
 
 macro_rules! tuple {
@@ -209,6 +249,11 @@ macro_rules! tuple {
             Self: Archive,
         {
             const SCHEMA: u64 = schema("tuple", &[$($item::SCHEMA),*]);
+
+            fn shape(shapes: &mut Shapes) -> String {
+                let items = [$(("", $item::shape(shapes))),*];
+                Shapes::message(&items)
+            }
         }
     };
 }
@@ -242,19 +287,25 @@ pub struct WireRow {
     pub id: u64,
     /// What the bodies of message and reply look like.
     pub schema: u64,
+    /// The version of the message whose schema this is.
+    pub version: u16,
     /// The name of the entity type, and of the method.
     pub name: (&'static str, &'static str),
     /// How many words the key has: 1 or 2.
     pub key_words: u8,
     /// Whether the message is looked at where it lies, and its memory kept meanwhile.
     pub looks: bool,
+    /// Whether it is the version before of another row's message: what clients send that were
+    /// built before the last change.
+    pub is_previous: bool,
+    pub(crate) shape: fn(&mut Shapes) -> String,
     pub(crate) send: Send,
 }
 
 impl fmt::Debug for WireRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id, schema, name: (entity, method), .. } = self;
-        write!(f, "WireRow({entity}.{method}, {id:016x}, schema {schema:016x})")
+        let Self { id, schema, version, name: (entity, method), .. } = self;
+        write!(f, "WireRow({entity}.{method} version {version}, {id:016x}, schema {schema:016x})")
     }
 }
 
@@ -276,12 +327,25 @@ impl WireRow {
         Self {
             id: message_id(E::NAME, method),
             schema: schema("call", &[M::SCHEMA, M::Reply::SCHEMA]),
+            version: M::VERSION,
             name: (E::NAME, method),
             key_words: E::Key::WORDS as u8,
             looks,
+            is_previous: false,
+            shape: shape_of_call::<M, M::Reply>,
             send,
         }
     }
+
+    /// Arguments and reply in words, as in `(amount: i64) -> i64`. Types that have a name are added
+    /// to `shapes`.
+    pub fn shape(&self, shapes: &mut Shapes) -> String {
+        (self.shape)(shapes)
+    }
+}
+
+fn shape_of_call<M: WireType, R: WireType>(shapes: &mut Shapes) -> String {
+    format!("{} -> {}", M::shape(shapes), R::shape(shapes))
 }
 
 /// The number by which a method goes on the wire.
@@ -326,9 +390,15 @@ where
 
 impl Table {
     /// What callers on the network may send, in the order of the numbers by which
-    /// [`Shard::send_wire`] knows it.
+    /// [`Shard::send_wire`] knows it. Previous versions stand behind all others.
     pub fn wire(&self) -> &[WireRow] {
         &self.wire
+    }
+
+    /// Those of [`wire`](Self::wire) that are of the current version: what this program sends.
+    pub fn wire_current(&self) -> &[WireRow] {
+        let current = self.wire.iter().position(|row| row.is_previous);
+        &self.wire[..current.unwrap_or(self.wire.len())]
     }
 }
 

@@ -13,8 +13,8 @@ use coreside_shard::rkyv::util::AlignedVec;
 use coreside_shard::rkyv::{Archive, Deserialize, Serialize};
 use coreside_shard::{
     Address, Archived, Body, Cx, Encode, Entity, Handler, LEASE_BYTES_MIN, Lease, Lender, Life,
-    Message, Now, OnFault, Reason, Registration, Registry, Shard, ShardConfig, Ticket, Via, View,
-    ViewHandler, WireCall, WireError, WireType, look, schema,
+    Message, Now, OnFault, Reason, Registration, Registry, Shapes, Shard, ShardConfig, Ticket, Via,
+    View, ViewHandler, WireCall, WireError, WireType, look, schema,
 };
 use shards::{HASH, Started, start};
 
@@ -30,6 +30,10 @@ struct Note {
 
 impl WireType for Note {
     const SCHEMA: u64 = schema("Note", &[]);
+
+    fn shape(_: &mut Shapes) -> String {
+        "Note".to_owned()
+    }
 }
 
 impl Message for Note {
@@ -45,6 +49,10 @@ struct Stubborn {
 
 impl WireType for Stubborn {
     const SCHEMA: u64 = schema("Stubborn", &[]);
+
+    fn shape(_: &mut Shapes) -> String {
+        "Stubborn".to_owned()
+    }
 }
 
 impl Message for Stubborn {

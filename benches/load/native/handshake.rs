@@ -140,7 +140,7 @@ fn grant(welcome: &Welcome, messages: &[Named], depth: u32) -> Result<Granted, H
             }
             Standing::Number(number) => Ok(*number),
             Standing::Unknown => Err(HandshakeError::Unknown(name)),
-            Standing::OtherSchema => Err(HandshakeError::OtherSchema(name)),
+            Standing::OtherSchema { .. } => Err(HandshakeError::OtherSchema(name)),
         }
     };
     let numbers = messages.iter().zip(&welcome.messages).map(number).collect::<Result<_, _>>()?;
@@ -177,7 +177,8 @@ mod tests {
         assert_eq!(error(&known, 9), "depth 9, but 8 asks may wait on a connection");
         assert!(error(&welcome(1_024, Standing::Number(3)), 8).contains("longer than a frame"));
         assert!(error(&welcome(4_096, Standing::Unknown), 8).contains("no A.note"));
-        assert!(error(&welcome(4_096, Standing::OtherSchema), 8).contains("other arguments"));
+        let other = Standing::OtherSchema { version: 2, oldest: 1, schema: 3 };
+        assert!(error(&welcome(4_096, other), 8).contains("other arguments"));
         let none = Welcome { messages: Vec::new(), ..known };
         assert!(error(&none, 8).contains("not well-formed"));
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use coreside_shard::rkyv::util::AlignedVec;
 
 use super::connection::{Common, Connection};
-use super::{ClientError, name_of};
+use super::{ClientError, message_error};
 use crate::native::frame::{ALIGN, Code, FrameError, HEADER_BYTES, Header, Kind, VERSION};
 use crate::native::{Hello, HelloError, Standing, Welcome};
 use crate::tls::{Channel, ClientTls, Opened, TlsError};
@@ -147,7 +147,7 @@ impl Link {
             versions: (VERSION, VERSION),
             shard: self.shard,
             cluster: self.common.config.cluster,
-            messages: table.wire().iter().map(|row| (row.id, row.schema)).collect(),
+            messages: table.wire_current().iter().map(|row| (row.id, row.schema)).collect(),
         };
         self.input.clear();
         self.frame_bytes_max = WELCOME_BYTES_MAX;
@@ -171,8 +171,7 @@ impl Link {
             match standing {
                 Standing::Number(theirs) => numbers.push(*theirs),
                 other => {
-                    let (name, standing) = (name_of(&table, number), *other);
-                    return Err(ClientError::Message { name, standing });
+                    return Err(message_error(&table.wire_current()[number], *other));
                 }
             }
         }

@@ -122,9 +122,9 @@ impl<R: Decode + Send> Pending for Waiting<R> {
             Ok(body) => R::decode(body).map_err(|_| AskError::MaybeExecuted),
             Err(Code::Failed) => Err(AskError::Failed),
             Err(Code::Expired) => Err(AskError::Expired),
-            Err(Code::NotSent | Code::Full | Code::Invalid | Code::Unknown) => {
-                Err(AskError::NotSent)
-            }
+            Err(
+                Code::NotSent | Code::Full | Code::Invalid | Code::Unknown | Code::Unconvertible,
+            ) => Err(AskError::NotSent),
             Err(_) => Err(AskError::MaybeExecuted),
         };
         self.slot.fill(answer);

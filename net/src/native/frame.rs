@@ -86,6 +86,11 @@ pub enum Code {
     Unknown = 8,
     /// The reply is longer than a frame may be: the work was done.
     TooLong = 9,
+    /// The message is of an old version, and there is nothing for it in the node's: nothing was
+    /// done.
+    Unconvertible = 10,
+    /// There is nothing for the reply in the client's version of the message: the work was done.
+    Unsayable = 11,
     /// The peer does not follow the protocol.
     Protocol = 32,
     /// No version of the protocol is known to both sides.
@@ -111,6 +116,8 @@ impl Code {
             7 => Self::Invalid,
             8 => Self::Unknown,
             9 => Self::TooLong,
+            10 => Self::Unconvertible,
+            11 => Self::Unsayable,
             32 => Self::Protocol,
             33 => Self::Version,
             34 => Self::Cluster,
@@ -133,6 +140,8 @@ impl fmt::Display for Code {
             Self::Invalid => "the body is not an archive of the message's type",
             Self::Unknown => "no message has this number",
             Self::TooLong => "the reply is longer than a frame may be",
+            Self::Unconvertible => "the node's version of the message has nothing for this value",
+            Self::Unsayable => "the client's version of the message has nothing for the reply",
             Self::Protocol => "the peer does not follow the protocol",
             Self::Version => "no version of the protocol is known to both sides",
             Self::Cluster => "the node belongs to another cluster",

@@ -49,7 +49,14 @@ pub enum Standing {
     /// The node has no such message, or not for this client.
     Unknown,
     /// The node means something else by it: its archives have another schema.
-    OtherSchema,
+    OtherSchema {
+        /// The node's version of it.
+        version: u16,
+        /// The oldest version that the node takes.
+        oldest: u16,
+        /// The schema of the node's version.
+        schema: u64,
+    },
 }
 
 /// Why a handshake fails.
@@ -154,13 +161,20 @@ impl Hello {
         may_call: impl Fn(&WireRow) -> bool,
     ) -> Vec<Standing> {
         let standing = |(id, schema): &(u64, u64)| {
-            let is_this = |row: &WireRow| row.id == *id && may_call(row);
-            let Some(number) = rows.iter().position(is_this) else {
-                return Standing::Unknown;
-            };
-            match rows[number].schema == *schema {
-                true => Standing::Number(number as u16),
-                false => Standing::OtherSchema,
+            let is_this = |row: &&WireRow| row.id == *id && may_call(row);
+            let exactly = |row: &WireRow| row.schema == *schema && is_this(&row);
+            if let Some(number) = rows.iter().position(exactly) {
+                return Standing::Number(number as u16);
+            }
+            let versions = || rows.iter().filter(is_this);
+            match (
+                versions().max_by_key(|row| row.version),
+                versions().map(|row| row.version).min(),
+            ) {
+                (Some(&WireRow { version, schema, .. }), Some(oldest)) => {
+                    Standing::OtherSchema { version, oldest, schema }
+                }
+                _ => Standing::Unknown,
             }
         };
         self.messages.iter().map(standing).collect()
@@ -191,9 +205,16 @@ impl Welcome {
                 let number = match standing {
                     Standing::Number(number) => *number,
                     Standing::Unknown => UNKNOWN,
-                    Standing::OtherSchema => OTHER_SCHEMA,
+                    Standing::OtherSchema { .. } => OTHER_SCHEMA,
                 };
                 out.extend_from_slice(&number.to_le_bytes());
+            }
+            for standing in &self.messages {
+                if let Standing::OtherSchema { version, oldest, schema } = standing {
+                    out.extend_from_slice(&version.to_le_bytes());
+                    out.extend_from_slice(&oldest.to_le_bytes());
+                    out.extend_from_slice(&schema.to_le_bytes());
+                }
             }
             Ok::<(), std::convert::Infallible>(())
         };
@@ -219,14 +240,19 @@ impl Welcome {
         let (flags, _) = (reader.u32()?, reader.u32()?);
         let secret = u128::from_le_bytes(reader.take()?);
         let hash_key = (flags & HAS_HASH_KEY != 0).then(|| HashKey::new(secret));
-        let standing = |_| {
-            Ok(match reader.u16()? {
+        let number = |_| reader.u16();
+        let numbers = (0..count).map(number).collect::<Result<Vec<_>, _>>()?;
+        let standing = |number| {
+            Ok(match number {
                 UNKNOWN => Standing::Unknown,
-                OTHER_SCHEMA => Standing::OtherSchema,
+                OTHER_SCHEMA => {
+                    let (version, oldest) = (reader.u16()?, reader.u16()?);
+                    Standing::OtherSchema { version, oldest, schema: reader.u64()? }
+                }
                 number => Standing::Number(number),
             })
         };
-        let messages = (0..count).map(standing).collect::<Result<_, _>>()?;
+        let messages = numbers.into_iter().map(standing).collect::<Result<_, _>>()?;
         Ok(Self { version, shard, shards, cluster, frame_bytes_max, calls_max, hash_key, messages })
     }
 }
@@ -287,7 +313,11 @@ mod tests {
             frame_bytes_max: 1 << 18,
             calls_max: 7,
             hash_key: Some(HashKey::new(0xfeed << 90 | 7)),
-            messages: vec![Standing::Number(3), Standing::Unknown, Standing::OtherSchema],
+            messages: vec![
+                Standing::OtherSchema { version: 3, oldest: 2, schema: u64::MAX - 4 },
+                Standing::Number(3),
+                Standing::Unknown,
+            ],
         };
         out.clear();
         welcome.write(&mut out);

@@ -276,6 +276,7 @@ impl Session {
             Err(WireError::Full) if !asks => Handled::Hold,
             Err(WireError::Full) => self.refuse(header, Code::Full, shared),
             Err(WireError::Unknown) => self.refuse(header, Code::Unknown, shared),
+            Err(WireError::Unconvertible) => self.refuse(header, Code::Unconvertible, shared),
             Err(_) => self.refuse(header, Code::Invalid, shared),
         }
     }
@@ -360,8 +361,10 @@ impl Session {
                     let fits = out.len() - before <= frame_bytes_max;
                     if fits { Ok(()) } else { Err(WireError::Unwritable) }
                 });
-                if written.is_err() {
-                    write_error(out, call, Code::TooLong);
+                match written {
+                    Ok(()) => {}
+                    Err(WireError::Unconvertible) => write_error(out, call, Code::Unsayable),
+                    Err(_) => write_error(out, call, Code::TooLong),
                 }
             }
             Err(error) => write_error(out, call, code_of(&error)),

@@ -3,6 +3,7 @@
 mod answer;
 mod call;
 mod message;
+mod previous;
 mod turn;
 mod view;
 
@@ -17,6 +18,7 @@ use crate::mark::{Each, Marks, Reach};
 use crate::method::Method;
 use crate::owner::Owner;
 use crate::parameter::{self, Argument, Carried, Parameter};
+use crate::wire::Marked;
 
 /// A method that handles a message.
 pub(crate) struct Handler {
@@ -29,7 +31,7 @@ pub(crate) struct Handler {
     /// How often a message is tried that faults; `None` for once.
     tries: Option<u32>,
     /// Clients may send it as an archive.
-    wire: bool,
+    wire: Option<Marked>,
     /// The method looks at the message in its archive.
     archived: bool,
 }
@@ -74,7 +76,7 @@ impl Handler {
         let message = if self.form.is_async() {
             "an archive is lent for a turn that ends when the method returns: take the message by \
              value in an `async fn`, or write a plain `fn`"
-        } else if !self.wire {
+        } else if self.wire.is_none() {
             "archives come off the network: put `#[wire]` on the method as well"
         } else if !self.arguments().any(|argument| argument.viewed) {
             "nothing is looked at: take an argument as `&Archived<T>`, or remove the attribute"
@@ -115,9 +117,10 @@ impl Handler {
 
     pub(crate) fn expand(&self, owner: &Owner) -> TokenStream {
         let message = self.message(owner);
+        let previous = self.previous(owner);
         let turn = if self.archived { self.turn_of_view(owner) } else { self.turn(owner) };
         let reference = self.reference(owner);
-        quote!(#message #turn #reference)
+        quote!(#message #previous #turn #reference)
     }
 
     /// The type that is generated for the message, if one is.

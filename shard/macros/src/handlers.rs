@@ -15,6 +15,7 @@ use crate::method::Method;
 use crate::owner::Owner;
 use crate::parameter;
 use crate::sweep::Sweep;
+use crate::wire;
 
 /// Expands `#[handlers(options)]` on `block`.
 pub(crate) fn expand(options: TokenStream, block: TokenStream) -> TokenStream {
@@ -136,7 +137,10 @@ fn take_method(item: &mut ImplItemFn) -> Result<Option<Entry>, Error> {
     }
     let entry = match Mark::take(&mut item.attrs)? {
         Mark::Skip => return Ok(None),
-        Mark::Handler(marks) => Entry::Handler(Box::new(Handler::parse(item, *marks)?)),
+        Mark::Handler(mut marks) => {
+            marks.add_since(wire::since(&mut item.sig.inputs)?)?;
+            Entry::Handler(Box::new(Handler::parse(item, *marks)?))
+        }
         Mark::Sweep { bare, words } => {
             let Some(receiver) = parameter::receiver(&item.sig) else { return Ok(None) };
             Entry::Sweep(Box::new(Sweep::parse(item, receiver, bare, words)?))

@@ -183,6 +183,7 @@ pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
 /// | `#[fallible]` | returns `Result<R, X>`: `R` is the reply, an `Err` is a fault like a panic |
 /// | `#[retry]`, `#[retry(5)]` | a message that faults is tried 3 or 5 times; needs `Clone` |
 /// | `#[wire]` | clients may send it as an archive: arguments and reply are `WireType`s |
+/// | `#[wire(version = 2)]` | and so may clients with the version before, see [`macro@wire`] |
 /// | `#[on]` | handles a message type that exists: `Fault`, `Terminated`, one of yours |
 ///
 /// The context is left out where it is not needed. Messages that come while the entity is held wait
@@ -204,7 +205,8 @@ pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
 /// - the row in the message table, with the parser of the arguments.
 ///
 /// With `#[on]` only the `Handler`, the method of the reference, which takes the message, and the
-/// row. With `#[retry]`, `Message::TRIES` and `Message::duplicate`.
+/// row. With `#[retry]`, `Message::TRIES` and `Message::duplicate`. With `#[wire(version = 2)]`,
+/// `AccountDepositV1`, the message of the version before, with its `Previous`.
 ///
 /// For the sweep `audit`: `AccountAudit { total }`, a `Sweep`.
 ///
@@ -239,10 +241,55 @@ pub fn handlers(options: TokenStream, block: TokenStream) -> TokenStream {
 /// other types with `#[wire]`. Not hash tables, shared pointers, trait objects, or types with
 /// parameters.
 ///
+/// # Versions
+/// A node takes the messages of the last release beside its own, each with its own schema. What is
+/// new since then is marked, in the handler and in the types that it takes and returns, at any
+/// depth; the marks go when the next version begins.
+/// ```ignore
+/// // Runs in runtime/tests/wire_versions.rs.
+/// #[wire(version = 2)]
+/// pub struct Order {
+///     pub item: u64,
+///     #[wire(since = 2)]                       // `Default`, where an old client is silent
+///     pub notes: Vec<String>,
+///     #[wire(since = 2, default = 1)]
+///     pub count: u32,
+/// }
+///
+/// #[wire(version = 2)]
+/// pub enum Refusal {
+///     Closed,
+///     #[wire(since = 2, instead = Closed)]     // what an old client is told
+///     Holiday { days: u8 },
+/// }
+///
+/// #[handlers]
+/// impl Shop {
+///     #[wire(version = 2)]
+///     pub fn place(&mut self, order: Order, #[wire(since = 2)] gift: bool) -> Result<u64, Refusal>
+///     { /* .. */ }
+/// }
+/// ```
+///
+/// | on | what | meaning |
+/// |---|---|---|
+/// | handler | `version = 2` | version 1 is taken too: without what is new, with its types as they were |
+/// | handler | `version = 2, from = PriceV1` | the same, by hand: `PriceV1` is a `Previous` |
+/// | type | `version = 2` | as it was in version 1: without what is new, with its types as they were |
+/// | type | `version = 2, from = u8` | the same, by hand: `TryFrom` both ways |
+/// | type | `message`, `version = 1` | the arguments of a message in an old version, for a `Previous` |
+/// | field, argument | `since = 2`, `default = value` | new in this version |
+/// | variant | `since = 2`, `instead = Variant` | new in this version; without `instead`, a reply that has it is an error for old clients |
+///
+/// A handler or a type has a version of its own as soon as something in it has changed. What was
+/// released is kept in a lock file, and a test says what a change would break:
+/// `NodeBuilder::assert_wire_lock`.
+///
 /// # What is generated
 /// - the derives of the archive (`rkyv`);
 /// - `WireType::SCHEMA`, a number made of the names and types of the fields, in order: whoever has
-///   another one is told so in the handshake.
+///   another one is told so in the handshake;
+/// - `OrderV1` for version 2 of `Order`, and `Evolve`, the way between both.
 ///
 /// `#[wire(crate = path)]` says where `coreside` is, if it was renamed.
 #[proc_macro_attribute]

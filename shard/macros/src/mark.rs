@@ -7,6 +7,8 @@ use quote::{ToTokens, quote};
 use syn::parse::{Parse, ParseStream};
 use syn::{Attribute, Error, Ident, LitInt, LitStr, Meta, Token};
 
+use crate::wire::{Added, Marked};
+
 /// What the attributes of a method say it is.
 pub(crate) enum Mark {
     /// The handler of a message.
@@ -29,7 +31,7 @@ pub(crate) struct Marks {
     pub(crate) tries: Option<u32>,
     pub(crate) on: bool,
     /// Clients may send it as an archive.
-    pub(crate) wire: bool,
+    pub(crate) wire: Option<Marked>,
     /// It looks at its message in the archive.
     pub(crate) archived: Option<Attribute>,
 }
@@ -99,6 +101,7 @@ impl Marks {
         match name_of(&attr).as_str() {
             "command" => self.reach = command(&attr)?,
             "retry" => self.tries = Some(tries(&attr)?),
+            "wire" => self.wire = Some(Marked::parse(&attr)?),
             other => {
                 plain(&attr)?;
                 match other {
@@ -107,12 +110,26 @@ impl Marks {
                     "interleave" => self.interleave = Some(attr),
                     "fallible" => self.fallible = Some(attr),
                     "archived" => self.archived = Some(attr),
-                    "wire" => self.wire = true,
                     _ => (self.on, self.reach) = (true, Reach::Local),
                 }
             }
         }
         Ok(())
+    }
+}
+
+impl Marks {
+    /// Adds what the arguments say about the versions that they are in.
+    pub(crate) fn add_since(&mut self, added: Vec<(Ident, Added)>) -> Result<(), Error> {
+        match (&mut self.wire, added.first()) {
+            (Some(wire), _) => wire.add(added),
+            (None, None) => Ok(()),
+            (None, Some((argument, _))) => {
+                let message = "only what travels has versions: put `#[wire(version = 2)]` on the \
+                               method";
+                Err(Error::new_spanned(argument, message))
+            }
+        }
     }
 }
 

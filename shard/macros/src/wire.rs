@@ -1,57 +1,47 @@
 //! `#[wire]`: plain data that may travel, and the messages that are made of it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `options` | what stands between the parentheses of `#[wire(..)]` |
+//! | `before` | a type as it was in the version before |
+
+mod before;
+mod options;
 
 use proc_macro2::{Span, TokenStream};
-use quote::{quote, quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::ext::IdentExt;
-use syn::parse::Parser;
 use syn::spanned::Spanned;
-use syn::{Error, Fields, Ident, Item, Path, Type};
+use syn::{Error, Fields, Ident, Item, ItemEnum, ItemStruct, Type};
 
-use crate::entity;
+pub(crate) use self::before::{default_of, name_before, type_before};
+pub(crate) use self::options::{Added, Marked, since};
+use self::options::{Options, Origin};
 use crate::errors::{Errors, at};
 use crate::owner::{named_at, respan};
 
 /// Expands `#[wire(options)]` on `item`.
 pub(crate) fn expand(options: TokenStream, item: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
-    let krate = parse_options(options, &mut errors);
-    let generated = errors.ok(expand_item(&item, &krate));
+    let options = Options::parse(options, &mut errors);
+    let Some(mut parsed) = errors.ok(parse_item(&item)) else {
+        let errors = errors.into_tokens();
+        return quote!(#item #errors);
+    };
+    let marks = options::take_added(&mut parsed, &options, &mut errors);
+    let generated = errors.ok(expand_item(&parsed, &options, &marks));
     let errors = errors.into_tokens();
     match generated {
-        Some((attributes, schema)) => quote!(#attributes #item #schema #errors),
-        None => quote!(#item #errors),
+        Some(generated) => quote!(#generated #errors),
+        None => quote!(#parsed #errors),
     }
 }
 
-fn parse_options(options: TokenStream, errors: &mut Errors) -> Path {
-    let mut krate = None;
-    let parsed = syn::meta::parser(|meta| {
-        if !meta.path.is_ident("crate") {
-            return Err(meta.error("unknown option: `#[wire]` knows `crate = path`"));
-        }
-        krate = Some(entity::crate_path(&meta)?);
-        Ok(())
-    });
-    errors.ok(parsed.parse2(options));
-    krate.unwrap_or_else(entity::default_crate)
-}
-
-/// What stands before and behind the item.
-fn expand_item(item: &TokenStream, krate: &Path) -> Result<(TokenStream, TokenStream), Error> {
-    let (ident, generics, shape) = match syn::parse2::<Item>(item.clone())? {
-        Item::Struct(item) => {
-            let krate = quote!(#krate);
-            let shape = fields_schema(&krate, "struct", &item.fields);
-            (item.ident, item.generics, shape)
-        }
-        Item::Enum(item) => {
-            let variants = item.variants.iter().map(|variant| {
-                let krate = quote!(#krate);
-                fields_schema(&krate, &variant.ident.unraw().to_string(), &variant.fields)
-            });
-            let shape = quote!(#krate::schema("enum", &[#(#variants),*]));
-            (item.ident, item.generics, shape)
-        }
+fn parse_item(item: &TokenStream) -> Result<Item, Error> {
+    let item = syn::parse2::<Item>(item.clone())?;
+    let generics = match &item {
+        Item::Struct(item) => &item.generics,
+        Item::Enum(item) => &item.generics,
         other => {
             let message = "`#[wire]` stands on a struct or an enum of plain data";
             return Err(Error::new_spanned(other, message));
@@ -61,9 +51,51 @@ fn expand_item(item: &TokenStream, krate: &Path) -> Result<(TokenStream, TokenSt
         let message = "a type on the wire has no parameters: its schema is one number";
         return Err(Error::new_spanned(generics, message));
     }
+    Ok(item)
+}
+
+/// The item, and what is made for it.
+fn expand_item(
+    item: &Item,
+    options: &Options,
+    marks: &[Option<Added>],
+) -> Result<TokenStream, Error> {
+    let (ident, shape) = match item {
+        Item::Struct(item) => (&item.ident, of_struct(item, options)?),
+        Item::Enum(item) => (&item.ident, of_enum(item, options)),
+        _ => return Ok(TokenStream::new()),
+    };
     let span = named_at(ident.span());
-    let krate = respan(quote!(#krate), span);
-    Ok((attributes(&krate, span), implementation(&krate, &ident, &shape)))
+    let krate = respan(options.krate.to_token_stream(), span);
+    let attributes = attributes(&krate, span);
+    let evolution = match &options.origin {
+        Origin::Message => None,
+        Origin::Same => Some(before::unchanged(&krate, ident)),
+        Origin::Generated => Some(before::generated(&krate, item, marks, options.version)),
+        Origin::Written(path) => Some(before::written(&krate, ident, path)),
+    };
+    let travels = shape.implementation(&krate, ident, options.version);
+    Ok(quote!(#attributes #item #travels #evolution))
+}
+
+fn of_struct(item: &ItemStruct, options: &Options) -> Result<Shape, Error> {
+    let krate = respan(options.krate.to_token_stream(), named_at(item.ident.span()));
+    let parts = Part::of_fields(&item.fields);
+    if !matches!(options.origin, Origin::Message) {
+        return Ok(Shape::of_struct(&krate, &item.ident.unraw().to_string(), &parts));
+    }
+    if let Fields::Unnamed(fields) = &item.fields {
+        let message = "the arguments of a message have names: `struct DepositV1 { .. }`";
+        return Err(Error::new_spanned(fields, message));
+    }
+    Ok(Shape::of_message(&krate, &parts))
+}
+
+fn of_enum(item: &ItemEnum, options: &Options) -> Shape {
+    let krate = respan(options.krate.to_token_stream(), named_at(item.ident.span()));
+    let variants = item.variants.iter();
+    let variants = variants.map(|variant| (&variant.ident, Part::of_fields(&variant.fields)));
+    Shape::of_enum(&krate, &item.ident.unraw().to_string(), variants)
 }
 
 /// The attributes that make a type an archive.
@@ -74,49 +106,123 @@ pub(crate) fn attributes(krate: &TokenStream, span: Span) -> TokenStream {
     }
 }
 
-/// Says that the type may travel.
-pub(crate) fn implementation(
-    krate: &TokenStream,
-    ident: &Ident,
-    shape: &TokenStream,
-) -> TokenStream {
-    quote_spanned! {at(ident.span())=>
-        impl #krate::WireType for #ident {
-            const SCHEMA: u64 = #shape;
+/// A field or an argument.
+pub(crate) struct Part {
+    /// Empty where it has none.
+    name: String,
+    ty: TokenStream,
+    /// Where a type that may not travel is reported: where it is written.
+    span: Span,
+}
+
+impl Part {
+    /// A field or argument `name`, whose type is written as `written` and expands to `ty`.
+    pub(crate) fn new(name: Option<&Ident>, ty: TokenStream, written: &Type) -> Self {
+        let name = name.map(|name| name.unraw().to_string()).unwrap_or_default();
+        Self { name, ty, span: written.span() }
+    }
+
+    fn of_fields(fields: &Fields) -> Vec<Self> {
+        let part = |field: &syn::Field| {
+            Self::new(field.ident.as_ref(), field.ty.to_token_stream(), &field.ty)
+        };
+        fields.iter().map(part).collect()
+    }
+
+    fn schema(&self, krate: &TokenStream) -> TokenStream {
+        let Self { name, ty, span } = self;
+        let schema = quote_spanned!(at(*span)=> <#ty as #krate::WireType>::SCHEMA);
+        match name.is_empty() {
+            true => schema,
+            false => quote_spanned!(at(*span)=> #krate::schema(#name, &[#schema])),
         }
     }
 }
 
-/// The schema of named fields. A type that may not travel is reported where it is written.
-pub(crate) fn named_schema<'a>(
-    krate: &TokenStream,
-    kind: &str,
-    fields: impl Iterator<Item = (&'a Ident, Type)>,
-) -> TokenStream {
-    let fields = fields.map(|(ident, ty)| {
-        let name = ident.unraw().to_string();
-        quote_spanned!(at(ty.span())=>
-            #krate::schema(#name, &[<#ty as #krate::WireType>::SCHEMA]))
+/// What a schema is made of: as the number, and as text.
+pub(crate) struct Shape {
+    schema: TokenStream,
+    text: TokenStream,
+}
+
+impl Shape {
+    fn of_struct(krate: &TokenStream, name: &str, parts: &[Part]) -> Self {
+        let fields = fields(krate, parts);
+        let shapes = shapes();
+        let text = quote! {
+            let fields: &[#krate::ShapeField] = #fields;
+            #shapes.define(#name, <Self as #krate::WireType>::SCHEMA, "struct", fields)
+        };
+        Self { schema: schema(krate, "struct", parts), text }
+    }
+
+    fn of_enum<'a>(
+        krate: &TokenStream,
+        name: &str,
+        variants: impl Iterator<Item = (&'a Ident, Vec<Part>)>,
+    ) -> Self {
+        let (schemas, texts): (Vec<_>, Vec<_>) = variants
+            .map(|(ident, parts)| {
+                let name = ident.unraw().to_string();
+                let fields = fields(krate, &parts);
+                let text = quote!(("", #krate::Shapes::variant(#name, #fields)));
+                (schema(krate, &name, &parts), text)
+            })
+            .unzip();
+        let shapes = shapes();
+        let text = quote! {
+            let variants: &[#krate::ShapeField] = &[#(#texts),*];
+            #shapes.define(#name, <Self as #krate::WireType>::SCHEMA, "enum", variants)
+        };
+        Self { schema: quote!(#krate::schema("enum", &[#(#schemas),*])), text }
+    }
+
+    /// The arguments of a handler.
+    pub(crate) fn of_message(krate: &TokenStream, parts: &[Part]) -> Self {
+        let fields = fields(krate, parts);
+        let text = quote!(#krate::Shapes::message(#fields));
+        Self { schema: schema(krate, "message", parts), text }
+    }
+
+    /// Says that the type may travel.
+    pub(crate) fn implementation(
+        &self,
+        krate: &TokenStream,
+        ident: &Ident,
+        version: u16,
+    ) -> TokenStream {
+        let (Self { schema, text }, shapes) = (self, shapes());
+        quote_spanned! {at(ident.span())=>
+            impl #krate::WireType for #ident {
+                const SCHEMA: u64 = #schema;
+                const VERSION: u16 = #version;
+
+                #[allow(unused_variables, reason = "not every type is made of others")]
+                fn shape(#shapes: &mut #krate::Shapes) -> ::std::string::String {
+                    #text
+                }
+            }
+        }
+    }
+}
+
+fn schema(krate: &TokenStream, kind: &str, parts: &[Part]) -> TokenStream {
+    let parts = parts.iter().map(|part| part.schema(krate));
+    quote!(#krate::schema(#kind, &[#(#parts),*]))
+}
+
+/// What the function that writes a shape calls its argument.
+fn shapes() -> Ident {
+    Ident::new("shapes", Span::mixed_site())
+}
+
+/// Names and shapes of fields, in the scope of [`shapes`].
+fn fields(krate: &TokenStream, parts: &[Part]) -> TokenStream {
+    let shapes = shapes();
+    let parts = parts.iter().map(|Part { name, ty, span }| {
+        quote_spanned!(at(*span)=> (#name, <#ty as #krate::WireType>::shape(#shapes)))
     });
-    quote!(#krate::schema(#kind, &[#(#fields),*]))
-}
-
-fn fields_schema(krate: &TokenStream, kind: &str, fields: &Fields) -> TokenStream {
-    match fields {
-        Fields::Named(fields) => {
-            let named = fields.named.iter();
-            let named = named.filter_map(|field| Some((field.ident.as_ref()?, field.ty.clone())));
-            named_schema(krate, kind, named)
-        }
-        Fields::Unnamed(fields) => {
-            let types = fields.unnamed.iter().map(|field| {
-                let ty = &field.ty;
-                quote_spanned!(at(ty.span())=> <#ty as #krate::WireType>::SCHEMA)
-            });
-            quote!(#krate::schema(#kind, &[#(#types),*]))
-        }
-        Fields::Unit => quote!(#krate::schema(#kind, &[])),
-    }
+    quote!(&[#(#parts),*])
 }
 
 #[cfg(test)]
@@ -183,7 +289,7 @@ mod tests {
         );
         assert_explains(
             &expand(
-                quote!(version = 2),
+                quote!(edition = 2),
                 quote!(
                     struct Page;
                 ),

@@ -62,8 +62,10 @@ impl Handler {
         let span = at(self.answer.span);
         // Whether the reply may travel is found out here.
         let way = if self.archived { quote!(wire_archived) } else { quote!(wire) };
-        let wire =
-            self.wire.then(|| quote_spanned!(span=> #(#cfgs)* #table.#way::<#message>(#text);));
+        let wire = self.wire.as_ref().map(|_| {
+            let previous = self.previous_registration(owner, table);
+            quote_spanned!(span=> #(#cfgs)* #table.#way::<#message>(#text); #previous)
+        });
         let Reach::Outside { bare, each } = &self.reach else {
             let span = at(self.span());
             return quote_spanned!(span=> #(#cfgs)* #table.message::<#message>(#text); #wire);

@@ -10,7 +10,7 @@ use crate::errors::at;
 use crate::method::Method;
 use crate::owner::Owner;
 use crate::parameter::Argument;
-use crate::wire;
+use crate::wire::{self, Part, Shape};
 
 impl Handler {
     /// The struct, and `impl Message`; nothing for a message that exists already.
@@ -52,15 +52,14 @@ impl Handler {
 
     /// What makes the message one that may travel: attributes of the struct, and an impl.
     fn archive(&self, owner: &Owner) -> Option<(TokenStream, TokenStream)> {
-        let name = self.generated(owner).filter(|_| self.wire)?;
+        let (name, marked) = (self.generated(owner)?, self.wire.as_ref()?);
         let krate = owner.krate(name.span());
-        let fields = self.arguments().map(|argument| {
-            let ty = owner.spell_out(&argument.ty);
-            (&argument.ident, syn::parse_quote!(#ty))
-        });
-        let shape = wire::named_schema(&krate, "message", fields);
+        let parts = self
+            .arguments()
+            .map(|Argument { ident, ty, .. }| Part::new(Some(ident), owner.spell_out(ty), ty));
+        let shape = Shape::of_message(&krate, &parts.collect::<Vec<_>>());
         let attributes = wire::attributes(&krate, name.span());
-        Some((attributes, wire::implementation(&krate, &name, &shape)))
+        Some((attributes, shape.implementation(&krate, &name, marked.version)))
     }
 
     /// How often the message is tried, and the copy for the next try. A field without `Clone` is
