@@ -168,8 +168,8 @@ pub(crate) struct Load {
     /// Placeholders: {key}, {key2} (another key), {value}, {rand:N}, {seq}.
     /// With --protocol native: 'Type.method(argument: type = value, ..) -> Reply', asked of entity
     /// {key}; arguments are numbers of 8 to 64 bits (7, {key2} or 7 + {rand:10}) or a String
-    /// ("text" or {value}); nothing behind the bracket means that the reply is (). Behind 'tell' the
-    /// same message wants no answer, as in '9*tell Type.method()': no latency, and no bound but TCP
+    /// ("text" or {value}); nothing behind the bracket means that the reply is (). Behind
+    /// 'tell' the message wants no answer, as in '9*tell Type.method()', and has no latency
     #[arg(long, value_name = "TEMPLATE", help_heading = LOAD, verbatim_doc_comment)]
     pub(crate) command: Vec<String>,
 

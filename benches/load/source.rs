@@ -190,7 +190,7 @@ impl Source {
     }
 }
 
-/// A key that fits. Where none turns up for long, any other: a node sends on what belongs elsewhere.
+/// A key that fits. Where none turns up for long, any other: a node sends it on.
 fn draw_on(keys: &mut Keys, random: &mut Random, fits: impl Fn(u64) -> bool) -> u64 {
     const DRAWS_MAX: u32 = 1_000;
     let mut key = keys.draw(random);
