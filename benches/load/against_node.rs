@@ -2,15 +2,17 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use clap::Parser;
-use coreside::Node;
+use coreside::{Cx, NetConfig, Node, NodeStats, entity, handlers};
 
 use crate::arguments::{Action, CommandLine};
 use crate::clock::Clock;
 use crate::failure::Failure;
 use crate::gate::Gate;
 use crate::native::handshake::HandshakeError;
+use crate::native::message::upper_half;
 use crate::plan::Plan;
 use crate::run::{self, Outcome};
 use crate::sweep::{self, Curve};
@@ -56,7 +58,7 @@ fn run(target: &[String], words: &[&str]) -> Outcome {
 }
 
 /// What all accounts hold together, as the ledger says over RESP.
-fn assert_total(node: &Node, total: i64) {
+fn total(node: &Node) -> i64 {
     let mut socket = TcpStream::connect(node.local_addr().expect("it listens")).expect("connected");
     socket.write_all(b"*1\r\n$13\r\nACCOUNT.AUDIT\r\n").expect("asked");
     let (mut answer, mut byte) = (String::new(), [0]);
@@ -64,7 +66,12 @@ fn assert_total(node: &Node, total: i64) {
         socket.read_exact(&mut byte).expect("answered");
         answer.push(char::from(byte[0]));
     }
-    assert!(answer.ends_with(&format!(":{total}\r\n")), "{total} in {answer:?}");
+    let last = answer.lines().last().and_then(|line| line.strip_prefix(':'));
+    last.and_then(|total| total.parse().ok()).expect("a number")
+}
+
+fn assert_total(node: &Node, expected: i64) {
+    assert_eq!(total(node), expected);
 }
 
 #[test]
@@ -179,6 +186,119 @@ fn port_of_the_other_protocol_is_told_from_a_native_one() {
             assert!(error.to_string().contains("native port"), "{error}");
         }
         other => panic!("{:?}", other.map(|outcome| outcome.tally.replies)),
+    }
+    node.stop();
+}
+
+#[test]
+fn tells_of_a_mixture_are_carried_out_and_nobody_waits_for_them() {
+    for loops in [&["--requests", "5000"][..], &["--requests", "2000", "--rate", "50000"]] {
+        let node = ledger_node();
+        let words = ["--mix", "deposit=1,tell-deposit=4", "--distribution", "hot"];
+        let outcome = run(&native(&node), &[&words[..], loops].concat());
+        let tally = &outcome.tally;
+        let sent = loops[1].parse().expect("a number");
+        assert_eq!((tally.replies + tally.told, tally.errors.count()), (sent, 0));
+        assert_eq!(tally.latency.len(), tally.replies);
+        let share = tally.told as f64 / sent as f64;
+        assert!((share - 0.8).abs() < 0.05, "{share}");
+        // Each of 10 to 18, and all of them arrive.
+        let (until, least) = (Instant::now() + Duration::from_secs(20), 10 * sent as i64);
+        while total(&node) < least {
+            assert!(Instant::now() < until, "{} of at least {least}", total(&node));
+        }
+        node.stop();
+    }
+}
+
+#[test]
+fn tells_alone_are_all_sent_before_the_end() {
+    let node = ledger_node();
+    let deposit = "tell Account.deposit(amount: i64 = 7) -> Result<i64, Refusal>";
+    let words = ["--command", deposit, "--type", REFUSAL, "--requests", "50000"];
+    let outcome = run(&native(&node), &words);
+    assert_eq!((outcome.tally.replies, outcome.tally.told), (0, 50_000));
+    let until = Instant::now() + Duration::from_secs(20);
+    while total(&node) < 7 * 50_000 {
+        assert!(Instant::now() < until, "{} of {}", total(&node), 7 * 50_000);
+    }
+    assert_total(&node, 7 * 50_000);
+    node.stop();
+}
+
+/// Knows whether it was meant.
+#[entity(key = u128)]
+struct Seal {
+    pressed: u64,
+}
+
+#[handlers]
+impl Seal {
+    #[local]
+    #[wire]
+    fn press(&mut self, lower: u64, cx: &mut Cx<Self>) -> Result<u64, u64> {
+        self.pressed += 1;
+        let key = u128::from(upper_half(lower)) << 64 | u128::from(lower);
+        if cx.key() == key { Ok(self.pressed) } else { Err(self.pressed) }
+    }
+}
+
+#[test]
+fn keys_of_128_bits_reach_the_entities_that_they_name() {
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let node = Node::builder().entity::<Seal>().shards(3).listen_native(loopback);
+    let node = node.start().expect("a node");
+    let press = "Seal.press(lower: u64 = {key}) -> Result<u64, u64>";
+    let words = ["--command", press, "--key-bits", "128", "--requests", "5000", "--shard-aware"];
+    let outcome = run(&native(&node), &words);
+    assert_eq!((outcome.tally.replies, outcome.tally.errors.count()), (5_000, 0));
+    assert_eq!(settled(&node, 5_000).between_shards, 0, "each came in where it belongs");
+    node.stop();
+}
+
+/// What the node has done once it has run so many turns: shards show their counts at times.
+fn settled(node: &Node, turns: u64) -> NodeStats {
+    let until = Instant::now() + Duration::from_secs(20);
+    while node.stats().turns < turns && Instant::now() < until {
+        std::thread::yield_now();
+    }
+    node.stats()
+}
+
+#[test]
+fn shard_aware_load_asks_each_shard_for_its_own_keys() {
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let node = Node::builder().entity::<ledger::Account>().shards(3).listen_native(loopback);
+    let node = node.start().expect("a node");
+    let words = ["--mix", "deposit=1", "--requests", "3000", "--threads", "2"];
+    let aware = run(&native(&node), &[&words[..], &["--shard-aware"]].concat());
+    assert_eq!((aware.tally.replies, aware.tally.errors.count()), (3_000, 0));
+    let stats = settled(&node, 3_000);
+    assert_eq!((stats.turns, stats.between_shards), (3_000, 0));
+    let any = run(&native(&node), &words);
+    assert_eq!((any.tally.replies, any.tally.errors.count()), (3_000, 0));
+    assert!(settled(&node, 6_000).between_shards > 3_000, "two of three go on, and come back");
+    node.stop();
+    let node = Node::builder().entity::<ledger::Account>().shards(5).listen_native(loopback);
+    let node = node.start().expect("a node");
+    let few = try_run(&native(&node), &["--shard-aware"]);
+    let Err(Failure::Handshake { error, .. }) = few else { panic!("a shard without connection") };
+    assert_eq!(error.to_string(), "4 connections, but 5 shards");
+    node.stop();
+}
+
+#[test]
+fn pings_of_the_node_are_answered() {
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut net = NetConfig::default();
+    net.native.deadlines.idle = Some(Duration::from_millis(300));
+    let node = Node::builder().entity::<ledger::Account>().shards(1).net(net);
+    let node = node.listen_native(loopback).start().expect("a node");
+    // Each connection is silent for 600 ms between two requests, and would be closed by then.
+    let words = ["--mix", "deposit=1", "--rate", "6.6", "--requests", "12"];
+    for idle in ["spin", "park"] {
+        let outcome = run(&native(&node), &[&words[..], &["--idle", idle]].concat());
+        assert_eq!((outcome.tally.replies, outcome.tally.errors.count()), (12, 0));
     }
     node.stop();
 }

@@ -128,6 +128,15 @@ pub(crate) struct Load {
     #[arg(help_heading = LOAD)]
     pub(crate) keys: u64,
 
+    /// Bits of the keys of a native target's entities; the upper half of 128 is made of the lower
+    #[arg(long, value_enum, default_value = "64", value_name = "BITS", help_heading = LOAD)]
+    pub(crate) key_bits: KeyBits,
+
+    /// Spread the connections over the shards of a native target, and send each key's requests on
+    /// those to its shard; else any shard takes any request and sends it on
+    #[arg(long, help_heading = LOAD)]
+    pub(crate) shard_aware: bool,
+
     /// How keys are drawn; with zipf, key 0 is the most popular, with hot the first --hot-keys are
     #[arg(long, value_enum, default_value = "uniform", value_name = "NAME", help_heading = LOAD)]
     pub(crate) distribution: Distribution,
@@ -159,12 +168,14 @@ pub(crate) struct Load {
     /// Placeholders: {key}, {key2} (another key), {value}, {rand:N}, {seq}.
     /// With --protocol native: 'Type.method(argument: type = value, ..) -> Reply', asked of entity
     /// {key}; arguments are numbers of 8 to 64 bits (7, {key2} or 7 + {rand:10}) or a String
-    /// ("text" or {value}); nothing behind the bracket means that the reply is ()
+    /// ("text" or {value}); nothing behind the bracket means that the reply is (). Behind
+    /// 'tell' the message wants no answer, as in '9*tell Type.method()', and has no latency
     #[arg(long, value_name = "TEMPLATE", help_heading = LOAD, verbatim_doc_comment)]
     pub(crate) command: Vec<String>,
 
     /// Weights of the workload's commands by name, such as deposit=80,balance=20; one that is not
-    /// named is not sent. A command's name is its first word or its method, less all up to a dot
+    /// named is not sent. A command's name is its first word or its method, less all up to a dot;
+    /// of one that is told, tell- and its method
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = share)]
     #[arg(help_heading = LOAD)]
     pub(crate) mix: Vec<Share>,
@@ -257,6 +268,14 @@ pub(crate) enum Protocol {
     Native,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyBits {
+    #[value(name = "64")]
+    Narrow,
+    #[value(name = "128")]
+    Wide,
+}
+
 /// The weight of the commands of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Share {
@@ -347,6 +366,7 @@ const NATIVE_LEDGER: &[&str] = &[
     "Account.balance() -> i64",
     "0*Account.deposit(amount: i64 = 10 + {rand:9}) -> Result<i64, Refusal>",
     "0*Account.withdraw(amount: i64 = 10 + {rand:9}) -> Result<i64, Refusal>",
+    "0*tell Account.deposit(amount: i64 = 10 + {rand:9}) -> Result<i64, Refusal>",
 ];
 
 const LEDGER_REFUSAL: &str =

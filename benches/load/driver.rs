@@ -16,6 +16,7 @@
 
 use std::time::Duration;
 
+use coreside_net::native::frame::HEADER_BYTES;
 use hdrhistogram::Histogram;
 
 use crate::failure::Failure;
@@ -82,7 +83,8 @@ struct Window {
     sent_bytes_before: u64,
     received_bytes_before: u64,
     opened_ns: u64,
-    last_reply_ns: u64,
+    /// When the last reply came, or the last tell was sent.
+    last_done_ns: u64,
     /// Ticks while the window is open.
     meter: Meter,
 }
@@ -103,7 +105,7 @@ impl Window {
             sent_bytes_before: 0,
             received_bytes_before: 0,
             opened_ns: 0,
-            last_reply_ns: 0,
+            last_done_ns: 0,
             meter: Meter::start(now_ns),
         }
     }
@@ -160,7 +162,7 @@ impl<'a> Driver<'a> {
             self.dispatch(phase, &mut window, now_ns)?;
             self.advance(phase, &mut window, now_ns);
             self.gate.publish(self.thread, self.replies);
-            let finished = window.left == 0 && self.outstanding == 0;
+            let finished = window.left == 0 && self.outstanding == 0 && self.all_is_sent();
             if finished || self.given_up(&window, now_ns)? {
                 break;
             }
@@ -201,7 +203,7 @@ impl<'a> Driver<'a> {
             // A limited run ends with its last reply, not with the turn that noticed it, and the
             // last replies to the warm-up are not among those it asked for.
             let limited = window.left == 0;
-            let end_ns = if limited { window.last_reply_ns } else { now_ns };
+            let end_ns = if limited { window.last_done_ns } else { now_ns };
             let in_window = self.replies - window.replies_before;
             self.tally.window_ns = end_ns.saturating_sub(window.opened_ns);
             self.tally.replies = if limited { self.tally.latency.len() } else { in_window };
@@ -268,6 +270,7 @@ impl<'a> Driver<'a> {
                         return Err(Failure::Broken { session, error });
                     }
                 };
+                self.answer_pings(session)?;
                 if phase.schedule.is_none() {
                     self.top_up(phase, window, session, now_ns)?;
                 }
@@ -301,10 +304,40 @@ impl<'a> Driver<'a> {
             self.replies += replies;
             self.outstanding -= replies;
             self.quiet_since_ns = now_ns;
-            window.last_reply_ns = now_ns;
+            window.last_done_ns = now_ns;
         }
         self.ring.give_back(received);
         Ok(())
+    }
+
+    /// Gives the target its sign of life, unless the kernel still holds what was sent before: when
+    /// it does not any more, this is called again.
+    #[inline]
+    fn answer_pings(&mut self, session: usize) -> Result<(), Failure> {
+        let noted = &mut self.sessions[session];
+        if !noted.owes_pong() {
+            return Ok(());
+        }
+        match self.ring.outbox(session) {
+            Some(outbox) if outbox.room_bytes() >= HEADER_BYTES => {
+                outbox.append(|bytes, at| noted.pong(bytes, at));
+                self.ring.send(session).map_err(Failure::Ring)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that nobody will answer `count` requests.
+    fn note_told(&mut self, window: &mut Window, count: u32, now_ns: u64) {
+        if window.state == State::Open {
+            self.tally.told += u64::from(count);
+            window.last_done_ns = now_ns;
+        }
+    }
+
+    /// Whether the kernel has all that was written: of what is told, nothing else says so.
+    fn all_is_sent(&mut self) -> bool {
+        (0..self.sessions.len()).all(|session| self.ring.outbox(session).is_some())
     }
 
     /// Closed loop: fills a session's pipeline again.
@@ -320,18 +353,20 @@ impl<'a> Driver<'a> {
         let wanted = wanted.min(window.left) as u32;
         let Some(outbox) = self.ring.outbox(session) else { return Ok(()) };
         let needed = phase.source.room_bytes();
-        let mut count = 0;
+        let (mut count, mut told) = (0, 0);
         while count < wanted && outbox.room_bytes() >= needed {
             let bytes = outbox.append(|bytes, at| phase.source.encode(noted, now_ns, bytes, at));
             self.sent_bytes += bytes as u64;
             count += 1;
+            told += u32::from(phase.source.told());
         }
         if count == 0 {
             return Ok(());
         }
         noted.note(now_ns, count);
-        self.outstanding += u64::from(count);
+        self.outstanding += u64::from(count - told);
         window.left -= u64::from(count);
+        self.note_told(window, told, now_ns);
         self.ring.send(session).map_err(Failure::Ring)
     }
 
@@ -360,7 +395,9 @@ impl<'a> Driver<'a> {
             }
             self.tally.due += u64::from(due_ns >= phase.open_ns);
             self.sent_bytes += bytes as u64;
-            self.outstanding += 1;
+            let told = u32::from(phase.source.told());
+            self.outstanding += u64::from(1 - told);
+            self.note_told(window, told, now_ns);
             window.left -= 1;
             schedule.advance();
         }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::arguments::{
-    Arrivals, CoreList, Distribution, Idle, Load, Protocol, Run, Share, Sweep, Workload,
+    Arrivals, CoreList, Distribution, Idle, KeyBits, Load, Protocol, Run, Share, Sweep, Workload,
 };
 use crate::driver::Phase;
 use crate::keys::Keys;
-use crate::native::message::{Message, Named};
+use crate::native::message::{Message, Named, TELL};
 use crate::native::shape::{Refusal, Types};
 use crate::native::words::Mistake;
 use crate::random::Random;
@@ -46,6 +46,10 @@ pub(crate) struct Plan {
     pub(crate) warmup: Duration,
     pub(crate) length: Length,
     pub(crate) populate: Option<String>,
+    /// Each connection is to a shard, and sends what belongs there.
+    pub(crate) shard_aware: bool,
+    /// Keys have 128 bits.
+    pub(crate) wide_keys: bool,
     pub(crate) timeout: Duration,
     idle: Option<Idle>,
     workload: Vec<Weighted>,
@@ -76,6 +80,8 @@ pub(crate) enum PlanError {
     ManyCommands,
     FewConnections { connections: usize, threads: usize },
     Descending,
+    OnlyNative(&'static str),
+    ManyTargets,
 }
 
 impl std::fmt::Display for PlanError {
@@ -101,6 +107,8 @@ impl std::fmt::Display for PlanError {
                 write!(f, "{connections} connections are too few for {threads} threads")
             }
             Self::Descending => write!(f, "--rates must ascend"),
+            Self::OnlyNative(option) => write!(f, "{option} goes with --protocol native"),
+            Self::ManyTargets => write!(f, "--shard-aware takes one --addr"),
         }
     }
 }
@@ -145,7 +153,19 @@ impl Plan {
         if connections < threads {
             return Err(PlanError::FewConnections { connections, threads });
         }
-        let targets = load.addr.iter().map(|text| resolve(text)).collect::<Result<_, _>>()?;
+        if load.protocol != Protocol::Native {
+            let wide = load.key_bits == KeyBits::Wide;
+            for (given, option) in [(load.shard_aware, "--shard-aware"), (wide, "--key-bits 128")] {
+                if given {
+                    return Err(PlanError::OnlyNative(option));
+                }
+            }
+        }
+        let targets: Vec<_> =
+            load.addr.iter().map(|text| resolve(text)).collect::<Result<_, _>>()?;
+        if load.shard_aware && targets.len() > 1 {
+            return Err(PlanError::ManyTargets);
+        }
         let compiled = compile_all(load)?;
         Ok(Self {
             targets,
@@ -167,6 +187,8 @@ impl Plan {
             warmup: Duration::from_secs_f64(load.warmup),
             length,
             populate: load.populate.clone(),
+            shard_aware: load.shard_aware,
+            wide_keys: load.key_bits == KeyBits::Wide,
             timeout: Duration::from_secs_f64(load.timeout),
             idle: load.idle,
             workload: compiled.workload,
@@ -205,6 +227,9 @@ impl Plan {
         let mut parts = vec![self.mixture(" | ")];
         if self.protocol == Protocol::Native {
             parts.push("native protocol".to_owned());
+            let wide = self.wide_keys.then_some("keys of 128 bits");
+            let aware = self.shard_aware.then_some("each shard asked for its own keys");
+            parts.extend([wide, aware].into_iter().flatten().map(str::to_owned));
         }
         parts.push(pace);
         parts.push(format!("{} connections x depth {}", self.connections, self.depth));
@@ -250,11 +275,12 @@ impl Plan {
         (longest * self.depth_max() as usize).min(OUTBOX_BYTES_MAX).max(longest)
     }
 
-    /// The targets of a thread's connections: its share of all, which go to the targets in turn.
-    pub(crate) fn connections_of(&self, thread: usize) -> Vec<SocketAddr> {
+    /// A thread's connections: its share of all, which go to the targets in turn. Each has a number
+    /// among all.
+    pub(crate) fn connections_of(&self, thread: usize) -> Vec<(usize, SocketAddr)> {
         (thread..self.connections)
             .step_by(self.threads)
-            .map(|connection| self.targets[connection % self.targets.len()])
+            .map(|connection| (connection, self.targets[connection % self.targets.len()]))
             .collect()
     }
 
@@ -372,6 +398,9 @@ fn compile_all(load: &Load) -> Result<Compiled, PlanError> {
                 let mut message = Message::compile(text, &value, &types)
                     .map_err(|error| PlanError::Message { text: text.to_owned(), error })?;
                 message.set_index(messages.len() as u16);
+                if load.key_bits == KeyBits::Wide {
+                    message.widen();
+                }
                 messages.push(message.named().clone());
                 Command::Native(message)
             }
@@ -414,8 +443,12 @@ fn mix(written: &mut Vec<(&str, u32)>, shares: &[Share]) -> Result<(), PlanError
     if written.is_empty() { Err(PlanError::EmptyMix) } else { Ok(()) }
 }
 
-/// What a command is called: its first word or its method, less all up to a dot, in small letters.
+/// What a command is called: its first word or its method, less all up to a dot, in small letters;
+/// `tell-` before the method of one that is told.
 fn name(text: &str) -> String {
+    if let Some(told) = text.strip_prefix(TELL) {
+        return format!("tell-{}", name(told));
+    }
     let end = text.find(|c: char| c.is_whitespace() || c == '(').unwrap_or(text.len());
     let word = &text[..end];
     word.rsplit('.').next().unwrap_or(word).to_lowercase()

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
+use coreside_shard::Placement;
+
 use crate::arguments::Protocol;
 use crate::cores;
 use crate::driver::Driver;
@@ -17,6 +19,7 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::ring::Ring;
 use crate::session::Session;
+use crate::source::Route;
 use crate::tally::Tally;
 
 /// How a measurement ended.
@@ -137,9 +140,11 @@ fn load(
         cores::pin(&[core]).map_err(|error| Failure::Pin { core, error })?;
     }
     let targets = plan.connections_of(thread);
-    let sockets = targets.iter().map(|&target| connect(target, plan.timeout));
+    let route = if plan.shard_aware { Some(find_route(plan)?) } else { None };
+    let sockets = targets.iter().map(|&(_, target)| connect(target, plan.timeout));
     let sockets: Vec<TcpStream> = sockets.collect::<Result<_, _>>()?;
-    let (sessions, numbers) = greet(plan, &targets, &sockets)?;
+    let shards = route.as_ref().map(|(shards, _)| *shards);
+    let (sessions, numbers) = greet(plan, &targets, &sockets, shards)?;
     let ring = Ring::new(sockets, plan.outbox_bytes()).map_err(Failure::Ring)?;
     let mut driver = Driver::new(gate, thread, ring, sessions, plan.timeout);
 
@@ -156,6 +161,7 @@ fn load(
         gate.publish(thread, 0);
         let mut phase = plan.loading_phase(thread, begin_ns, rate);
         phase.source.renumber(&numbers);
+        phase.source.aim(route.as_ref().map(|(_, route)| route.clone()));
         let tally = driver.run(&mut phase)?;
         if gate.failed() {
             return Err(Failure::Elsewhere);
@@ -167,11 +173,29 @@ fn load(
     Ok(())
 }
 
+/// Asks the target how many shards it has, and how keys are shared out among them.
+fn find_route(plan: &Plan) -> Result<(u16, Route), Failure> {
+    let target = plan.targets[0];
+    let failed = |error| Failure::Handshake { target, error };
+    let socket = connect(target, plan.timeout)?;
+    let granted = handshake::shake(&socket, None, plan.messages(), plan.depth_max(), plan.timeout)
+        .map_err(failed)?;
+    let (shards, connections) = (granted.shards, plan.connections);
+    let hash_key = granted.hash_key.ok_or(HandshakeError::NoHashKey).map_err(failed)?;
+    if shards == 0 || connections < usize::from(shards) {
+        return Err(failed(HandshakeError::FewConnections { connections, shards }));
+    }
+    let placement = Placement::even(shards);
+    Ok((shards, Route { hash_key, placement, wide: plan.wide_keys }))
+}
+
 /// Sessions for new connections, and the numbers by which the targets know the plan's messages.
+/// The connections are shared out over `shards`, or go to whichever shard takes them.
 fn greet(
     plan: &Plan,
-    targets: &[SocketAddr],
+    targets: &[(usize, SocketAddr)],
     sockets: &[TcpStream],
+    shards: Option<u16>,
 ) -> Result<(Vec<Session>, Vec<u16>), Failure> {
     let depth = plan.depth_max();
     if plan.protocol == Protocol::Resp {
@@ -180,15 +204,16 @@ fn greet(
     let refusals = plan.refusals();
     let mut numbers: Option<Vec<u16>> = None;
     let mut sessions = Vec::with_capacity(sockets.len());
-    for (socket, &target) in sockets.iter().zip(targets) {
-        let granted = handshake::shake(socket, plan.messages(), depth, plan.timeout)
+    for (socket, &(connection, target)) in sockets.iter().zip(targets) {
+        let shard = shards.map(|shards| (connection % usize::from(shards)) as u16);
+        let granted = handshake::shake(socket, shard, plan.messages(), depth, plan.timeout)
             .map_err(|error| Failure::Handshake { target, error })?;
         if numbers.as_ref().is_some_and(|numbers| *numbers != granted.numbers) {
             return Err(Failure::Handshake { target, error: HandshakeError::OtherNumbers });
         }
         numbers = Some(granted.numbers);
         let frames = Frames::new(granted.frame_bytes_max, Arc::clone(&refusals));
-        sessions.push(Session::Native { frames, calls: Calls::new(depth) });
+        sessions.push(Session::Native { frames, calls: Calls::new(depth), shard });
     }
     Ok((sessions, numbers.unwrap_or_default()))
 }

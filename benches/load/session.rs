@@ -12,8 +12,9 @@ use crate::replies::{ScanError, Scanner};
 pub(crate) enum Session {
     /// RESP: replies come in the order of the requests.
     Resp { scanner: Scanner, stamps: Stamps },
-    /// Native: answers come in any order and name their calls.
-    Native { frames: Frames, calls: Calls },
+    /// Native: answers come in any order and name their calls. The connection is to this shard, if
+    /// it matters.
+    Native { frames: Frames, calls: Calls, shard: Option<u16> },
 }
 
 /// What ends a connection: the bytes that came make no sense.
@@ -62,6 +63,29 @@ impl Session {
         }
     }
 
+    /// The shard whose keys it is for.
+    #[inline]
+    pub(crate) fn shard(&self) -> Option<u16> {
+        match self {
+            Self::Resp { .. } => None,
+            Self::Native { shard, .. } => *shard,
+        }
+    }
+
+    /// Whether the target wants a sign of life.
+    #[inline]
+    pub(crate) fn owes_pong(&self) -> bool {
+        matches!(self, Self::Native { frames, .. } if frames.owes_pong())
+    }
+
+    /// Writes the sign of life at `at`, if one is owed, and returns the place behind it.
+    pub(crate) fn pong(&mut self, out: &mut [u8], at: usize) -> usize {
+        match self {
+            Self::Resp { .. } => at,
+            Self::Native { frames, .. } => frames.pong(out, at),
+        }
+    }
+
     /// Notes `count` requests that count from `since_ns`, unless each has a call number.
     pub(crate) fn note(&mut self, since_ns: u64, count: u32) {
         match self {
@@ -89,7 +113,7 @@ impl Session {
                 }
                 Ok(replies)
             }
-            Self::Native { frames, calls } => frames
+            Self::Native { frames, calls, .. } => frames
                 .scan(bytes, calls, errors, |call| {
                     answered(Stamp { since_ns: call.since_ns, count: 1 });
                 })

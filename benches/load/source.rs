@@ -1,8 +1,10 @@
 //! An endless stream of encoded requests: a weighted choice of commands filled with numbers.
 
+use coreside_shard::{HashKey, Placement};
+
 use crate::decimal::Decimal;
 use crate::keys::Keys;
-use crate::native::message::Message;
+use crate::native::message::{Message, upper_half};
 use crate::random::Random;
 use crate::session::Session;
 use crate::template::{NUMBERS_MAX, Number, SLACK_BYTES, Template};
@@ -32,6 +34,25 @@ impl Weighted {
     }
 }
 
+/// Which shard a key is on.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) hash_key: HashKey,
+    pub(crate) placement: Placement,
+    /// Keys have 128 bits.
+    pub(crate) wide: bool,
+}
+
+impl Route {
+    fn shard(&self, key: u64) -> u16 {
+        let hash = match self.wide {
+            true => self.hash_key.hash(u128::from(upper_half(key)) << 64 | u128::from(key)),
+            false => self.hash_key.hash(key),
+        };
+        self.placement.shard(hash)
+    }
+}
+
 /// Draws requests. Every load thread has its own.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
@@ -40,6 +61,10 @@ pub(crate) struct Source {
     room_bytes: usize,
     keys: Keys,
     random: Random,
+    /// Given where each session gets the keys of its shard.
+    route: Option<Route>,
+    /// Nobody answers the last request.
+    told: bool,
     sequence: u64,
     sequence_step: u64,
     /// The present request's numbers; here rather than on the stack so that only those in use are
@@ -67,6 +92,8 @@ impl Source {
             room_bytes,
             keys,
             random,
+            route: None,
+            told: false,
             sequence,
             sequence_step,
             numbers: [0; NUMBERS_MAX],
@@ -88,6 +115,17 @@ impl Source {
         }
     }
 
+    /// Draws keys that are on the shard of the session that they are for.
+    pub(crate) fn aim(&mut self, route: Option<Route>) {
+        self.route = route;
+    }
+
+    /// Whether nobody answers the request that was written last.
+    #[inline]
+    pub(crate) fn told(&self) -> bool {
+        self.told
+    }
+
     /// Writes the next request at `at` and returns the place behind it. It counts from `since_ns`,
     /// which `session` knows at once if it needs a call number, else by [`Session::note`].
     #[inline]
@@ -99,13 +137,17 @@ impl Source {
         at: usize,
     ) -> usize {
         let chosen = self.choose();
-        let Self { commands, keys, random, numbers, texts, sequence, .. } = self;
+        let Self { commands, keys, random, route, numbers, texts, sequence, .. } = self;
+        let aim = route.as_ref().zip(session.shard());
         let sequence_now = *sequence;
         *sequence = sequence.wrapping_add(self.sequence_step);
         let mut first_key = 0;
         let mut draw = |numbers: &[u64], number| match number {
             Number::Key => {
-                first_key = keys.draw(random);
+                first_key = match aim {
+                    None => keys.draw(random),
+                    Some((route, shard)) => draw_on(keys, random, |key| route.shard(key) == shard),
+                };
                 first_key
             }
             Number::OtherKey => keys.draw_other(first_key, random),
@@ -125,7 +167,8 @@ impl Source {
                 for (index, &number) in message.numbers().iter().enumerate() {
                     numbers[index] = draw(numbers, number);
                 }
-                let call = session.call(since_ns, message.index());
+                self.told = message.tells();
+                let call = if self.told { 0 } else { session.call(since_ns, message.index()) };
                 message.encode(numbers, call, out, at)
             }
         }
@@ -145,6 +188,19 @@ impl Source {
         // The draw lies below the sum of the weights, so one of them has swallowed it.
         unreachable!("a draw beyond all weights")
     }
+}
+
+/// A key that fits. Where none turns up for long, any other: a node sends it on.
+fn draw_on(keys: &mut Keys, random: &mut Random, fits: impl Fn(u64) -> bool) -> u64 {
+    const DRAWS_MAX: u32 = 1_000;
+    let mut key = keys.draw(random);
+    for _ in 1..DRAWS_MAX {
+        if fits(key) {
+            break;
+        }
+        key = keys.draw(random);
+    }
+    key
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub(crate) struct Tally {
     /// Those of them that were never sent because the pipelines stayed full. They are recorded with
     /// the time they had waited when the window closed, which is less than the truth.
     pub(crate) unsent: u64,
+    /// Requests sent inside the window that nobody answers.
+    pub(crate) told: u64,
     /// Requests that were sent and never answered.
     pub(crate) unanswered: u64,
 }
@@ -46,6 +48,7 @@ impl Tally {
             window_ns: 0,
             due: 0,
             unsent: 0,
+            told: 0,
             unanswered: 0,
         }
     }
@@ -61,6 +64,7 @@ impl Tally {
         self.window_ns = self.window_ns.max(other.window_ns);
         self.due += other.due;
         self.unsent += other.unsent;
+        self.told += other.told;
         self.unanswered += other.unanswered;
     }
 
@@ -83,7 +87,8 @@ impl Tally {
     ///
     /// A few requests are always on their way when a window closes.
     pub(crate) fn fell_behind(&self) -> bool {
-        self.unsent > self.due / 1_000 || self.replies as f64 + 1.0 < self.due as f64 * 0.99
+        self.unsent > self.due / 1_000
+            || (self.replies + self.told) as f64 + 1.0 < self.due as f64 * 0.99
     }
 }
 

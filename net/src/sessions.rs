@@ -115,6 +115,11 @@ impl<S: Session> Sessions<S> {
         self.shared.tls = tls;
     }
 
+    /// Whether new connections speak TLS.
+    pub(crate) fn is_secured(&self) -> bool {
+        self.shared.tls.is_some()
+    }
+
     /// Says what time it is, counted from anywhere, and closes connections that have missed a
     /// deadline. Nothing is due where nobody says it.
     ///

@@ -100,7 +100,7 @@ impl ToValue for Audit {
 impl Account {
     /// Puts money in; answers with the balance.
     #[wire]
-    fn deposit(&mut self, amount: i64) -> Result<i64, Refusal> {
+    pub(crate) fn deposit(&mut self, amount: i64) -> Result<i64, Refusal> {
         if amount <= 0 {
             return Err(Refusal::NotPositive);
         }
@@ -111,7 +111,7 @@ impl Account {
 
     /// Takes money out; answers with the balance.
     #[wire]
-    fn withdraw(&mut self, amount: i64) -> Result<i64, Refusal> {
+    pub(crate) fn withdraw(&mut self, amount: i64) -> Result<i64, Refusal> {
         if amount <= 0 {
             return Err(Refusal::NotPositive);
         }
@@ -125,13 +125,18 @@ impl Account {
 
     /// What the account holds.
     #[wire]
-    fn balance(&self) -> i64 {
+    pub(crate) fn balance(&self) -> i64 {
         self.balance
     }
 
     /// Moves money to another account; answers with what is left here once it has arrived there.
     #[wire]
-    fn transfer(&mut self, to: u64, amount: i64, cx: &mut Cx<Self>) -> Later<Result<i64, Refusal>> {
+    pub(crate) fn transfer(
+        &mut self,
+        to: u64,
+        amount: i64,
+        cx: &mut Cx<Self>,
+    ) -> Later<Result<i64, Refusal>> {
         let (later, reply) = cx.later();
         let taken = if to == cx.key() { Err(Refusal::SameAccount) } else { self.withdraw(amount) };
         if let Err(refusal) = taken {

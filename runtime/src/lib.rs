@@ -96,7 +96,7 @@ pub use handle::{Handle, NodeStats, Request};
 pub use inspect::LetterNote;
 pub use node::{Idle, Node, NodeBuilder, NodeError};
 #[cfg(feature = "cli")]
-pub use options::{CoreList, DriverOption, IdleOption, NodeOptions};
+pub use options::{ClientRight, CoreList, DriverOption, IdleOption, NodeOptions};
 pub use probe::DriverChoice;
 pub use stall::{StallConfig, StallReport};
 pub use tell::{Stopped, Tell};

@@ -1,8 +1,10 @@
 //! The command-line options that every service has.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use coreside_net::tls::TlsConfig;
 
 use crate::node::{Idle, NodeBuilder};
 use crate::probe::DriverChoice;
@@ -17,6 +19,28 @@ pub struct NodeOptions {
     /// Listen beyond loopback in plain text: whoever is on the network can read and change it
     #[arg(long)]
     pub insecure_plaintext: bool,
+
+    /// Speak TLS 1.3 on every port, with this certificate and the chain above it (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = TLS)]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key of that certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = TLS)]
+    pub tls_key: Option<PathBuf>,
+
+    /// Serve only clients with a certificate from an authority in this file (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = TLS)]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Serve clients without a certificate too; one that is shown has to be from such an authority
+    #[arg(long, requires = "tls_client_ca", help_heading = TLS)]
+    pub tls_anonymous_clients: bool,
+
+    /// What clients with this name in their certificate may call, such as
+    /// 'desk=Account.*,GET'; repeat it for others. Without it everybody may call everything
+    #[arg(long, value_name = "NAME=LIST", requires = "tls_client_ca", help_heading = TLS)]
+    #[arg(value_parser = parse_right, verbatim_doc_comment)]
+    pub tls_allow: Vec<ClientRight>,
 
     /// Number of shards [default: one per core that the process may use]
     #[arg(long, value_name = "N")]
@@ -55,6 +79,17 @@ pub enum DriverOption {
     Epoll,
 }
 
+const TLS: &str = "TLS";
+
+/// What some clients may call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientRight {
+    /// The name in their certificate: a DNS name or a URI.
+    pub client: String,
+    /// Names of messages and commands; `Account.*` stands for all that begin like it.
+    pub messages: Vec<String>,
+}
+
 /// Numbers of cores, in the order given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoreList(pub Vec<usize>);
@@ -65,6 +100,9 @@ impl NodeOptions {
         node = node.listen(self.listen).catch_signals();
         if self.insecure_plaintext {
             node = node.insecure_plaintext();
+        }
+        if let Some(tls) = self.tls() {
+            node = node.tls(tls);
         }
         if let Some(cores) = &self.cores {
             node = node.cores(cores.0.clone());
@@ -83,6 +121,29 @@ impl NodeOptions {
             IdleOption::Park => node,
         }
     }
+
+    fn tls(&self) -> Option<TlsConfig> {
+        let mut tls = TlsConfig::new(self.tls_cert.as_ref()?, self.tls_key.as_ref()?);
+        tls = match &self.tls_client_ca {
+            Some(file) if self.tls_anonymous_clients => tls.optional_client_ca(file),
+            Some(file) => tls.client_ca(file),
+            None => tls,
+        };
+        for ClientRight { client, messages } in &self.tls_allow {
+            tls = tls.allow(client, messages);
+        }
+        Some(tls)
+    }
+}
+
+/// `desk=Account.*,GET`; a URI may hold the sign as well.
+fn parse_right(text: &str) -> Result<ClientRight, String> {
+    let (client, messages) = text.rsplit_once('=').unwrap_or_default();
+    let messages: Vec<_> = messages.split(',').map(|name| name.trim().to_owned()).collect();
+    if client.is_empty() || messages.iter().any(String::is_empty) {
+        return Err("must be NAME=LIST, such as desk=Account.*,GET".to_owned());
+    }
+    Ok(ClientRight { client: client.to_owned(), messages })
 }
 
 /// `1`, `0,2` or `1,3-5`.
@@ -109,6 +170,43 @@ fn parse_cores(text: &str) -> Result<CoreList, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Service {
+        #[command(flatten)]
+        node: NodeOptions,
+    }
+
+    fn parse(words: &[&str]) -> Result<NodeOptions, String> {
+        let words = ["service"].iter().chain(words);
+        let parsed = <Service as clap::Parser>::try_parse_from(words);
+        parsed.map(|service| service.node).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn tls_takes_what_belongs_together_and_names_what_is_missing() {
+        assert!(parse(&[]).expect("plain text").tls().is_none());
+        let pair = ["--tls-cert", "node.crt", "--tls-key", "node.key"];
+        assert!(parse(&pair).expect("a pair").tls().is_some());
+        let lacks = |words: &[&str], what: &str| {
+            let error = parse(words).expect_err("something is missing");
+            assert!(error.contains(what), "{error}");
+        };
+        lacks(&pair[..2], "--tls-key");
+        lacks(&pair[2..], "--tls-cert");
+        lacks(&["--tls-client-ca", "clients.crt"], "--tls-cert");
+        lacks(&[&pair[..], &["--tls-anonymous-clients"]].concat(), "--tls-client-ca");
+        lacks(&[&pair[..], &["--tls-allow", "desk=GET"]].concat(), "--tls-client-ca");
+        let all = [&pair[..], &["--tls-client-ca", "clients.crt", "--tls-allow"]].concat();
+        let allowed = parse(&[&all[..], &["spiffe://a?b=c=Account.*, GET"]].concat());
+        let right = ClientRight {
+            client: "spiffe://a?b=c".to_owned(),
+            messages: vec!["Account.*".to_owned(), "GET".to_owned()],
+        };
+        assert_eq!(allowed.expect("all of it").tls_allow, [right]);
+        lacks(&[&all[..], &["desk"]].concat(), "NAME=LIST");
+        lacks(&[&all[..], &["desk=GET,,"]].concat(), "NAME=LIST");
+    }
 
     #[test]
     fn core_lists_are_read() {

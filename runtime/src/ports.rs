@@ -101,9 +101,9 @@ impl fmt::Display for PlainTextRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
             "other machines can reach it, and it would speak plain text with them; give the node \
-             a certificate with `NodeBuilder::tls`, or listen on 127.0.0.1 or [::1], or, on a \
-             network where you trust everybody, allow it by `NodeBuilder::insecure_plaintext()` \
-             (`--insecure-plaintext`)",
+             a certificate with `NodeBuilder::tls` (`--tls-cert`, `--tls-key`), or listen on \
+             127.0.0.1 or [::1], or, on a network where you trust everybody, allow it by \
+             `NodeBuilder::insecure_plaintext()` (`--insecure-plaintext`)",
         )
     }
 }

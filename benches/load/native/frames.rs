@@ -44,12 +44,35 @@ pub(crate) struct Frames {
     frame_bytes_max: u32,
     /// How the reply to each of the workload's messages says no, if it can.
     refusals: Arc<[Option<Refusal>]>,
+    /// The calls of pings that are not answered. A node sends one and waits.
+    pings: Vec<u32>,
 }
+
+/// Pings that a node may send without an answer.
+const PINGS_MAX: usize = 8;
 
 impl Frames {
     pub(crate) fn new(frame_bytes_max: u32, refusals: Arc<[Option<Refusal>]>) -> Self {
         const FIRST_BYTES: usize = 4096;
-        Self { rest: Vec::with_capacity(FIRST_BYTES), frame_bytes_max, refusals }
+        let (rest, pings) = (Vec::with_capacity(FIRST_BYTES), Vec::with_capacity(PINGS_MAX));
+        Self { rest, frame_bytes_max, refusals, pings }
+    }
+
+    /// Whether a ping waits for its answer.
+    #[inline]
+    pub(crate) fn owes_pong(&self) -> bool {
+        !self.pings.is_empty()
+    }
+
+    /// Writes the answer to a ping at `at`, if one waits, and returns the place behind it.
+    ///
+    /// # Panics
+    /// When `out` has no header's room there.
+    pub(crate) fn pong(&mut self, out: &mut [u8], at: usize) -> usize {
+        let Some(call) = self.pings.pop() else { return at };
+        let pong = Header { call, ..Header::new(Kind::Pong) };
+        out[at..at + HEADER_BYTES].copy_from_slice(&pong.to_bytes());
+        at + HEADER_BYTES
     }
 
     /// Goes through `bytes`, hands each call that is answered in them to `answered`, and returns
@@ -73,8 +96,10 @@ impl Frames {
                 continue;
             }
             let frame = std::mem::take(&mut self.rest);
-            answered(self.frame(&frame, calls, errors)?);
-            count += 1;
+            if let Some(call) = self.frame(&frame, calls, errors)? {
+                answered(call);
+                count += 1;
+            }
             self.rest = frame;
             self.rest.clear();
         }
@@ -85,8 +110,10 @@ impl Frames {
                 break;
             }
             let (frame, behind) = bytes.split_at(wanted);
-            answered(self.frame(frame, calls, errors)?);
-            count += 1;
+            if let Some(call) = self.frame(frame, calls, errors)? {
+                answered(call);
+                count += 1;
+            }
             bytes = behind;
         }
         Ok(count)
@@ -101,13 +128,13 @@ impl Frames {
         }
     }
 
-    /// Takes one whole frame.
+    /// Takes one whole frame; returns the call that it answers.
     fn frame(
-        &self,
+        &mut self,
         frame: &[u8],
         calls: &mut Calls,
         errors: &mut ErrorLog,
-    ) -> Result<Call, FrameFault> {
+    ) -> Result<Option<Call>, FrameFault> {
         let header = match Header::read(frame, self.frame_bytes_max) {
             Ok(Some(header)) => header,
             Ok(None) => return Err(FrameFault::Short),
@@ -115,6 +142,10 @@ impl Frames {
         };
         match header.kind {
             Kind::Reply | Kind::Error => {}
+            Kind::Ping if self.pings.len() < PINGS_MAX => {
+                self.pings.push(header.call);
+                return Ok(None);
+            }
             Kind::GoAway => return Err(FrameFault::GoAway(Code::from_byte(header.code))),
             kind => return Err(FrameFault::Kind(kind)),
         }
@@ -127,7 +158,7 @@ impl Frames {
                 log_refusal(name, errors);
             }
         }
-        Ok(call)
+        Ok(Some(call))
     }
 }
 
@@ -185,6 +216,24 @@ mod tests {
             assert!(answered.iter().copied().eq(0..20), "{piece}: {answered:?}");
             assert_eq!((count, errors.count(), calls.outstanding()), (20, 4, 0));
         }
+    }
+
+    #[test]
+    fn pings_answer_nothing_and_are_answered_once() {
+        let (mut calls, mut errors) = (Calls::new(2), ErrorLog::default());
+        let mut frames = Frames::new(1024, Arc::new([None]));
+        let mut bytes = Header { call: 7, ..Header::new(Kind::Ping) }.to_bytes().to_vec();
+        bytes.extend(stream(&mut calls, 1));
+        let count = frames.scan(&bytes, &mut calls, &mut errors, |_| ());
+        assert_eq!((count, frames.owes_pong()), (Ok(1), true));
+        let mut out = [0; 32];
+        assert_eq!(frames.pong(&mut out, 16), 32);
+        let pong = Header { call: 7, ..Header::new(Kind::Pong) };
+        assert_eq!(Header::read(&out[16..], 1024), Ok(Some(pong)));
+        assert!(!frames.owes_pong());
+        let pings = Header::new(Kind::Ping).to_bytes().repeat(PINGS_MAX + 1);
+        let flood = frames.scan(&pings, &mut calls, &mut errors, |_| ());
+        assert_eq!(flood, Err(FrameFault::Kind(Kind::Ping)));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::time::Duration;
 use coreside_net::native::frame::{Code, FrameError, HEADER_BYTES, Header, Kind, VERSION};
 use coreside_net::native::{Hello, HelloError, Standing, Welcome};
 
+use coreside_shard::HashKey;
+
 use super::message::Named;
 
 /// The longest welcome that is read.
@@ -17,6 +19,10 @@ pub(crate) struct Granted {
     /// The number of each of the workload's messages.
     pub(crate) numbers: Vec<u16>,
     pub(crate) frame_bytes_max: u32,
+    /// Of how many shards the node is made.
+    pub(crate) shards: u16,
+    /// What keys are hashed with, if the node tells.
+    pub(crate) hash_key: Option<HashKey>,
 }
 
 /// Why a node cannot be driven.
@@ -44,6 +50,12 @@ pub(crate) enum HandshakeError {
     },
     /// Another node has given other numbers.
     OtherNumbers,
+    /// Nobody can know which shard a key is on.
+    NoHashKey,
+    FewConnections {
+        connections: usize,
+        shards: u16,
+    },
 }
 
 impl fmt::Display for HandshakeError {
@@ -69,6 +81,12 @@ impl fmt::Display for HandshakeError {
             Self::OtherNumbers => {
                 write!(f, "it numbers messages in another way than the target before it")
             }
+            Self::NoHashKey => {
+                write!(f, "it does not tell what keys are hashed with, as --shard-aware needs")
+            }
+            Self::FewConnections { connections, shards } => {
+                write!(f, "{connections} connections, but {shards} shards")
+            }
         }
     }
 }
@@ -84,19 +102,20 @@ impl From<io::Error> for HandshakeError {
     }
 }
 
-/// Says hello on a connection that is new, and waits for the welcome.
+/// Says hello on a connection that is new, to `shard` or to any, and waits for the welcome.
 ///
 /// # Errors
 /// When the node or the network refuse, or when the node means something else by a message.
 pub(crate) fn shake(
     mut socket: &TcpStream,
+    shard: Option<u16>,
     messages: &[Named],
     depth: u32,
     timeout: Duration,
 ) -> Result<Granted, HandshakeError> {
     let hello = Hello {
         versions: (VERSION, VERSION),
-        shard: None,
+        shard,
         cluster: 0,
         messages: messages.iter().map(|named| (named.id, named.schema)).collect(),
     };
@@ -125,7 +144,7 @@ pub(crate) fn shake(
 }
 
 fn grant(welcome: &Welcome, messages: &[Named], depth: u32) -> Result<Granted, HandshakeError> {
-    let &Welcome { frame_bytes_max, calls_max, .. } = welcome;
+    let &Welcome { frame_bytes_max, calls_max, shards, hash_key, .. } = welcome;
     if depth > calls_max {
         return Err(HandshakeError::Depth { depth, calls_max });
     }
@@ -144,7 +163,7 @@ fn grant(welcome: &Welcome, messages: &[Named], depth: u32) -> Result<Granted, H
         }
     };
     let numbers = messages.iter().zip(&welcome.messages).map(number).collect::<Result<_, _>>()?;
-    Ok(Granted { numbers, frame_bytes_max })
+    Ok(Granted { numbers, frame_bytes_max, shards, hash_key })
 }
 
 #[cfg(test)]
@@ -169,7 +188,8 @@ mod tests {
             messages: vec![standing],
         };
         let known = welcome(4_096, Standing::Number(3));
-        let granted = Granted { numbers: vec![3], frame_bytes_max: 4_096 };
+        let granted =
+            Granted { numbers: vec![3], frame_bytes_max: 4_096, shards: 1, hash_key: None };
         assert_eq!(grant(&known, &messages, 8).expect("within all bounds"), granted);
         let error = |welcome: &Welcome, depth| {
             grant(welcome, &messages, depth).expect_err("beyond a bound").to_string()

@@ -9,6 +9,10 @@ use crate::template::{NUMBERS_MAX, Number};
 const NUMBER_AT: usize = 6;
 const CALL_AT: usize = 8;
 const KEY_AT: usize = HEADER_BYTES;
+const UPPER_AT: usize = KEY_AT + 8;
+
+/// In front of the signature of a message that wants no answer.
+pub(crate) const TELL: &str = "tell ";
 
 /// A message as the handshake names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +27,7 @@ pub(crate) struct Named {
     pub(crate) frame_bytes: usize,
 }
 
-/// A message, compiled into the frame of an ask.
+/// A message, compiled into the frame of an ask or a tell.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     named: Named,
@@ -33,6 +37,10 @@ pub(crate) struct Message {
     places: Vec<Place>,
     /// Its place among the workload's messages.
     index: u16,
+    /// Nobody answers it.
+    tells: bool,
+    /// Keys have 128 bits.
+    wide: bool,
 }
 
 /// Where a number goes.
@@ -83,12 +91,15 @@ impl Integer {
 }
 
 impl Message {
-    /// Compiles `Type.method(argument: kind = value, ..) -> Reply`; `value` stands for `{value}`.
+    /// Compiles `Type.method(argument: kind = value, ..) -> Reply`, or the same behind [`TELL`];
+    /// `value` stands for `{value}`.
     ///
     /// # Errors
     /// What is wrong with the text.
     pub(crate) fn compile(text: &str, value: &str, types: &Types) -> Result<Self, Mistake> {
-        let mut words = Words::new(text)?;
+        let signature = text.strip_prefix(TELL);
+        let kind = if signature.is_some() { Kind::Tell } else { Kind::Ask };
+        let mut words = Words::new(signature.unwrap_or(text))?;
         let entity = words.name("the name of an entity type")?;
         words.expect(".")?;
         let method = words.name("the name of a method")?;
@@ -102,7 +113,7 @@ impl Message {
         frame.extend_from_slice(&body);
         let length = u32::try_from(frame.len()).map_err(|_| Mistake::TooLarge)?;
         frame.resize(frame.len().next_multiple_of(ALIGN), 0);
-        let header = Header { length, ..Header::new(Kind::Ask) };
+        let header = Header { length, ..Header::new(kind) };
         frame[..HEADER_BYTES].copy_from_slice(&header.to_bytes());
         let key = (Number::Key, Place { at: KEY_AT, bytes: 8, add: 0 });
         let (mut numbers, places): (Vec<_>, Vec<_>) =
@@ -115,7 +126,8 @@ impl Message {
             refusal: reply.refusal().cloned(),
             frame_bytes: frame.len(),
         };
-        Ok(Self { named, frame, numbers, places, index: 0 })
+        let tells = kind == Kind::Tell;
+        Ok(Self { named, frame, numbers, places, index: 0, tells, wide: false })
     }
 
     pub(crate) fn named(&self) -> &Named {
@@ -129,6 +141,16 @@ impl Message {
 
     pub(crate) fn index(&self) -> u16 {
         self.index
+    }
+
+    /// Whether nobody answers it.
+    pub(crate) fn tells(&self) -> bool {
+        self.tells
+    }
+
+    /// Goes to entities whose keys have 128 bits.
+    pub(crate) fn widen(&mut self) {
+        self.wide = true;
     }
 
     /// Goes by the numbers of a welcome, given in the order of the workload's messages.
@@ -163,8 +185,17 @@ impl Message {
                 few => out[place.at..place.at + few].copy_from_slice(&bytes[..few]),
             }
         }
+        if self.wide {
+            out[UPPER_AT..UPPER_AT + 8].copy_from_slice(&upper_half(values[0]).to_le_bytes());
+        }
         end
     }
+}
+
+/// The upper half of the key of 128 bits whose lower half is `key`: all of its bits depend on it.
+pub(crate) fn upper_half(key: u64) -> u64 {
+    let mixed = (key ^ key >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ mixed >> 29
 }
 
 /// `{key}` twice is the same key.
@@ -339,6 +370,30 @@ mod tests {
         let words: Vec<u64> = (32..80).step_by(8).map(word).collect();
         assert_eq!(words, [5, 0, 7, 6, 5, 18]);
         assert_eq!((out[15], out[80]), (0xee, 0xee), "nothing beside the frame is touched");
+    }
+
+    #[test]
+    fn tell_differs_from_an_ask_in_its_kind_and_a_wide_key_in_its_upper_half() {
+        let compile = |text: &str| Message::compile(text, "", &Types::default()).expect("valid");
+        let (ask, mut tell) =
+            (compile("A.m(n: u8 = 7) -> i64"), compile("tell A.m(n: u8 = 7) -> i64"));
+        assert_eq!((ask.tells(), tell.tells()), (false, true));
+        assert_eq!(ask.named(), tell.named(), "the same message");
+        let encode = |message: &Message| {
+            let mut out = vec![0; message.frame_bytes()];
+            message.encode(&[5], 0, &mut out, 0);
+            out
+        };
+        let (asked, told) = (encode(&ask), encode(&tell));
+        assert_eq!((asked[4], told[4]), (Kind::Ask as u8, Kind::Tell as u8));
+        assert_eq!(asked[5..], told[5..]);
+        tell.widen();
+        let wide = encode(&tell);
+        assert_eq!(wide[UPPER_AT..UPPER_AT + 8], upper_half(5).to_le_bytes());
+        assert_eq!(
+            (&wide[..UPPER_AT], &wide[UPPER_AT + 8..]),
+            (&told[..UPPER_AT], &told[UPPER_AT + 8..])
+        );
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub(crate) fn parameters(plan: &Plan) -> Value {
     let weights: Vec<u32> = plan.commands.iter().map(|(_, weight)| *weight).collect();
     json!({
         "protocol": plan.protocol.name(),
+        "key_bits": if plan.wide_keys { 128 } else { 64 },
+        "shard_aware": plan.shard_aware,
         "targets": targets,
         "connections": plan.connections,
         "depth": plan.depth,
@@ -73,6 +75,7 @@ pub(crate) fn results(open: bool, outcome: &Outcome) -> Value {
         "interrupted": outcome.interrupted,
         "window_ns": tally.window_ns,
         "replies": tally.replies,
+        "tells": tally.told,
         "rate_per_s": tally.rate(),
         "offered_per_s": open.then(|| tally.offered_rate()),
         "fell_behind": open.then(|| tally.fell_behind()),

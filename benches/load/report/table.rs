@@ -29,8 +29,13 @@ fn write_all(out: &mut String, plan: &Plan, label: Option<&str>, outcome: &Outco
         "  rate        {:>14}   {replies} replies in {seconds:.2} s",
         rate(tally.rate())
     )?;
+    if tally.told > 0 {
+        let told = units::count(tally.told);
+        let per_second = rate(tally.per_second(tally.told));
+        writeln!(out, "  told        {per_second:>14}   {told} messages that nobody answers")?;
+    }
     if plan.rate.is_some() {
-        let share = 100.0 * tally.replies as f64 / tally.due.max(1) as f64;
+        let share = 100.0 * (tally.replies + tally.told) as f64 / tally.due.max(1) as f64;
         writeln!(out, "  offered     {:>14}   {share:.2} % achieved", rate(tally.offered_rate()))?;
     }
     writeln!(

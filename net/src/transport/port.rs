@@ -235,7 +235,8 @@ impl<S: Session> Port<S> {
         self.acceptor.as_ref()?;
         let Some(id) = self.sessions.open(stream.peer_addr().ok()) else {
             self.refused += 1;
-            refuse(&stream, &self.no_room);
+            let is_secured = self.sessions.is_secured();
+            refuse(&stream, if is_secured { &NO_ROOM_TLS } else { &self.no_room });
             return None;
         };
         let slot = id.slot as usize;
@@ -388,6 +389,10 @@ impl<S: Session> Port<S> {
 
 /// Tokens of the listener name no connection.
 const NOBODY: SessionId = SessionId { slot: 0, generation: 0 };
+
+/// What somebody is told who expects TLS: a fatal alert, in plain text as there are no keys yet.
+/// There is none that says more than "internal error", which has nothing to do with the peer.
+const NO_ROOM_TLS: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
 
 /// Tells a peer why it is not taken, if that fits its socket, and closes.
 fn refuse(stream: &TcpStream, why: &[u8]) {
