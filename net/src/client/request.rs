@@ -9,7 +9,8 @@ use std::time::Duration;
 use coreside_shard::{AskError, Decode, Encode, Full, Handler, Key, Message};
 
 use super::Client;
-use super::connection::{Connection, Pending, Unsent};
+use super::calls::Pending;
+use super::connection::{Connection, Leaves, Letter, Unsent};
 use super::slot::Slot;
 use crate::native::frame::Code;
 
@@ -27,8 +28,8 @@ type Answer<M> = Slot<Result<<M as Message>::Reply, AskError>>;
 /// with the reply, or with an error that says whether the work may have been done.
 ///
 /// # Cost
-/// Two heap allocations; a system call unless another request is being sent just now, which takes
-/// this one along.
+/// A heap allocation. A system call when it is the only request under way; those that one pass of
+/// an executor makes, and those of several threads at once, share theirs.
 #[must_use = "nothing is sent before it is awaited, waited for or told"]
 pub struct ClientRequest<E: Handler<M>, M: Message> {
     client: Client,
@@ -37,12 +38,14 @@ pub struct ClientRequest<E: Handler<M>, M: Message> {
     message: Option<M>,
     within: Duration,
     slot: Option<Arc<Answer<M>>>,
+    /// It has been written and waits to be sent: on which connection, and where it is in the output.
+    waits_at: Option<(usize, u64)>,
 }
 
 impl<E: Handler<M>, M: Message> ClientRequest<E, M> {
     pub(super) fn new(client: Client, number: u16, key: E::Key, message: M) -> Self {
         let within = client.common().config.ask_timeout;
-        Self { client, number, key, message: Some(message), within, slot: None }
+        Self { client, number, key, message: Some(message), within, slot: None, waits_at: None }
     }
 
     /// Ends the wait for the reply after `limit`. The time that is left travels with the message.
@@ -60,7 +63,8 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> ClientRequest<E, M> {
     pub fn try_tell(mut self) -> Result<(), Full<M>> {
         let Some(message) = self.message.take() else { return Ok(()) };
         let (number, key) = (self.number, self.key.to_words());
-        let tell = |connection: &Connection| connection.tell(number, key, &message);
+        let letter = || Letter { number, key, message: &message };
+        let tell = |(_, connection): (usize, &Connection)| connection.tell(letter());
         match self.client.lanes::<E>(self.key).map(tell).find(|sent| *sent != Err(Unsent::Down)) {
             Some(Ok(())) => Ok(()),
             _ => Err(Full(message)),
@@ -72,25 +76,44 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> ClientRequest<E, M> {
     /// # Errors
     /// Why there is no reply.
     pub fn wait(mut self) -> Result<M::Reply, AskError> {
-        match self.send() {
+        match self.send(Leaves::Now) {
             Some(slot) => slot.wait(),
             None => Err(AskError::NotSent),
         }
     }
 
-    fn send(&mut self) -> Option<Arc<Answer<M>>> {
+    fn send(&mut self, leaves: Leaves) -> Option<Arc<Answer<M>>> {
         let message = self.message.take()?;
         let slot = Slot::new();
-        let mut waiting: Box<dyn Pending> = Box::new(Waiting { slot: Arc::clone(&slot) });
-        let key = self.key.to_words();
-        for connection in self.client.lanes::<E>(self.key) {
-            match connection.ask(self.number, key, &message, self.within, waiting) {
-                Ok(()) => return Some(slot),
-                Err((Unsent::Down, back)) => waiting = back,
-                Err((Unsent::Full, _)) => return None,
+        let (number, key) = (self.number, self.key.to_words());
+        for (lane, connection) in self.client.lanes::<E>(self.key) {
+            let letter = Letter { number, key, message: &message };
+            let pending = Arc::<Answer<M>>::clone(&slot);
+            match connection.ask(letter, self.within, pending, leaves) {
+                Ok(waits_at) => {
+                    self.waits_at = waits_at.map(|position| (lane, position));
+                    return Some(slot);
+                }
+                Err(Unsent::Down) => {}
+                Err(Unsent::Full) => return None,
             }
         }
         None
+    }
+}
+
+impl<E: Handler<M>, M: Message> ClientRequest<E, M> {
+    /// Sends the message, and those of others, if it still waits to be sent.
+    fn flush(&mut self) {
+        if let Some((lane, position)) = self.waits_at.take() {
+            self.client.lane(lane).flush(position);
+        }
+    }
+}
+
+impl<E: Handler<M>, M: Message> Drop for ClientRequest<E, M> {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 
@@ -101,8 +124,14 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> Future for ClientRequest
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if self.slot.is_none() {
-            self.slot = self.send();
+            self.slot = self.send(Leaves::Soon);
+            if self.waits_at.is_some() {
+                // Behind the tasks that are to be polled anyway, whose requests it takes along.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         }
+        self.flush();
         match &self.slot {
             Some(slot) => slot.poll(cx.waker()),
             None => Poll::Ready(Err(AskError::NotSent)),
@@ -110,13 +139,8 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> Future for ClientRequest
     }
 }
 
-/// Whoever waits for the reply of an ask.
-struct Waiting<R> {
-    slot: Arc<Slot<Result<R, AskError>>>,
-}
-
-impl<R: Decode + Send> Pending for Waiting<R> {
-    fn end(self: Box<Self>, answer: Result<&[u8], Code>) {
+impl<R: Decode + Send> Pending for Slot<Result<R, AskError>> {
+    fn end(&self, answer: Result<&[u8], Code>) {
         let answer = match answer {
             // What was done is done, though nobody can read what came of it.
             Ok(body) => R::decode(body).map_err(|_| AskError::MaybeExecuted),
@@ -127,6 +151,6 @@ impl<R: Decode + Send> Pending for Waiting<R> {
             }
             Err(_) => Err(AskError::MaybeExecuted),
         };
-        self.slot.fill(answer);
+        self.fill(answer);
     }
 }
