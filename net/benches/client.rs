@@ -1,6 +1,6 @@
 //! How many asks a [`Client`] gets answered on one connection, a shard and its net on a thread of
 //! this program: `cargo bench -p coreside-net --bench client` (add `-- 2` for two seconds per
-//! line). Threads share the cores of the machine, so a rate is that of all of them together; the
+//! line, and a word to see only lines with it). Threads share the cores of the machine, so a rate is that of all of them together; the
 //! second figure is what a message costs the client's own threads, which other programs on the
 //! machine change less.
 
@@ -86,6 +86,12 @@ fn show(
     length: Duration,
     work: impl Fn(Instant) -> u64 + Sync,
 ) {
+    let name = format!("{name:26} {threads} threads, depth {depth:3}");
+    let is_wanted =
+        |word: String| word.starts_with('-') || word.parse::<f64>().is_ok() || name.contains(&word);
+    if !std::env::args().skip(1).all(is_wanted) {
+        return;
+    }
     let (start, sum, busy_ns) = (Instant::now(), AtomicU64::new(0), busy_ns());
     thread::scope(|scope| {
         for _ in 0..threads {
@@ -94,11 +100,7 @@ fn show(
     });
     let (count, time) = (sum.into_inner().max(1) as f64, start.elapsed());
     let busy_ns = self::busy_ns().saturating_sub(busy_ns) as f64;
-    println!(
-        "{name:26} {threads} threads, depth {depth:3}: {:8.1} k/s {:7.0} ns",
-        count / time.as_secs_f64() / 1e3,
-        busy_ns / count
-    );
+    println!("{name}: {:8.1} k/s {:7.0} ns", count / time.as_secs_f64() / 1e3, busy_ns / count);
 }
 
 /// The number of the node's thread.
