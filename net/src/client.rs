@@ -8,6 +8,7 @@
 //! | `request` | a message on its way, as a future |
 //! | `slot` | where an answer is left for whoever waits |
 //! | `calls` | asks that wait for their answers |
+//! | `window` | what may be under way, and what waits for that |
 //! | `output` | what waits to be sent |
 //! | `connection` | what requests and the client's thread share of one connection |
 //! | `link` | the client's thread: connects, reads, ends what is overdue |
@@ -20,6 +21,7 @@ mod output;
 mod request;
 mod slot;
 mod wakeup;
+mod window;
 
 use std::fmt;
 use std::io;
@@ -94,7 +96,8 @@ pub enum ClientError {
     Hello(HelloError),
     /// The node does not want the connection.
     Refused(Code),
-    /// The node does not know a message, or means something else by it.
+    /// The node means something else by a message. One that it does not know, or has for others
+    /// only, is no reason: whoever sends it is [told](coreside_shard::AskError::NoSuchMessage).
     Message {
         /// Entity type and method.
         name: String,

@@ -16,6 +16,15 @@ pub(super) struct Call {
     pub(super) pending: Arc<dyn Pending>,
     /// `None` for an instant that the clock cannot name, which is as good as never.
     pub(super) deadline: Option<Instant>,
+    /// The account of its entity, once it is under way; until then it waits here.
+    pub(super) account: Option<u32>,
+}
+
+impl Call {
+    /// Whether anybody else has a hold of what waits.
+    pub(super) fn is_wanted(&self) -> bool {
+        Arc::strong_count(&self.pending) > 1
+    }
 }
 
 /// Asks that wait for their answers, by call number.
@@ -80,6 +89,12 @@ impl Calls {
         Some(call)
     }
 
+    /// The call of this number, if it still waits.
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Call> {
+        let place = self.places.get_mut((number & PLACE_MASK) as usize)?;
+        place.call.as_mut().filter(|_| place.turn == number >> PLACE_BITS)
+    }
+
     pub(super) fn take_overdue(&mut self, now: Instant) -> Vec<Call> {
         let mut overdue = Vec::new();
         if self.next_look.is_none_or(|next| next > now) {
@@ -128,7 +143,7 @@ mod tests {
 
     fn put(calls: &mut Calls, deadline: Option<Instant>) -> u32 {
         let number = calls.next().expect("there are a million");
-        calls.put(number, Call { pending: Arc::new(Nobody), deadline });
+        calls.put(number, Call { pending: Arc::new(Nobody), deadline, account: None });
         number
     }
 

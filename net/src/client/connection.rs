@@ -10,6 +10,10 @@
 //! by then. The requests of one pass of an executor so leave with one system call, and no future
 //! relies on another one being polled. What is left by one that nobody polls again leaves with the
 //! next answer. A tell behind others is left to the client's thread.
+//!
+//! # Waiting
+//! What may not be under way yet waits in the [`Window`], as a whole frame, and is sent when
+//! answers and credit come in.
 
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
@@ -23,6 +27,7 @@ use coreside_shard::{Encode, Handler, KeyWords, Message, Table, WireError};
 use super::calls::{Call, Calls, Pending};
 use super::output::Output;
 use super::wakeup::{Wakeup, send_some};
+use super::window::{Held, Sort, Window};
 use super::{ClientConfig, ClientError};
 use crate::native::Welcome;
 use crate::native::frame::{ALIGN, Code, HEADER_BYTES, Header, Kind};
@@ -35,6 +40,8 @@ pub(super) enum Unsent {
     Down,
     /// Too much waits already, or the message is longer than a frame may be.
     Full,
+    /// The node has no such message, or not for this client.
+    Unknown,
 }
 
 /// What all connections of a client have in common.
@@ -42,13 +49,18 @@ pub(super) struct Common {
     pub(super) config: ClientConfig,
     pub(super) table: Arc<Table>,
     pub(super) wakeup: Wakeup,
+    /// By message: the number of its entity type.
+    kinds: Vec<u16>,
     /// The client was dropped.
     closed: AtomicBool,
 }
 
 impl Common {
     pub(super) fn new(config: ClientConfig, table: Arc<Table>) -> Result<Self, ClientError> {
-        Ok(Self { config, table, wakeup: Wakeup::new()?, closed: AtomicBool::new(false) })
+        let rows = table.wire();
+        let kind = |name| rows.iter().position(|row| row.name.0 == name).unwrap_or_default() as u16;
+        let kinds = rows.iter().map(|row| kind(row.name.0)).collect();
+        Ok(Self { config, table, wakeup: Wakeup::new()?, kinds, closed: AtomicBool::new(false) })
     }
 
     /// The number of a message in the client's own table.
@@ -82,10 +94,10 @@ struct State {
 /// A connection that is up.
 struct Up {
     stream: Arc<TcpStream>,
-    /// By number of the client's table: the node's number.
-    numbers: Vec<u16>,
+    /// By number of the client's table: the node's number, where it has one.
+    numbers: Vec<Option<u16>>,
     frame_bytes_max: u32,
-    calls_max: usize,
+    window: Window,
     output: Output,
     /// Somebody is sending.
     sending: bool,
@@ -131,19 +143,25 @@ impl Connection {
         self.lock().link.is_some()
     }
 
+    /// Whether the node takes the message of this number; `None` while there is no connection.
+    pub(super) fn knows(&self, number: u16) -> Option<bool> {
+        let state = self.lock();
+        state.link.as_ref().map(|up| up.numbers[usize::from(number)].is_some())
+    }
+
     /// The handshake is done.
     pub(super) fn up(
         &self,
         stream: Arc<TcpStream>,
         tls: Option<Box<Channel>>,
         welcome: &Welcome,
-        numbers: Vec<u16>,
+        numbers: Vec<Option<u16>>,
     ) {
         self.lock().link = Some(Up {
             stream,
             numbers,
             frame_bytes_max: welcome.frame_bytes_max,
-            calls_max: welcome.calls_max as usize,
+            window: Window::new(welcome),
             output: Output::new(tls),
             sending: false,
             left: false,
@@ -158,14 +176,17 @@ impl Connection {
         let calls = std::mem::take(&mut state.calls);
         drop(state);
         for call in calls.into_calls() {
-            call.pending.end(Err(Code::MaybeExecuted));
+            let was_sent = call.account.is_some();
+            call.pending.end(Err(if was_sent { Code::MaybeExecuted } else { Code::NotSent }));
         }
     }
 
     pub(super) fn tell<M: Encode>(&self, letter: Letter<'_, M>) -> Result<(), Unsent> {
         let now = Instant::now();
         let mut state = self.lock();
-        state.write(Header::new(Kind::Tell), letter, self.common.config.output_bytes_max)?;
+        if state.write(Header::new(Kind::Tell), letter, &self.common)?.is_none() {
+            return Ok(());
+        }
         let Some(up) = &mut state.link else { return Ok(()) };
         let before = up.told_at.replace(now);
         if up.sending || up.left {
@@ -182,7 +203,7 @@ impl Connection {
     }
 
     /// Sends the message and has `pending` get the answer. Returns where the message is in the
-    /// output, for [`flush`](Self::flush), if it waits there.
+    /// output, for [`flush`](Self::flush), if it was left there.
     pub(super) fn ask<M: Encode>(
         &self,
         letter: Letter<'_, M>,
@@ -192,21 +213,16 @@ impl Connection {
     ) -> Result<Option<u64>, Unsent> {
         let mut state = self.lock();
         let outstanding = state.calls.len();
-        match &state.link {
-            None => return Err(Unsent::Down),
-            Some(up) if outstanding >= up.calls_max => return Err(Unsent::Full),
-            Some(_) => {}
-        }
         let call = state.calls.next().ok_or(Unsent::Full)?;
-        let time_us = u32::try_from(within.as_micros()).unwrap_or(u32::MAX).max(1);
-        let header = Header { call, time_us, ..Header::new(Kind::Ask) };
-        state.write(header, letter, self.common.config.output_bytes_max)?;
+        let header = Header { call, time_us: micros(within), ..Header::new(Kind::Ask) };
+        let account = state.write(header, letter, &self.common)?;
         // An instant that the clock cannot name is as good as never.
         let deadline = Instant::now().checked_add(within + GRACE);
         let look = state.calls.next_look();
-        state.calls.put(call, Call { pending, deadline });
+        state.calls.put(call, Call { pending, deadline, account });
         let is_earlier = state.calls.next_look() != look;
         let waits_at = match &state.link {
+            _ if account.is_none() => None,
             Some(Up { output, sending, left, .. }) if leaves == Leaves::Soon => {
                 let is_little = outstanding > 0 && output.unsent_bytes() < BYTES_TOGETHER_MAX;
                 (is_little && !sending && !left).then(|| output.position())
@@ -214,8 +230,8 @@ impl Connection {
             _ => None,
         };
         match waits_at {
-            Some(_) => drop(state),
-            None => self.send(state),
+            None if account.is_some() => self.send(state),
+            _ => drop(state),
         }
         if is_earlier {
             // The client's thread sleeps until the first deadline that it knows of.
@@ -320,12 +336,30 @@ impl Connection {
         }
     }
 
-    /// Takes out the asks that are answered, each with its answer.
-    pub(super) fn take(&self, answers: Vec<Answer>, ended: &mut Vec<(Call, Answer)>) {
+    /// Takes out the asks that are answered, each with its answer, and has others go on.
+    ///
+    /// # Errors
+    /// When there is more credit than was taken.
+    pub(super) fn take(
+        &self,
+        answers: Vec<Answer>,
+        credit: &[(u32, u32)],
+        ended: &mut Vec<(Call, Answer)>,
+    ) -> Result<(), FalseCredit> {
         let mut state = self.lock();
         for answer in answers {
-            ended.extend(state.calls.take(answer.call).map(|call| (call, answer)));
+            let Some(call) = state.calls.take(answer.call) else { continue };
+            state.end(&call);
+            ended.push((call, answer));
         }
+        let Some(up) = &mut state.link else { return Ok(()) };
+        for (account, count) in credit {
+            if !up.window.end(*account, Sort::Tell, *count) {
+                return Err(FalseCredit);
+            }
+        }
+        state.go_on();
+        Ok(())
     }
 
     /// Sends what no future has sent so far.
@@ -341,9 +375,16 @@ impl Connection {
         let mut state = self.lock();
         let overdue = state.calls.take_overdue(now);
         let left = state.calls.left(now);
-        drop(state);
+        if !overdue.is_empty() {
+            overdue.iter().for_each(|call| state.end(call));
+            state.go_on();
+            self.send(state);
+        } else {
+            drop(state);
+        }
         for call in overdue {
-            call.pending.end(Err(Code::MaybeExecuted));
+            let was_sent = call.account.is_some();
+            call.pending.end(Err(if was_sent { Code::MaybeExecuted } else { Code::Expired }));
         }
         left
     }
@@ -362,21 +403,38 @@ const TELLS_APART: Duration = Duration::from_micros(50);
 /// thread: everybody has work of their own.
 const SENDS_MAX: usize = 8;
 
+/// A node says that more tells were handled than it was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct FalseCredit;
+
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX).max(1)
+}
+
 impl State {
-    /// Writes a message behind what waits.
+    /// Writes a message behind what waits, and returns the account of its entity; or keeps it,
+    /// where it may not be under way yet.
     fn write<M: Encode>(
         &mut self,
         header: Header,
         letter: Letter<'_, M>,
-        output_bytes_max: usize,
-    ) -> Result<(), Unsent> {
+        common: &Common,
+    ) -> Result<Option<u32>, Unsent> {
         let Some(up) = &mut self.link else { return Err(Unsent::Down) };
-        if up.output.unsent_bytes() > output_bytes_max {
+        let Up { window, output, frame_bytes_max, .. } = up;
+        if output.unsent_bytes() + window.held_bytes() > common.config.output_bytes_max {
             return Err(Unsent::Full);
         }
         let Letter { number, key, message } = letter;
-        let header = Header { message: up.numbers[usize::from(number)], ..header };
-        let frame_bytes_max = up.frame_bytes_max as usize;
+        let theirs = up.numbers[usize::from(number)].ok_or(Unsent::Unknown)?;
+        let header = Header { message: theirs, ..header };
+        let number = window.account((common.kinds[usize::from(number)], key));
+        let (header, sort) = match header.kind {
+            // Brought back by the credit for it.
+            Kind::Tell => (Header { call: number, ..header }, Sort::Tell),
+            _ => (header, Sort::Ask),
+        };
+        let frame_bytes_max = *frame_bytes_max as usize;
         let content = |out: &mut Vec<u8>| {
             let start = out.len() - HEADER_BYTES;
             out.extend_from_slice(&key[0].to_le_bytes());
@@ -385,7 +443,58 @@ impl State {
             let fits = out.len() - start <= frame_bytes_max;
             if fits { Ok(()) } else { Err(WireError::Unwritable) }
         };
-        let written = up.output.write(|out| header.write_with(out, content));
-        written.map_err(|_| Unsent::Full)
+        let is_open = window.is_open(number, sort);
+        let mut frame = Vec::new();
+        let written = match is_open {
+            true => output.write(|out| header.write_with(out, content)),
+            false => header.write_with(&mut frame, content),
+        };
+        if written.is_err() {
+            window.tidy(number);
+            return Err(Unsent::Full);
+        }
+        if is_open {
+            window.begin(number, sort);
+            return Ok(Some(number));
+        }
+        window.hold(number, Held { sort, frame, call: header.call });
+        Ok(None)
+    }
+
+    /// An ask that was under way is no more.
+    fn end(&mut self, call: &Call) {
+        if let (Some(up), Some(account)) = (&mut self.link, call.account) {
+            let was_under_way = up.window.end(account, Sort::Ask, 1);
+            debug_assert!(was_under_way);
+        }
+    }
+
+    /// Writes what waited and may be under way now.
+    fn go_on(&mut self) {
+        let Self { link: Some(up), calls } = self else { return };
+        while let Some((account, Held { sort, mut frame, call })) = up.window.next() {
+            if sort == Sort::Ask {
+                let waiting = calls.get_mut(call).filter(|call| call.is_wanted());
+                let Some(waiting) = waiting else {
+                    // Its time was up, or nobody waits for it any more.
+                    calls.take(call);
+                    up.window.end(account, Sort::Ask, 1);
+                    continue;
+                };
+                waiting.account = Some(account);
+                let end = Instant::now() + GRACE;
+                let left = waiting.deadline.map(|at| at.saturating_duration_since(end));
+                let time_us = left.map_or(u32::MAX, micros);
+                frame[TIME_AT..HEADER_BYTES].copy_from_slice(&time_us.to_le_bytes());
+            }
+            let written = up.output.write(|out| {
+                out.extend_from_slice(&frame);
+                Ok::<(), ()>(())
+            });
+            debug_assert_eq!(written, Ok(()));
+        }
     }
 }
+
+/// Where the time is in the header of an ask.
+const TIME_AT: usize = 12;

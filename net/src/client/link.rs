@@ -12,6 +12,7 @@ use super::calls::Call;
 use super::connection::{Answer, Common, Connection};
 use super::wakeup::receive_some;
 use super::{ClientError, name_of};
+use crate::native::credit;
 use crate::native::frame::{ALIGN, Code, FrameError, HEADER_BYTES, Header, Kind, VERSION};
 use crate::native::{Hello, HelloError, Standing, Welcome};
 use crate::tls::{Channel, ClientTls, Opened, TlsError};
@@ -189,9 +190,11 @@ impl Link {
         let mut numbers = Vec::with_capacity(welcome.messages.len());
         for (number, standing) in welcome.messages.iter().enumerate() {
             match standing {
-                Standing::Number(theirs) => numbers.push(*theirs),
-                other => {
-                    let (name, standing) = (name_of(&table, number), *other);
+                Standing::Number(theirs) => numbers.push(Some(*theirs)),
+                // Perhaps not for this client: whoever sends it is told.
+                Standing::Unknown => numbers.push(None),
+                Standing::OtherSchema => {
+                    let (name, standing) = (name_of(&table, number), *standing);
                     return Err(ClientError::Message { name, standing });
                 }
             }
@@ -284,22 +287,30 @@ impl Link {
         if received == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let (taken, answers) = self.frames().map_err(io::Error::other)?;
+        let (mut answers, mut credit) = (Vec::new(), Vec::new());
+        let taken = self.frames(&mut answers, &mut credit).map_err(io::Error::other)?;
         let mut ended = std::mem::take(&mut self.ended);
-        self.connection.take(answers, &mut ended);
+        let agreed = self.connection.take(answers, &credit, &mut ended);
         for (call, answer) in ended.drain(..) {
             call.pending.end(answer.outcome.map(|(from, to)| &self.input[from..to]));
         }
         self.ended = ended;
         self.consume(taken);
+        if agreed.is_err() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         self.connection.send_rest();
         Ok(())
     }
 
-    /// Handles the whole frames of the input; returns how many bytes they took, and the answers
-    /// among them.
-    fn frames(&self) -> Result<(usize, Vec<Answer>), FrameError> {
-        let (mut at, mut answers) = (0, Vec::new());
+    /// Handles the whole frames of the input, and appends the answers among them, and the credit;
+    /// returns how many bytes they took.
+    fn frames(
+        &self,
+        answers: &mut Vec<Answer>,
+        credit: &mut Vec<(u32, u32)>,
+    ) -> Result<usize, FrameError> {
+        let mut at = 0;
         while let Some(header) = Header::read(&self.input[at..], self.frame_bytes_max)?
             && self.input.len() - at >= header.padded()
         {
@@ -313,6 +324,10 @@ impl Link {
                     self.connection.pong(header.call);
                     None
                 }
+                Kind::Credit => {
+                    credit.extend(credit::read(&self.input[content.0..content.1]));
+                    None
+                }
                 // What is owed still comes, and then the end.
                 Kind::GoAway | Kind::Pong => None,
                 other => return Err(FrameError::Kind(other as u8)),
@@ -320,7 +335,7 @@ impl Link {
             answers.extend(outcome.map(|outcome| Answer { call: header.call, outcome }));
             at += header.padded();
         }
-        Ok((at, answers))
+        Ok(at)
     }
 
     /// Receives what is there and has TLS taken off it; 0 at the end of the stream.

@@ -27,6 +27,12 @@ type Answer<M> = Slot<Result<<M as Message>::Reply, AskError>>;
 /// In order per client and entity while the connections hold; at most once. The future always ends:
 /// with the reply, or with an error that says whether the work may have been done.
 ///
+/// # Waiting
+/// The node says how many messages may be under way on a connection, and how many of them for one
+/// entity. What goes beyond waits here: until it may be sent, nobody waits for it any more, or its
+/// time is up; the error is then [`Expired`](AskError::Expired). So a slow entity has those wait
+/// who ask it, and not those who ask others.
+///
 /// # Cost
 /// A heap allocation. A system call when it is the only request under way; those that one pass of
 /// an executor makes, and those of several threads at once, share theirs.
@@ -56,10 +62,12 @@ impl<E: Handler<M>, M: Message> ClientRequest<E, M> {
 }
 
 impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> ClientRequest<E, M> {
-    /// Sends the message and expects no answer.
+    /// Sends the message and expects no answer. Where the node has not handled what was told it
+    /// before, the message waits here until it has.
     ///
     /// # Errors
-    /// [`Full`] with the message inside when there is no connection, or too much waits to be sent.
+    /// [`Full`] with the message inside when there is no connection, when too much waits to be sent,
+    /// or when the node does not [take](Self::is_known) this message.
     pub fn try_tell(mut self) -> Result<(), Full<M>> {
         let Some(message) = self.message.take() else { return Ok(()) };
         let (number, key) = (self.number, self.key.to_words());
@@ -76,14 +84,18 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> ClientRequest<E, M> {
     /// # Errors
     /// Why there is no reply.
     pub fn wait(mut self) -> Result<M::Reply, AskError> {
-        match self.send(Leaves::Now) {
-            Some(slot) => slot.wait(),
-            None => Err(AskError::NotSent),
-        }
+        self.send(Leaves::Now)?.wait()
     }
 
-    fn send(&mut self, leaves: Leaves) -> Option<Arc<Answer<M>>> {
-        let message = self.message.take()?;
+    /// Whether the node takes this message from this client: it may not know it, or have it for
+    /// others only. `None` while there is no connection.
+    pub fn is_known(&self) -> Option<bool> {
+        let knows = |(_, connection): (usize, &Connection)| connection.knows(self.number);
+        self.client.lanes::<E>(self.key).find_map(knows)
+    }
+
+    fn send(&mut self, leaves: Leaves) -> Result<Arc<Answer<M>>, AskError> {
+        let message = self.message.take().ok_or(AskError::NotSent)?;
         let slot = Slot::new();
         let (number, key) = (self.number, self.key.to_words());
         for (lane, connection) in self.client.lanes::<E>(self.key) {
@@ -92,13 +104,14 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> ClientRequest<E, M> {
             match connection.ask(letter, self.within, pending, leaves) {
                 Ok(waits_at) => {
                     self.waits_at = waits_at.map(|position| (lane, position));
-                    return Some(slot);
+                    return Ok(slot);
                 }
                 Err(Unsent::Down) => {}
-                Err(Unsent::Full) => return None,
+                Err(Unsent::Full) => return Err(AskError::NotSent),
+                Err(Unsent::Unknown) => return Err(AskError::NoSuchMessage),
             }
         }
-        None
+        Err(AskError::NotSent)
     }
 }
 
@@ -124,7 +137,10 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> Future for ClientRequest
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if self.slot.is_none() {
-            self.slot = self.send(Leaves::Soon);
+            match self.send(Leaves::Soon) {
+                Ok(slot) => self.slot = Some(slot),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
             if self.waits_at.is_some() {
                 // Behind the tasks that are to be polled anyway, whose requests it takes along.
                 cx.waker().wake_by_ref();
@@ -146,9 +162,8 @@ impl<R: Decode + Send> Pending for Slot<Result<R, AskError>> {
             Ok(body) => R::decode(body).map_err(|_| AskError::MaybeExecuted),
             Err(Code::Failed) => Err(AskError::Failed),
             Err(Code::Expired) => Err(AskError::Expired),
-            Err(Code::NotSent | Code::Full | Code::Invalid | Code::Unknown) => {
-                Err(AskError::NotSent)
-            }
+            Err(Code::Unknown) => Err(AskError::NoSuchMessage),
+            Err(Code::NotSent | Code::Full | Code::Invalid) => Err(AskError::NotSent),
             Err(_) => Err(AskError::MaybeExecuted),
         };
         self.fill(answer);
