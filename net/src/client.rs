@@ -7,15 +7,21 @@
 //! |---|---|
 //! | `request` | a message on its way, as a future |
 //! | `slot` | where an answer is left for whoever waits |
+//! | `calls` | asks that wait for their answers |
+//! | `window` | what may be under way, and what waits for that |
+//! | `output` | what waits to be sent |
 //! | `connection` | what requests and the client's thread share of one connection |
 //! | `link` | the client's thread: connects, reads, ends what is overdue |
 //! | `wakeup` | how that thread is woken |
 
+mod calls;
 mod connection;
 mod link;
+mod output;
 mod request;
 mod slot;
 mod wakeup;
+mod window;
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -58,6 +64,8 @@ pub(crate) struct ClientConfig {
     pub(crate) output_bytes_max: usize,
     /// One connection is enough, to whichever shard takes it.
     pub(crate) any_shard: bool,
+    /// How long the client's thread looks for answers before it sleeps.
+    pub(crate) spin: Option<Duration>,
 }
 
 impl Default for ClientConfig {
@@ -70,6 +78,7 @@ impl Default for ClientConfig {
             backoff: (Duration::from_millis(10), Duration::from_secs(5)),
             output_bytes_max: 16 << 20,
             any_shard: false,
+            spin: None,
         }
     }
 }
@@ -88,7 +97,8 @@ pub enum ClientError {
     Hello(HelloError),
     /// The node does not want the connection.
     Refused(Code),
-    /// The node does not know a message, or means something else by it.
+    /// The node means something else by a message. One that it does not know, or has for others
+    /// only, is no reason: whoever sends it is [told](coreside_shard::AskError::NoSuchMessage).
     Message {
         /// Entity type and method.
         name: String,
@@ -202,6 +212,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Has the client's thread look for answers for so long before it sleeps: for latency, on a
+    /// core that nobody else needs. It sleeps at once by default.
+    pub fn spin(mut self, length: Duration) -> Self {
+        self.config.spin = Some(length).filter(|length| !length.is_zero());
+        self
+    }
+
     /// Connects to the node that listens at `address`. Blocks until the handshake is done.
     ///
     /// # Errors
@@ -296,15 +313,18 @@ impl Client {
         &self.core.common
     }
 
-    /// The connections to try for a key: that to its shard, then the others, which cost the message
-    /// a way between shards.
-    fn lanes<E: Entity>(&self, key: E::Key) -> impl Iterator<Item = &Connection> {
+    /// The connections to try for a key, each with its number: that to its shard, then the others,
+    /// which cost the message a way between shards.
+    fn lanes<E: Entity>(&self, key: E::Key) -> impl Iterator<Item = (usize, &Connection)> {
         let ClientCore { lanes, route, .. } = &*self.core;
         let shard = route
             .as_ref()
             .map_or(0, |route| usize::from(route.placement.shard(route.hash_key.hash(key))));
-        let (before, from) = lanes.split_at(shard);
-        from.iter().chain(before).map(|lane| &**lane)
+        (shard..lanes.len()).chain(0..shard).map(|number| (number, &*lanes[number]))
+    }
+
+    fn lane(&self, number: usize) -> &Connection {
+        &self.core.lanes[number]
     }
 }
 

@@ -12,10 +12,12 @@
 //! | `intake` | what a session needs of its shard |
 //! | `frame` | the frames, written and read |
 //! | `hello` | the handshake |
+//! | `credit` | what one connection may have under way |
 //! | `session` | one connection |
 
 pub mod frame;
 
+pub(crate) mod credit;
 mod hello;
 mod intake;
 mod limits;

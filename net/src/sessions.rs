@@ -403,15 +403,25 @@ impl<S: Session> Sessions<S> {
     /// Gives an answer to the session that it is for.
     #[inline]
     pub(crate) fn answered(&mut self, id: SessionId, take: impl FnOnce(&mut S, &mut Shared<S>)) {
-        let Some(session) = find(&mut self.slots, id) else {
+        if !self.handled(id, take) {
             self.shared.stats.late_answers += 1;
-            return;
-        };
+        }
+    }
+
+    /// Gives word of a request to the session that it is for. Returns whether that is there.
+    #[inline]
+    pub(crate) fn handled(
+        &mut self,
+        id: SessionId,
+        take: impl FnOnce(&mut S, &mut Shared<S>),
+    ) -> bool {
+        let Some(session) = find(&mut self.slots, id) else { return false };
         take(session, &mut self.shared);
         let flags = &session.line().flags;
         if flags.ending || flags.input_ended {
             settle(session, &mut self.shared);
         }
+        true
     }
 }
 

@@ -277,6 +277,26 @@ fn plain_text_and_tls_do_not_mix() {
 }
 
 #[test]
+fn client_finds_out_what_it_may_not_call_when_it_calls_it() {
+    let world = World::new();
+    let rules = world.open().optional_client_ca(world.ca("clients"));
+    let node = Node::start(Some(rules.allow("somebody", ["Mirror.seen"])));
+    let client = builder().tls(world.somebody()).connect(node.address);
+    let client = client.expect("it may call something");
+    let mirror = |key| client.entity::<Mirror>(key);
+    assert_eq!(mirror(1).seen().wait(), Ok(0));
+    assert_eq!(
+        (mirror(1).seen().is_known(), mirror(1).echo(vec![]).is_known()),
+        (Some(true), Some(false))
+    );
+    assert_eq!(mirror(1).echo(vec![1]).wait(), Err(AskError::NoSuchMessage));
+    assert!(mirror(1).echo(vec![1]).try_tell().is_err());
+    assert_eq!(mirror(1).seen().wait(), Ok(0), "the connection goes on");
+    drop(client);
+    assert_eq!(node.stop().native.protocol_errors, 0);
+}
+
+#[test]
 fn client_comes_back_with_the_certificates_of_the_day() {
     let world = World::new();
     let node = Node::start(Some(world.open()));

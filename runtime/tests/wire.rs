@@ -1,6 +1,7 @@
 //! A node over the native protocol, from a client of the same program.
 
 use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use coreside::{Archived, AskError, Client, Cx, Node, entity, handlers, wire};
@@ -66,6 +67,35 @@ impl Account {
     #[wire]
     fn memos(&self) -> Vec<String> {
         self.memos.clone()
+    }
+}
+
+/// Is busy with a message until it is polled for the third time.
+#[entity]
+#[derive(Default)]
+struct Clerk {
+    files: Vec<u64>,
+}
+
+#[handlers]
+impl Clerk {
+    #[wire]
+    async fn file(&mut self, number: u64) -> u64 {
+        let mut polls = 0;
+        std::future::poll_fn(|cx| {
+            polls += 1;
+            cx.waker().wake_by_ref();
+            if polls < 3 { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+        self.files.push(number);
+        number
+    }
+
+    #[local]
+    #[wire]
+    fn files(&self) -> Vec<u64> {
+        self.files.clone()
     }
 }
 
@@ -218,5 +248,30 @@ fn client_of_many_shards_comes_back() {
             }
         }
     }
+    node.stop();
+}
+
+#[test]
+fn what_a_busy_entity_is_told_and_asked_waits_for_it_and_nothing_is_lost() {
+    let node = Node::builder().entity::<Clerk>().shards(2).listen_native(loopback()).start();
+    let node = node.expect("a node");
+    let address = node.native_addr().expect("it listens");
+    let builder = Client::builder().entity::<Clerk>().ask_timeout(Duration::from_secs(60));
+    // On the shard of the entity, and on one that sends everything on.
+    for client in
+        [builder.connect(address), Client::builder().entity::<Clerk>().any_shard().connect(address)]
+    {
+        let client = client.expect("a client");
+        let key = 1 + client.connections() as u64;
+        // Far more than its stash takes.
+        for number in 0..5_000 {
+            assert!(client.entity::<Clerk>(key).file(number).try_tell().is_ok());
+        }
+        let last = client.entity::<Clerk>(key).file(5_000).within(Duration::from_secs(60));
+        assert_eq!(last.wait(), Ok(5_000));
+        let files = client.entity::<Clerk>(key).files().wait();
+        assert_eq!(files, Ok((0..=5_000).collect()), "all of them, in order");
+    }
+    assert_eq!(node.stats().dead_letters, 0);
     node.stop();
 }

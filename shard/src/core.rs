@@ -234,6 +234,20 @@ impl Core {
         (resume, by): (Resume, AskedBy),
         deadline_ns: u64,
     ) -> Result<(), (M, F)> {
+        let deadlines = (deadline_ns, deadline_ns);
+        self.ask_until::<E, M, F>(key, message, continuation, (resume, by), deadlines)
+    }
+
+    /// Like [`ask`](Self::ask), with one deadline for the message and one for the answer.
+    #[inline(always)]
+    pub(crate) fn ask_until<E: Handler<M>, M: Message, F>(
+        &mut self,
+        key: E::Key,
+        message: M,
+        continuation: F,
+        (resume, by): (Resume, AskedBy),
+        (turn_deadline_ns, deadline_ns): (u64, u64),
+    ) -> Result<(), (M, F)> {
         let number = self.directory.message::<E, M>();
         let key = key.to_words();
         let words = 1 + ASK_WORDS + E::Key::WORDS + Payload::<M>::WORDS;
@@ -251,7 +265,9 @@ impl Core {
         unsafe {
             at.cast::<u64>().write(Head::new(Kind::Ask, words, number).bits());
             write_key::<E::Key>(at.add(1), key);
-            at.add(1 + E::Key::WORDS).cast::<[u64; ASK_WORDS]>().write([token.bits(), deadline_ns]);
+            at.add(1 + E::Key::WORDS)
+                .cast::<[u64; ASK_WORDS]>()
+                .write([token.bits(), turn_deadline_ns]);
             Payload::<M>::write(at.add(1 + ASK_WORDS + E::Key::WORDS), message);
         }
         Ok(())

@@ -391,6 +391,7 @@ mod tests {
             version: 1,
             name: ("Shop", method),
             key_words: 1,
+            looks: false,
             is_previous: false,
             shape: |_| String::new(),
             send: |_, _, _, _| Err(WireError::Full),

@@ -140,6 +140,9 @@ pub enum AskError {
     /// The entity waits for the answer to an ask that waits for this one: nothing was done, and
     /// nothing ever would have been.
     Cycle(Cycle),
+    /// The node that was asked has no such message, or not for this client: nothing was done, and
+    /// nothing would be if it were asked again.
+    NoSuchMessage,
 }
 
 /// Asks that wait for each other in a circle.
@@ -174,6 +177,7 @@ impl AskError {
             Self::Failed => 3,
             Self::Expired => 4,
             Self::Cycle(_) => Self::CYCLE,
+            Self::NoSuchMessage => 6,
         }
     }
 
@@ -186,6 +190,7 @@ impl AskError {
             1 => Some(Self::NotSent),
             3 => Some(Self::Failed),
             4 => Some(Self::Expired),
+            6 => Some(Self::NoSuchMessage),
             _ => Some(Self::MaybeExecuted),
         }
     }
@@ -199,6 +204,7 @@ impl fmt::Display for AskError {
             Self::MaybeExecuted => "no answer came in time; the work may have been done",
             Self::Failed => "the entity failed while it handled the message",
             Self::Expired => "the deadline passed before the message was handled",
+            Self::NoSuchMessage => "the node has no such message, or not for this client",
         })
     }
 }
@@ -221,9 +227,13 @@ mod tests {
 
     #[test]
     fn error_survives_the_trip_as_a_status() {
-        for error in
-            [AskError::NotSent, AskError::MaybeExecuted, AskError::Failed, AskError::Expired]
-        {
+        for error in [
+            AskError::NotSent,
+            AskError::MaybeExecuted,
+            AskError::Failed,
+            AskError::Expired,
+            AskError::NoSuchMessage,
+        ] {
             assert_eq!(AskError::from_status(error.to_status()), Some(error.clone()));
         }
         assert_eq!(AskError::from_status(0), None);

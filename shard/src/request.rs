@@ -70,6 +70,31 @@ impl Shard {
         asked.map_err(|(message, _)| Full(message))
     }
 
+    /// Sends one message from outside of the shard; `then` runs once it has been handled or given
+    /// up, and is handed what became of it. The message itself has no deadline: it has its turn
+    /// however late. `deadline_ns` is when `then` runs at the latest, or a little after.
+    ///
+    /// # Errors
+    /// [`Full`] with the message inside when a bound is reached; `then` is dropped.
+    #[inline]
+    pub fn tell_noted<E, M, F>(
+        &mut self,
+        key: E::Key,
+        message: M,
+        deadline_ns: u64,
+        then: F,
+    ) -> Result<(), Full<M>>
+    where
+        E: Handler<M>,
+        M: Message,
+        F: FnOnce(Result<M::Reply, AskError>, &mut dyn Outside) + 'static,
+    {
+        let resume = (answer_at_once::<M::Reply, F> as Resume, AskedBy::OUTSIDE);
+        let deadlines = (u64::MAX, deadline_ns);
+        let asked = self.core.ask_until::<E, M, F>(key, message, then, resume, deadlines);
+        asked.map_err(|(message, _)| Full(message))
+    }
+
     /// Sends one message whose answer goes to [`Outside::answer_wire`] under `ticket`.
     ///
     /// # Errors

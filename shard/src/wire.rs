@@ -268,6 +268,14 @@ tuple!(A B C D);
 pub enum WireCall {
     /// No answer.
     Tell,
+    /// No answer, but word that it was handled: [`Outside::answer_wire`](crate::Outside::answer_wire)
+    /// gets something under this ticket, at the latest a little after the deadline.
+    TellNoted {
+        /// Nanoseconds of the shard's clock. The message itself has none.
+        deadline_ns: u64,
+        /// What [`Outside::answer_wire`](crate::Outside::answer_wire) is given.
+        ticket: Ticket,
+    },
     /// An answer under this ticket, at the latest a little after the deadline.
     Ask {
         /// Nanoseconds of the shard's clock.
@@ -382,6 +390,11 @@ where
     let key = E::Key::from_words(key);
     match call {
         WireCall::Tell => shard.tell::<E, M>(key, message).map_err(|_| WireError::Full),
+        WireCall::TellNoted { deadline_ns, ticket } => shard
+            .tell_noted::<E, M, _>(key, message, deadline_ns, move |_, outside| {
+                outside.answer_wire(ticket, Ok(&()));
+            })
+            .map_err(|_| WireError::Full),
         WireCall::Ask { deadline_ns, ticket } => {
             shard.ask_wire::<E, M>(key, message, deadline_ns, ticket).map_err(|_| WireError::Full)
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cd benches/compare
-//! cargo run --release -- [ring] [timers] [codec] [wire] [--small] [--rounds N] [--json FILE]
+//! cargo run --release -- [ring] [timers] [codec] [wire] [shards] [--small] [--rounds N] [--json FILE]
 //! ```
 //!
 //! Without a name, all are run. `--small` takes seconds, and its figures mean little. Rivals take
@@ -12,6 +12,7 @@
 mod codec;
 mod cores;
 mod ring;
+mod shards;
 mod timers;
 mod wire;
 
@@ -32,11 +33,16 @@ pub type Rows = Vec<serde_json::Value>;
 /// A comparison: what it is called, and what runs it.
 type Comparison = (&'static str, fn(&Options) -> Rows);
 
-const COMPARISONS: &[Comparison] =
-    &[("ring", ring::run), ("timers", timers::run), ("codec", codec::run), ("wire", wire::run)];
+const COMPARISONS: &[Comparison] = &[
+    ("ring", ring::run),
+    ("timers", timers::run),
+    ("codec", codec::run),
+    ("wire", wire::run),
+    ("shards", shards::run),
+];
 
 const USAGE: &str =
-    "usage: compare [ring] [timers] [codec] [wire] [--small] [--rounds N] [--json FILE]";
+    "usage: compare [ring] [timers] [codec] [wire] [shards] [--small] [--rounds N] [--json FILE]";
 
 fn main() -> std::process::ExitCode {
     let mut args = std::env::args().skip(1).peekable();

@@ -32,7 +32,7 @@ mod glommio_loop;
 mod grpc;
 mod load;
 mod monoio_loop;
-mod ours;
+pub mod ours;
 mod server;
 mod tarpc_service;
 mod tokio_loop;

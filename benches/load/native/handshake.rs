@@ -184,6 +184,8 @@ mod tests {
             cluster: 0,
             frame_bytes_max,
             calls_max: 8,
+            tells_max: 8,
+            entity_messages_max: 4,
             hash_key: None,
             messages: vec![standing],
         };

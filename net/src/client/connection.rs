@@ -4,6 +4,16 @@
 //! Whoever makes a request writes it behind what waits and, unless somebody is sending already,
 //! sends all of it. So requests that come together leave together, and nobody waits for a socket:
 //! what it does not take, the client's thread sends later.
+//!
+//! A future does not send at once while answers are outstanding. It has itself polled again, behind
+//! the tasks that its executor was going to poll anyway, and sends what all of them have written
+//! by then. The requests of one pass of an executor so leave with one system call, and no future
+//! relies on another one being polled. What is left by one that nobody polls again leaves with the
+//! next answer. A tell behind others is left to the client's thread.
+//!
+//! # Waiting
+//! What may not be under way yet waits in the [`Window`], as a whole frame, and is sent when
+//! answers and credit come in.
 
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
@@ -14,17 +24,14 @@ use std::time::{Duration, Instant};
 use coreside_shard::rkyv::util::AlignedVec;
 use coreside_shard::{Encode, Handler, KeyWords, Message, Table, WireError};
 
+use super::calls::{Call, Calls, Pending};
+use super::output::Output;
 use super::wakeup::{Wakeup, send_some};
+use super::window::{Held, Sort, Window};
 use super::{ClientConfig, ClientError};
 use crate::native::Welcome;
-use crate::native::frame::{ALIGN, Code, Header, Kind};
+use crate::native::frame::{ALIGN, Code, HEADER_BYTES, Header, Kind};
 use crate::tls::{Channel, Opened, TlsError};
-
-/// Waits for the answer to an ask.
-pub(super) trait Pending: Send {
-    /// Takes the archive of the reply, or why there is none.
-    fn end(self: Box<Self>, answer: Result<&[u8], Code>);
-}
 
 /// Why a request was not sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +40,8 @@ pub(super) enum Unsent {
     Down,
     /// Too much waits already, or the message is longer than a frame may be.
     Full,
+    /// The node has no such message, or not for this client.
+    Unknown,
 }
 
 /// What all connections of a client have in common.
@@ -40,13 +49,18 @@ pub(super) struct Common {
     pub(super) config: ClientConfig,
     pub(super) table: Arc<Table>,
     pub(super) wakeup: Wakeup,
+    /// By message: the number of its entity type.
+    kinds: Vec<u16>,
     /// The client was dropped.
     closed: AtomicBool,
 }
 
 impl Common {
     pub(super) fn new(config: ClientConfig, table: Arc<Table>) -> Result<Self, ClientError> {
-        Ok(Self { config, table, wakeup: Wakeup::new()?, closed: AtomicBool::new(false) })
+        let rows = table.wire();
+        let kind = |name| rows.iter().position(|row| row.name.0 == name).unwrap_or_default() as u16;
+        let kinds = rows.iter().map(|row| kind(row.name.0)).collect();
+        Ok(Self { config, table, wakeup: Wakeup::new()?, kinds, closed: AtomicBool::new(false) })
     }
 
     /// The number of a message in the client's own table.
@@ -80,20 +94,39 @@ struct State {
 /// A connection that is up.
 struct Up {
     stream: Arc<TcpStream>,
-    /// By number of the client's table: the node's number.
-    numbers: Vec<u16>,
+    /// By number of the client's table: the node's number, where it has one.
+    numbers: Vec<Option<u16>>,
     frame_bytes_max: u32,
-    calls_max: usize,
-    /// Whole frames, except that `sent` bytes at the front are gone where there is no TLS.
-    output: Vec<u8>,
-    sent: usize,
-    tls: Option<Box<Channel>>,
-    /// What TLS has made of output, except that `sent` bytes at the front are gone.
-    sealed: Vec<u8>,
+    window: Window,
+    output: Output,
     /// Somebody is sending.
     sending: bool,
-    /// The socket takes no more: the client's thread waits until it does.
-    blocked: bool,
+    /// Sending is left to the client's thread: the socket takes no more, or more comes soon.
+    left: bool,
+    /// When the last tell was written.
+    told_at: Option<Instant>,
+}
+
+/// A message that is about to be written.
+pub(super) struct Letter<'a, M> {
+    /// Its number in the client's own table.
+    pub(super) number: u16,
+    pub(super) key: KeyWords,
+    pub(super) message: &'a M,
+}
+
+/// When a request is sent that has been written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Leaves {
+    Now,
+    /// Now if no answer is outstanding, else when its future is polled again.
+    Soon,
+}
+
+/// A frame that answers an ask: its call number, and where in the input its body is.
+pub(super) struct Answer {
+    pub(super) call: u32,
+    pub(super) outcome: Result<(usize, usize), Code>,
 }
 
 impl Connection {
@@ -110,25 +143,29 @@ impl Connection {
         self.lock().link.is_some()
     }
 
+    /// Whether the node takes the message of this number; `None` while there is no connection.
+    pub(super) fn knows(&self, number: u16) -> Option<bool> {
+        let state = self.lock();
+        state.link.as_ref().map(|up| up.numbers[usize::from(number)].is_some())
+    }
+
     /// The handshake is done.
     pub(super) fn up(
         &self,
         stream: Arc<TcpStream>,
         tls: Option<Box<Channel>>,
         welcome: &Welcome,
-        numbers: Vec<u16>,
+        numbers: Vec<Option<u16>>,
     ) {
         self.lock().link = Some(Up {
             stream,
             numbers,
             frame_bytes_max: welcome.frame_bytes_max,
-            calls_max: welcome.calls_max as usize,
-            output: Vec::new(),
-            sent: 0,
-            tls,
-            sealed: Vec::new(),
+            window: Window::new(welcome),
+            output: Output::new(tls),
             sending: false,
-            blocked: false,
+            left: false,
+            told_at: None,
         });
     }
 
@@ -138,62 +175,89 @@ impl Connection {
         state.link = None;
         let calls = std::mem::take(&mut state.calls);
         drop(state);
-        for pending in calls.into_pending() {
-            pending.end(Err(Code::MaybeExecuted));
+        for call in calls.into_calls() {
+            let was_sent = call.account.is_some();
+            call.pending.end(Err(if was_sent { Code::MaybeExecuted } else { Code::NotSent }));
         }
     }
 
-    pub(super) fn tell(
-        &self,
-        number: u16,
-        key: KeyWords,
-        message: &impl Encode,
-    ) -> Result<(), Unsent> {
+    pub(super) fn tell<M: Encode>(&self, letter: Letter<'_, M>) -> Result<(), Unsent> {
+        let now = Instant::now();
         let mut state = self.lock();
-        let header = Header::new(Kind::Tell);
-        state.write(header, number, key, message, self.common.config.output_bytes_max)?;
+        if state.write(Header::new(Kind::Tell), letter, &self.common)?.is_none() {
+            return Ok(());
+        }
+        let Some(up) = &mut state.link else { return Ok(()) };
+        let before = up.told_at.replace(now);
+        if up.sending || up.left {
+            return Ok(());
+        }
+        if before.is_some_and(|before| now.saturating_duration_since(before) < TELLS_APART) {
+            up.left = true;
+            drop(state);
+            self.common.wakeup.wake();
+            return Ok(());
+        }
         self.send(state);
         Ok(())
     }
 
-    pub(super) fn ask(
+    /// Sends the message and has `pending` get the answer. Returns where the message is in the
+    /// output, for [`flush`](Self::flush), if it was left there.
+    pub(super) fn ask<M: Encode>(
         &self,
-        number: u16,
-        key: KeyWords,
-        message: &impl Encode,
+        letter: Letter<'_, M>,
         within: Duration,
-        pending: Box<dyn Pending>,
-    ) -> Result<(), (Unsent, Box<dyn Pending>)> {
+        pending: Arc<dyn Pending>,
+        leaves: Leaves,
+    ) -> Result<Option<u64>, Unsent> {
         let mut state = self.lock();
-        match &state.link {
-            None => return Err((Unsent::Down, pending)),
-            Some(up) if state.calls.len() >= up.calls_max => return Err((Unsent::Full, pending)),
-            Some(_) => {}
-        }
-        let call = state.calls.next();
-        let time_us = u32::try_from(within.as_micros()).unwrap_or(u32::MAX).max(1);
-        let header = Header { call, time_us, ..Header::new(Kind::Ask) };
-        let output_bytes_max = self.common.config.output_bytes_max;
-        if let Err(unsent) = state.write(header, number, key, message, output_bytes_max) {
-            return Err((unsent, pending));
-        }
+        let outstanding = state.calls.len();
+        let call = state.calls.next().ok_or(Unsent::Full)?;
+        let header = Header { call, time_us: micros(within), ..Header::new(Kind::Ask) };
+        let account = state.write(header, letter, &self.common)?;
         // An instant that the clock cannot name is as good as never.
         let deadline = Instant::now().checked_add(within + GRACE);
-        // The client's thread sleeps until the first deadline that it knows of.
-        let first = state.calls.len() == 0;
-        state.calls.put(call, pending, deadline);
-        self.send(state);
-        if first {
+        let look = state.calls.next_look();
+        state.calls.put(call, Call { pending, deadline, account });
+        let is_earlier = state.calls.next_look() != look;
+        let waits_at = match &state.link {
+            _ if account.is_none() => None,
+            Some(Up { output, sending, left, .. }) if leaves == Leaves::Soon => {
+                let is_little = outstanding > 0 && output.unsent_bytes() < BYTES_TOGETHER_MAX;
+                (is_little && !sending && !left).then(|| output.position())
+            }
+            _ => None,
+        };
+        match waits_at {
+            None if account.is_some() => self.send(state),
+            _ => drop(state),
+        }
+        if is_earlier {
+            // The client's thread sleeps until the first deadline that it knows of.
             self.common.wakeup.wake();
         }
-        Ok(())
+        Ok(waits_at)
+    }
+
+    /// Sends what waits if what was written at `position` is among it.
+    pub(super) fn flush(&self, position: u64) {
+        let state = self.lock();
+        if state.link.as_ref().is_some_and(|up| up.output.waits(position)) {
+            self.send(state);
+        }
     }
 
     /// Answers a ping.
     pub(super) fn pong(&self, call: u32) {
         let mut state = self.lock();
         if let Some(up) = &mut state.link {
-            Header { call, ..Header::new(Kind::Pong) }.write(&mut up.output);
+            let pong = Header { call, ..Header::new(Kind::Pong) };
+            let written = up.output.write(|out| {
+                pong.write(out);
+                Ok::<(), ()>(())
+            });
+            debug_assert_eq!(written, Ok(()));
             self.send(state);
         }
     }
@@ -205,7 +269,7 @@ impl Connection {
         input: &mut AlignedVec<ALIGN>,
     ) -> Result<Opened, TlsError> {
         let mut state = self.lock();
-        let tls = state.link.as_mut().and_then(|up| up.tls.as_mut());
+        let tls = state.link.as_mut().and_then(|up| up.output.tls.as_mut());
         let Some(tls) = tls else { return Ok(Opened::Last) };
         let opened = tls.open(bytes, input);
         if tls.has_output() {
@@ -214,14 +278,15 @@ impl Connection {
         opened.map_err(TlsError::Rustls)
     }
 
-    /// Sends what waits, unless somebody does so already or the socket takes nothing.
+    /// Sends what waits, unless somebody does so already or it is left to the client's thread.
     fn send<'a>(&'a self, mut state: MutexGuard<'a, State>) {
         match &mut state.link {
-            Some(up) if !up.sending && !up.blocked => up.sending = true,
+            Some(up) if !up.sending && !up.left => up.sending = true,
             _ => return,
         }
-        while let Some(up) = &mut state.link {
-            let Some((output, sent)) = up.take_output() else {
+        for _ in 0..SENDS_MAX {
+            let Some(up) = &mut state.link else { return };
+            let Some((output, sent)) = up.output.take() else {
                 up.sending = false;
                 return;
             };
@@ -235,52 +300,91 @@ impl Connection {
             };
             match taken {
                 Ok(taken) if sent + taken < output.len() => {
-                    up.put_back(output, sent + taken);
-                    (up.sending, up.blocked) = (false, true);
-                    drop(state);
-                    return self.common.wakeup.wake();
+                    up.output.put_back(output, sent + taken);
+                    break;
                 }
-                Ok(_) => up.recycle(output),
+                Ok(_) => up.output.recycle(output),
                 Err(_) => {
                     // The client's thread finds the connection broken, and mends it.
                     up.stream.shutdown(Shutdown::Both).unwrap_or_default();
-                    (up.sending, up.blocked) = (false, true);
+                    (up.sending, up.left) = (false, true);
                     return;
                 }
             }
         }
+        if let Some(up) = &mut state.link {
+            (up.sending, up.left) = (false, up.output.unsent_bytes() > 0);
+            let left = up.left;
+            drop(state);
+            if left {
+                self.common.wakeup.wake();
+            }
+        }
     }
 
-    /// Whether output waits for the socket.
-    pub(super) fn is_blocked(&self) -> bool {
-        self.lock().link.as_ref().is_some_and(|up| up.blocked)
+    /// Whether sending is left to the client's thread.
+    pub(super) fn has_left(&self) -> bool {
+        self.lock().link.as_ref().is_some_and(|up| up.left)
     }
 
-    /// The socket takes bytes again.
-    pub(super) fn unblock(&self) {
+    /// Sends what was left, as far as the socket takes it.
+    pub(super) fn send_left(&self) {
         let mut state = self.lock();
         if let Some(up) = &mut state.link {
-            up.blocked = false;
+            up.left = false;
             self.send(state);
         }
     }
 
-    /// Gives an answer to whoever waits for it.
-    pub(super) fn answer(&self, call: u32, answer: Result<&[u8], Code>) {
-        let pending = self.lock().calls.take(call);
-        if let Some(pending) = pending {
-            pending.end(answer);
+    /// Takes out the asks that are answered, each with its answer, and has others go on.
+    ///
+    /// # Errors
+    /// When there is more credit than was taken.
+    pub(super) fn take(
+        &self,
+        answers: Vec<Answer>,
+        credit: &[(u32, u32)],
+        ended: &mut Vec<(Call, Answer)>,
+    ) -> Result<(), FalseCredit> {
+        let mut state = self.lock();
+        for answer in answers {
+            let Some(call) = state.calls.take(answer.call) else { continue };
+            state.end(&call);
+            ended.push((call, answer));
+        }
+        let Some(up) = &mut state.link else { return Ok(()) };
+        for (account, count) in credit {
+            if !up.window.end(*account, Sort::Tell, *count) {
+                return Err(FalseCredit);
+            }
+        }
+        state.go_on();
+        Ok(())
+    }
+
+    /// Sends what no future has sent so far.
+    pub(super) fn send_rest(&self) {
+        let state = self.lock();
+        if state.link.as_ref().is_some_and(|up| up.output.unsent_bytes() > 0) {
+            self.send(state);
         }
     }
 
-    /// Ends what is overdue. Returns how long the next one has, if any waits.
+    /// Ends what is overdue. Returns how long the client's thread may sleep, if there is an end.
     pub(super) fn expire(&self, now: Instant) -> Option<Duration> {
         let mut state = self.lock();
         let overdue = state.calls.take_overdue(now);
         let left = state.calls.left(now);
-        drop(state);
-        for pending in overdue {
-            pending.end(Err(Code::MaybeExecuted));
+        if !overdue.is_empty() {
+            overdue.iter().for_each(|call| state.end(call));
+            state.go_on();
+            self.send(state);
+        } else {
+            drop(state);
+        }
+        for call in overdue {
+            let was_sent = call.account.is_some();
+            call.pending.end(Err(if was_sent { Code::MaybeExecuted } else { Code::Expired }));
         }
         left
     }
@@ -289,165 +393,108 @@ impl Connection {
 /// How much longer than the node a client waits: the way there and back.
 const GRACE: Duration = Duration::from_millis(50);
 
+/// Output that is worth a system call, whatever comes behind it.
+const BYTES_TOGETHER_MAX: usize = 32 << 10;
+
+/// A tell so soon behind another has more behind it, in all likelihood.
+const TELLS_APART: Duration = Duration::from_micros(50);
+
+/// How often somebody sends what others have written meanwhile, before it is left to the client's
+/// thread: everybody has work of their own.
+const SENDS_MAX: usize = 8;
+
+/// A node says that more tells were handled than it was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct FalseCredit;
+
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX).max(1)
+}
+
 impl State {
-    /// Writes a message behind what waits.
-    fn write(
+    /// Writes a message behind what waits, and returns the account of its entity; or keeps it,
+    /// where it may not be under way yet.
+    fn write<M: Encode>(
         &mut self,
         header: Header,
-        number: u16,
-        key: KeyWords,
-        message: &impl Encode,
-        output_bytes_max: usize,
-    ) -> Result<(), Unsent> {
+        letter: Letter<'_, M>,
+        common: &Common,
+    ) -> Result<Option<u32>, Unsent> {
         let Some(up) = &mut self.link else { return Err(Unsent::Down) };
-        if up.unsent_bytes() > output_bytes_max {
+        let Up { window, output, frame_bytes_max, .. } = up;
+        if output.unsent_bytes() + window.held_bytes() > common.config.output_bytes_max {
             return Err(Unsent::Full);
         }
-        let header = Header { message: up.numbers[usize::from(number)], ..header };
-        let frame_bytes_max = up.frame_bytes_max as usize;
-        let start = up.output.len();
+        let Letter { number, key, message } = letter;
+        let theirs = up.numbers[usize::from(number)].ok_or(Unsent::Unknown)?;
+        let header = Header { message: theirs, ..header };
+        let number = window.account((common.kinds[usize::from(number)], key));
+        let (header, sort) = match header.kind {
+            // Brought back by the credit for it.
+            Kind::Tell => (Header { call: number, ..header }, Sort::Tell),
+            _ => (header, Sort::Ask),
+        };
+        let frame_bytes_max = *frame_bytes_max as usize;
         let content = |out: &mut Vec<u8>| {
+            let start = out.len() - HEADER_BYTES;
             out.extend_from_slice(&key[0].to_le_bytes());
             out.extend_from_slice(&key[1].to_le_bytes());
             message.encode(out)?;
             let fits = out.len() - start <= frame_bytes_max;
             if fits { Ok(()) } else { Err(WireError::Unwritable) }
         };
-        header.write_with(&mut up.output, content).map_err(|_| Unsent::Full)
-    }
-}
-
-impl Up {
-    fn unsent_bytes(&self) -> usize {
-        self.output.len() + self.sealed.len() - self.sent
-    }
-
-    /// What there is to send, and how much of its front is gone already.
-    fn take_output(&mut self) -> Option<(Vec<u8>, usize)> {
-        let Self { output, sealed, sent, tls, .. } = self;
-        let next = match tls {
-            Some(tls) => {
-                tls.seal(output, sealed);
-                tls.flush(sealed);
-                output.clear();
-                sealed
-            }
-            None => output,
+        let is_open = window.is_open(number, sort);
+        let mut frame = Vec::new();
+        let written = match is_open {
+            true => output.write(|out| header.write_with(out, content)),
+            false => header.write_with(&mut frame, content),
         };
-        let is_empty = next.is_empty();
-        (!is_empty).then(|| (std::mem::take(next), std::mem::take(sent)))
-    }
-
-    /// Puts what was not sent before what was written meanwhile.
-    fn put_back(&mut self, mut output: Vec<u8>, sent: usize) {
-        self.sent = sent;
-        if self.tls.is_some() {
-            debug_assert!(self.sealed.is_empty(), "only whoever sends seals");
-            self.sealed = output;
-            return;
+        if written.is_err() {
+            window.tidy(number);
+            return Err(Unsent::Full);
         }
-        output.extend_from_slice(&self.output);
-        self.output = output;
+        if is_open {
+            window.begin(number, sort);
+            return Ok(Some(number));
+        }
+        window.hold(number, Held { sort, frame, call: header.call });
+        Ok(None)
     }
 
-    /// Keeps the memory of what was sent, unless a burst made it large.
-    fn recycle(&mut self, mut output: Vec<u8>) {
-        const BYTES_KEPT_MAX: usize = 256 << 10;
-        let place = if self.tls.is_some() { &mut self.sealed } else { &mut self.output };
-        if place.capacity() == 0 && output.capacity() <= BYTES_KEPT_MAX {
-            output.clear();
-            *place = output;
+    /// An ask that was under way is no more.
+    fn end(&mut self, call: &Call) {
+        if let (Some(up), Some(account)) = (&mut self.link, call.account) {
+            let was_under_way = up.window.end(account, Sort::Ask, 1);
+            debug_assert!(was_under_way);
         }
     }
-}
 
-/// Asks that wait for their answers, by call number.
-#[derive(Default)]
-struct Calls {
-    places: Vec<Place>,
-    free: Vec<u32>,
-    len: usize,
-    /// When an overdue ask is looked for next; not later than any deadline.
-    next_look: Option<Instant>,
-}
-
-#[derive(Default)]
-struct Place {
-    /// The high bits of the call number: tells the calls apart that had this place.
-    turn: u32,
-    pending: Option<(Box<dyn Pending>, Option<Instant>)>,
-}
-
-/// Places take the low bits of a call number.
-const PLACE_BITS: u32 = 20;
-
-impl Calls {
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    /// The number of the next call; [`put`](Self::put) makes it one.
-    fn next(&mut self) -> u32 {
-        let place = match self.free.last() {
-            Some(place) => *place,
-            None => {
-                self.places.push(Place::default());
-                let place = self.places.len() as u32 - 1;
-                self.free.push(place);
-                place
+    /// Writes what waited and may be under way now.
+    fn go_on(&mut self) {
+        let Self { link: Some(up), calls } = self else { return };
+        while let Some((account, Held { sort, mut frame, call })) = up.window.next() {
+            if sort == Sort::Ask {
+                let waiting = calls.get_mut(call).filter(|call| call.is_wanted());
+                let Some(waiting) = waiting else {
+                    // Its time was up, or nobody waits for it any more.
+                    calls.take(call);
+                    up.window.end(account, Sort::Ask, 1);
+                    continue;
+                };
+                waiting.account = Some(account);
+                let end = Instant::now() + GRACE;
+                let left = waiting.deadline.map(|at| at.saturating_duration_since(end));
+                let time_us = left.map_or(u32::MAX, micros);
+                frame[TIME_AT..HEADER_BYTES].copy_from_slice(&time_us.to_le_bytes());
             }
-        };
-        self.places[place as usize].turn << PLACE_BITS | place
-    }
-
-    fn put(&mut self, call: u32, pending: Box<dyn Pending>, deadline: Option<Instant>) {
-        let popped = self.free.pop();
-        debug_assert_eq!(popped, Some(call & PLACE_MASK));
-        self.places[(call & PLACE_MASK) as usize].pending = Some((pending, deadline));
-        self.len += 1;
-        self.next_look = [self.next_look, deadline].into_iter().flatten().min();
-    }
-
-    fn take(&mut self, call: u32) -> Option<Box<dyn Pending>> {
-        let number = call & PLACE_MASK;
-        let place = self.places.get_mut(number as usize)?;
-        if place.turn != call >> PLACE_BITS {
-            return None;
+            let written = up.output.write(|out| {
+                out.extend_from_slice(&frame);
+                Ok::<(), ()>(())
+            });
+            debug_assert_eq!(written, Ok(()));
         }
-        let (pending, _) = place.pending.take()?;
-        place.turn = (place.turn + 1) & (u32::MAX >> PLACE_BITS);
-        self.free.push(number);
-        self.len -= 1;
-        Some(pending)
-    }
-
-    fn take_overdue(&mut self, now: Instant) -> Vec<Box<dyn Pending>> {
-        let mut overdue = Vec::new();
-        if self.next_look.is_none_or(|next| next > now) {
-            return overdue;
-        }
-        self.next_look = None;
-        for number in 0..self.places.len() as u32 {
-            let place = &self.places[number as usize];
-            let Some((_, deadline)) = &place.pending else { continue };
-            match deadline {
-                Some(at) if *at <= now => {
-                    let call = place.turn << PLACE_BITS | number;
-                    overdue.extend(self.take(call));
-                }
-                at => self.next_look = [self.next_look, *at].into_iter().flatten().min(),
-            }
-        }
-        overdue
-    }
-
-    fn left(&self, now: Instant) -> Option<Duration> {
-        self.next_look.filter(|_| self.len > 0).map(|at| at.saturating_duration_since(now))
-    }
-
-    fn into_pending(self) -> impl Iterator<Item = Box<dyn Pending>> {
-        self.places.into_iter().filter_map(|place| place.pending.map(|(pending, _)| pending))
     }
 }
 
-const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
+/// Where the time is in the header of an ask.
+const TIME_AT: usize = 12;

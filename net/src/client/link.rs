@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 
 use coreside_shard::rkyv::util::AlignedVec;
 
-use super::connection::{Common, Connection};
+use super::calls::Call;
+use super::connection::{Answer, Common, Connection};
+use super::wakeup::receive_some;
 use super::{ClientError, message_error};
+use crate::native::credit;
 use crate::native::frame::{ALIGN, Code, FrameError, HEADER_BYTES, Header, Kind, VERSION};
 use crate::native::{Hello, HelloError, Standing, Welcome};
 use crate::tls::{Channel, ClientTls, Opened, TlsError};
@@ -30,6 +33,8 @@ pub(super) struct Link {
     retry_wait: Duration,
     /// Room for bytes from which TLS is taken off.
     sealed: Vec<u8>,
+    /// Asks that are answered; empty except while answers are handed out.
+    ended: Vec<(Call, Answer)>,
 }
 
 /// Bytes that are received at once.
@@ -37,6 +42,9 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 /// The longest welcome that is believed.
 const WELCOME_BYTES_MAX: u32 = 1 << 20;
+
+/// How long a client that is dropped goes on to send.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
 
 /// Serves the connections until the client is dropped.
 pub(super) fn run(common: &Common, mut links: Vec<Link>) {
@@ -46,21 +54,20 @@ pub(super) fn run(common: &Common, mut links: Vec<Link>) {
         let limit = links.iter().filter_map(|link| link.left(now)).min();
         // Whole milliseconds, upwards: not to wake before the time.
         let limit = limit.map(|left| left + Duration::from_millis(1));
-        let Ok(found) = common.wakeup.wait(links.iter().map(Link::wanted), limit) else {
+        let wanted = || links.iter().map(Link::wanted);
+        let Ok(found) = common.wakeup.wait(wanted, limit, common.config.spin) else {
             // Without memory for a call there is nothing to do but wait for better times.
             std::thread::sleep(Duration::from_millis(10));
             continue;
         };
-        for (link, found) in links.iter_mut().zip(found) {
-            if found.writable {
-                link.connection.unblock();
-            }
-            if found.readable && link.read().is_err() {
+        for (link, is_readable) in links.iter_mut().zip(found) {
+            if is_readable && link.read().is_err() {
                 link.lose();
             }
+            link.connection.send_left();
         }
     }
-    links.iter_mut().for_each(Link::lose);
+    links.iter_mut().for_each(Link::close);
 }
 
 impl Link {
@@ -80,6 +87,7 @@ impl Link {
             frame_bytes_max: WELCOME_BYTES_MAX,
             input: AlignedVec::new(),
             sealed: Vec::new(),
+            ended: Vec::new(),
         }
     }
 
@@ -96,7 +104,7 @@ impl Link {
     /// What the thread waits for: the socket, and whether output waits for it.
     fn wanted(&self) -> Option<(std::os::fd::RawFd, bool)> {
         let stream = self.stream.as_ref()?;
-        Some((stream.as_raw_fd(), self.connection.is_blocked()))
+        Some((stream.as_raw_fd(), self.connection.has_left()))
     }
 
     /// Ends what is overdue. Returns how long the thread may sleep on behalf of this connection.
@@ -120,6 +128,19 @@ impl Link {
                 self.retry_wait = (self.retry_wait * 2).min(longest);
             }
         }
+    }
+
+    /// The client is no more: sends what it left, as far as the node takes it soon.
+    fn close(&mut self) {
+        let until = Instant::now() + CLOSE_TIME;
+        while let Some(socket) = self.wanted()
+            && self.connection.has_left()
+            && let Some(left) = until.checked_duration_since(Instant::now())
+            && self.common.wakeup.wait(|| std::iter::once(Some(socket)), Some(left), None).is_ok()
+        {
+            self.connection.send_left();
+        }
+        self.lose();
     }
 
     /// The connection is lost, for whatever reason: it is tried again.
@@ -169,10 +190,10 @@ impl Link {
         let mut numbers = Vec::with_capacity(welcome.messages.len());
         for (number, standing) in welcome.messages.iter().enumerate() {
             match standing {
-                Standing::Number(theirs) => numbers.push(*theirs),
-                other => {
-                    return Err(message_error(&table.wire_current()[number], *other));
-                }
+                Standing::Number(theirs) => numbers.push(Some(*theirs)),
+                // Perhaps not for this client: whoever sends it is told.
+                Standing::Unknown => numbers.push(None),
+                other => return Err(message_error(&table.wire_current()[number], *other)),
             }
         }
         stream.set_read_timeout(None)?;
@@ -243,7 +264,7 @@ impl Link {
                 Some(tls) => {
                     self.receive(stream, |bytes, input| tls.open(bytes, input).map_err(Into::into))?
                 }
-                None => receive(stream, &mut self.input)?,
+                None => receive_some(stream.as_raw_fd(), &mut self.input, CHUNK_BYTES)?,
             };
             if received == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
@@ -258,33 +279,58 @@ impl Link {
             let connection = Arc::clone(&self.connection);
             self.receive(&stream, |bytes, input| connection.open(bytes, input))?
         } else {
-            receive(&stream, &mut self.input)?
+            receive_some(stream.as_raw_fd(), &mut self.input, CHUNK_BYTES)?
         };
         if received == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let taken = self.frames().map_err(io::Error::other)?;
+        let (mut answers, mut credit) = (Vec::new(), Vec::new());
+        let taken = self.frames(&mut answers, &mut credit).map_err(io::Error::other)?;
+        let mut ended = std::mem::take(&mut self.ended);
+        let agreed = self.connection.take(answers, &credit, &mut ended);
+        for (call, answer) in ended.drain(..) {
+            call.pending.end(answer.outcome.map(|(from, to)| &self.input[from..to]));
+        }
+        self.ended = ended;
         self.consume(taken);
+        if agreed.is_err() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.connection.send_rest();
         Ok(())
     }
 
-    /// Handles the whole frames of the input; returns how many bytes they took.
-    fn frames(&self) -> Result<usize, FrameError> {
+    /// Handles the whole frames of the input, and appends the answers among them, and the credit;
+    /// returns how many bytes they took.
+    fn frames(
+        &self,
+        answers: &mut Vec<Answer>,
+        credit: &mut Vec<(u32, u32)>,
+    ) -> Result<usize, FrameError> {
         let mut at = 0;
         while let Some(header) = Header::read(&self.input[at..], self.frame_bytes_max)?
-            && let Some(frame) = self.input.get(at..at + header.padded())
+            && self.input.len() - at >= header.padded()
         {
-            let content = &frame[HEADER_BYTES..header.length as usize];
-            let code = Code::from_byte(header.code).unwrap_or(Code::MaybeExecuted);
-            match header.kind {
-                Kind::Reply => self.connection.answer(header.call, Ok(content)),
-                Kind::Error => self.connection.answer(header.call, Err(code)),
-                Kind::Ping => self.connection.pong(header.call),
+            let content = (at + HEADER_BYTES, at + header.length as usize);
+            let outcome = match header.kind {
+                Kind::Reply => Some(Ok(content)),
+                Kind::Error => {
+                    Some(Err(Code::from_byte(header.code).unwrap_or(Code::MaybeExecuted)))
+                }
+                Kind::Ping => {
+                    self.connection.pong(header.call);
+                    None
+                }
+                Kind::Credit => {
+                    credit.extend(credit::read(&self.input[content.0..content.1]));
+                    None
+                }
                 // What is owed still comes, and then the end.
-                Kind::GoAway | Kind::Pong => {}
+                Kind::GoAway | Kind::Pong => None,
                 other => return Err(FrameError::Kind(other as u8)),
-            }
-            at += frame.len();
+            };
+            answers.extend(outcome.map(|outcome| Answer { call: header.call, outcome }));
+            at += header.padded();
         }
         Ok(at)
     }
@@ -320,18 +366,4 @@ impl Link {
 fn wait_until(stream: &TcpStream, until: Instant) -> io::Result<()> {
     let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
     stream.set_read_timeout(Some(left.ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?))
-}
-
-/// Receives what is there, behind what is in `input`; 0 at the end of the stream.
-fn receive(mut stream: &TcpStream, input: &mut AlignedVec<ALIGN>) -> io::Result<usize> {
-    let before = input.len();
-    input.resize(before + CHUNK_BYTES, 0);
-    let received = loop {
-        match stream.read(&mut input[before..]) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => break other,
-        }
-    };
-    input.resize(before + *received.as_ref().unwrap_or(&0), 0);
-    received
 }

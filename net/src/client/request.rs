@@ -9,7 +9,8 @@ use std::time::Duration;
 use coreside_shard::{AskError, Decode, Encode, Full, Handler, Key, Message};
 
 use super::Client;
-use super::connection::{Connection, Pending, Unsent};
+use super::calls::Pending;
+use super::connection::{Connection, Leaves, Letter, Unsent};
 use super::slot::Slot;
 use crate::native::frame::Code;
 
@@ -26,9 +27,15 @@ type Answer<M> = Slot<Result<<M as Message>::Reply, AskError>>;
 /// In order per client and entity while the connections hold; at most once. The future always ends:
 /// with the reply, or with an error that says whether the work may have been done.
 ///
+/// # Waiting
+/// The node says how many messages may be under way on a connection, and how many of them for one
+/// entity. What goes beyond waits here: until it may be sent, nobody waits for it any more, or its
+/// time is up; the error is then [`Expired`](AskError::Expired). So a slow entity has those wait
+/// who ask it, and not those who ask others.
+///
 /// # Cost
-/// Two heap allocations; a system call unless another request is being sent just now, which takes
-/// this one along.
+/// A heap allocation. A system call when it is the only request under way; those that one pass of
+/// an executor makes, and those of several threads at once, share theirs.
 #[must_use = "nothing is sent before it is awaited, waited for or told"]
 pub struct ClientRequest<E: Handler<M>, M: Message> {
     client: Client,
@@ -37,12 +44,14 @@ pub struct ClientRequest<E: Handler<M>, M: Message> {
     message: Option<M>,
     within: Duration,
     slot: Option<Arc<Answer<M>>>,
+    /// It has been written and waits to be sent: on which connection, and where it is in the output.
+    waits_at: Option<(usize, u64)>,
 }
 
 impl<E: Handler<M>, M: Message> ClientRequest<E, M> {
     pub(super) fn new(client: Client, number: u16, key: E::Key, message: M) -> Self {
         let within = client.common().config.ask_timeout;
-        Self { client, number, key, message: Some(message), within, slot: None }
+        Self { client, number, key, message: Some(message), within, slot: None, waits_at: None }
     }
 
     /// Ends the wait for the reply after `limit`. The time that is left travels with the message.
@@ -53,14 +62,17 @@ impl<E: Handler<M>, M: Message> ClientRequest<E, M> {
 }
 
 impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> ClientRequest<E, M> {
-    /// Sends the message and expects no answer.
+    /// Sends the message and expects no answer. Where the node has not handled what was told it
+    /// before, the message waits here until it has.
     ///
     /// # Errors
-    /// [`Full`] with the message inside when there is no connection, or too much waits to be sent.
+    /// [`Full`] with the message inside when there is no connection, when too much waits to be sent,
+    /// or when the node does not [take](Self::is_known) this message.
     pub fn try_tell(mut self) -> Result<(), Full<M>> {
         let Some(message) = self.message.take() else { return Ok(()) };
         let (number, key) = (self.number, self.key.to_words());
-        let tell = |connection: &Connection| connection.tell(number, key, &message);
+        let letter = || Letter { number, key, message: &message };
+        let tell = |(_, connection): (usize, &Connection)| connection.tell(letter());
         match self.client.lanes::<E>(self.key).map(tell).find(|sent| *sent != Err(Unsent::Down)) {
             Some(Ok(())) => Ok(()),
             _ => Err(Full(message)),
@@ -72,25 +84,49 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> ClientRequest<E, M> {
     /// # Errors
     /// Why there is no reply.
     pub fn wait(mut self) -> Result<M::Reply, AskError> {
-        match self.send() {
-            Some(slot) => slot.wait(),
-            None => Err(AskError::NotSent),
-        }
+        self.send(Leaves::Now)?.wait()
     }
 
-    fn send(&mut self) -> Option<Arc<Answer<M>>> {
-        let message = self.message.take()?;
+    /// Whether the node takes this message from this client: it may not know it, or have it for
+    /// others only. `None` while there is no connection.
+    pub fn is_known(&self) -> Option<bool> {
+        let knows = |(_, connection): (usize, &Connection)| connection.knows(self.number);
+        self.client.lanes::<E>(self.key).find_map(knows)
+    }
+
+    fn send(&mut self, leaves: Leaves) -> Result<Arc<Answer<M>>, AskError> {
+        let message = self.message.take().ok_or(AskError::NotSent)?;
         let slot = Slot::new();
-        let mut waiting: Box<dyn Pending> = Box::new(Waiting { slot: Arc::clone(&slot) });
-        let key = self.key.to_words();
-        for connection in self.client.lanes::<E>(self.key) {
-            match connection.ask(self.number, key, &message, self.within, waiting) {
-                Ok(()) => return Some(slot),
-                Err((Unsent::Down, back)) => waiting = back,
-                Err((Unsent::Full, _)) => return None,
+        let (number, key) = (self.number, self.key.to_words());
+        for (lane, connection) in self.client.lanes::<E>(self.key) {
+            let letter = Letter { number, key, message: &message };
+            let pending = Arc::<Answer<M>>::clone(&slot);
+            match connection.ask(letter, self.within, pending, leaves) {
+                Ok(waits_at) => {
+                    self.waits_at = waits_at.map(|position| (lane, position));
+                    return Ok(slot);
+                }
+                Err(Unsent::Down) => {}
+                Err(Unsent::Full) => return Err(AskError::NotSent),
+                Err(Unsent::Unknown) => return Err(AskError::NoSuchMessage),
             }
         }
-        None
+        Err(AskError::NotSent)
+    }
+}
+
+impl<E: Handler<M>, M: Message> ClientRequest<E, M> {
+    /// Sends the message, and those of others, if it still waits to be sent.
+    fn flush(&mut self) {
+        if let Some((lane, position)) = self.waits_at.take() {
+            self.client.lane(lane).flush(position);
+        }
+    }
+}
+
+impl<E: Handler<M>, M: Message> Drop for ClientRequest<E, M> {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 
@@ -101,8 +137,17 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> Future for ClientRequest
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if self.slot.is_none() {
-            self.slot = self.send();
+            match self.send(Leaves::Soon) {
+                Ok(slot) => self.slot = Some(slot),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            if self.waits_at.is_some() {
+                // Behind the tasks that are to be polled anyway, whose requests it takes along.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         }
+        self.flush();
         match &self.slot {
             Some(slot) => slot.poll(cx.waker()),
             None => Poll::Ready(Err(AskError::NotSent)),
@@ -110,23 +155,19 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> Future for ClientRequest
     }
 }
 
-/// Whoever waits for the reply of an ask.
-struct Waiting<R> {
-    slot: Arc<Slot<Result<R, AskError>>>,
-}
-
-impl<R: Decode + Send> Pending for Waiting<R> {
-    fn end(self: Box<Self>, answer: Result<&[u8], Code>) {
+impl<R: Decode + Send> Pending for Slot<Result<R, AskError>> {
+    fn end(&self, answer: Result<&[u8], Code>) {
         let answer = match answer {
             // What was done is done, though nobody can read what came of it.
             Ok(body) => R::decode(body).map_err(|_| AskError::MaybeExecuted),
             Err(Code::Failed) => Err(AskError::Failed),
             Err(Code::Expired) => Err(AskError::Expired),
-            Err(
-                Code::NotSent | Code::Full | Code::Invalid | Code::Unknown | Code::Unconvertible,
-            ) => Err(AskError::NotSent),
+            Err(Code::Unknown) => Err(AskError::NoSuchMessage),
+            Err(Code::NotSent | Code::Full | Code::Invalid | Code::Unconvertible) => {
+                Err(AskError::NotSent)
+            }
             Err(_) => Err(AskError::MaybeExecuted),
         };
-        self.slot.fill(answer);
+        self.fill(answer);
     }
 }

@@ -15,12 +15,15 @@ pub struct Slot<A> {
 struct State<A> {
     answer: Option<A>,
     waker: Option<Waker>,
+    /// A thread sleeps until the answer is there. To wake one is a call of the kernel's, whether
+    /// one sleeps or not.
+    sleeps: bool,
 }
 
 impl<A> Slot<A> {
     /// An empty one.
     pub fn new() -> Arc<Self> {
-        let state = Mutex::new(State { answer: None, waker: None });
+        let state = Mutex::new(State { answer: None, waker: None, sleeps: false });
         Arc::new(Self { state, arrived: Condvar::new() })
     }
 
@@ -33,9 +36,11 @@ impl<A> Slot<A> {
     pub fn fill(&self, answer: A) {
         let mut state = self.lock();
         state.answer = Some(answer);
-        let waker = state.waker.take();
+        let (waker, sleeps) = (state.waker.take(), state.sleeps);
         drop(state);
-        self.arrived.notify_one();
+        if sleeps {
+            self.arrived.notify_one();
+        }
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -48,6 +53,7 @@ impl<A> Slot<A> {
             if let Some(answer) = state.answer.take() {
                 return answer;
             }
+            state.sleeps = true;
             state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -60,6 +66,7 @@ impl<A> Slot<A> {
                 return Some(answer);
             }
             let left = limit.checked_duration_since(Instant::now())?;
+            state.sleeps = true;
             let woken = self.arrived.wait_timeout(state, left);
             (state, _) = woken.unwrap_or_else(PoisonError::into_inner);
         }

@@ -1,22 +1,19 @@
 //! How the client's thread is woken, and how it waits: an eventfd beside the socket.
-#![expect(unsafe_code, reason = "eventfd and poll are calls of libc")]
+#![expect(unsafe_code, reason = "eventfd, poll, send and recv are calls of libc")]
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use coreside_shard::rkyv::util::AlignedVec;
+
+use crate::native::frame::ALIGN;
 
 /// Wakes the client's thread.
 #[derive(Debug)]
 pub(super) struct Wakeup {
     eventfd: File,
-}
-
-/// What a wait has found.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Found {
-    pub(super) readable: bool,
-    pub(super) writable: bool,
 }
 
 impl Wakeup {
@@ -37,13 +34,36 @@ impl Wakeup {
     }
 
     /// Waits until one of the `sockets` has something, or can take something if that is wanted of
-    /// it, somebody wakes the thread, or `limit` has passed. Returns what was found of each socket,
-    /// in their order; nothing is found of what is `None`.
-    pub(super) fn wait(
+    /// it, somebody wakes the thread, or `limit` has passed; looks again and again for as long as
+    /// `spin` says before it sleeps. Returns for each socket, in their order, whether there is
+    /// something to read; there is never anything in what is `None`.
+    pub(super) fn wait<S: Iterator<Item = Option<(RawFd, bool)>>>(
+        &self,
+        sockets: impl Fn() -> S,
+        limit: Option<Duration>,
+        spin: Option<Duration>,
+    ) -> io::Result<Vec<bool>> {
+        if let Some(spin) = spin {
+            let start = Instant::now();
+            let spin = limit.map_or(spin, |limit| limit.min(spin));
+            while start.elapsed() < spin {
+                // Asked for anew each time, as what is wanted changes.
+                let found = self.look(sockets(), 0)?;
+                if found.has_any {
+                    return Ok(found.sockets);
+                }
+                std::hint::spin_loop();
+            }
+        }
+        let limit_ms = limit.map_or(-1, |limit| limit.as_millis().min(1 << 30) as i32);
+        Ok(self.look(sockets(), limit_ms)?.sockets)
+    }
+
+    fn look(
         &self,
         sockets: impl Iterator<Item = Option<(RawFd, bool)>>,
-        limit: Option<Duration>,
-    ) -> io::Result<Vec<Found>> {
+        limit_ms: i32,
+    ) -> io::Result<Look> {
         let own = libc::pollfd { fd: self.eventfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let polled = sockets.map(|socket| {
             // The system leaves negative descriptors out.
@@ -52,25 +72,53 @@ impl Wakeup {
             libc::pollfd { fd, events, revents: 0 }
         });
         let mut polled: Vec<_> = std::iter::once(own).chain(polled).collect();
-        let limit_ms = limit.map_or(-1, |limit| limit.as_millis().min(1 << 30) as i32);
         let len = polled.len() as libc::nfds_t;
         // SAFETY: as many entries, which live as long as the call.
         let count = unsafe { libc::poll(polled.as_mut_ptr(), len, limit_ms) };
         if count < 0 {
             let error = io::Error::last_os_error();
-            let interrupted = error.kind() == io::ErrorKind::Interrupted;
-            let nothing = vec![Found::default(); polled.len() - 1];
-            return if interrupted { Ok(nothing) } else { Err(error) };
+            let sockets = vec![false; polled.len() - 1];
+            let is_harmless = error.kind() == io::ErrorKind::Interrupted;
+            return if is_harmless { Ok(Look { has_any: false, sockets }) } else { Err(error) };
         }
         if polled[0].revents != 0 {
             // Empty when another wait was ended by the same call.
             let _ = (&self.eventfd).read(&mut [0; 8]);
         }
-        let found = |polled: &libc::pollfd| Found {
-            readable: polled.revents & !libc::POLLOUT != 0,
-            writable: polled.revents & libc::POLLOUT != 0,
-        };
-        Ok(polled[1..].iter().map(found).collect())
+        let is_readable = |polled: &libc::pollfd| polled.revents & !libc::POLLOUT != 0;
+        Ok(Look { has_any: count > 0, sockets: polled[1..].iter().map(is_readable).collect() })
+    }
+}
+
+/// What one look has found.
+struct Look {
+    has_any: bool,
+    sockets: Vec<bool>,
+}
+
+/// Receives what is there, up to `room` bytes, and appends it to `input`; waits for it where the
+/// socket does. 0 at the end of the stream.
+pub(super) fn receive_some(
+    socket: RawFd,
+    input: &mut AlignedVec<ALIGN>,
+    room: usize,
+) -> io::Result<usize> {
+    input.reserve(room);
+    let len = input.len();
+    loop {
+        // SAFETY: `room` bytes behind those in use were reserved.
+        let free = unsafe { input.as_mut_ptr().add(len) };
+        // SAFETY: as many bytes are ours to write, as long as the call.
+        let received = unsafe { libc::recv(socket, free.cast(), room, 0) };
+        if let Ok(received) = usize::try_from(received) {
+            // SAFETY: the system has written so many bytes behind those in use.
+            unsafe { input.set_len(len + received) };
+            return Ok(received);
+        }
+        match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => {}
+            error => return Err(error),
+        }
     }
 }
 

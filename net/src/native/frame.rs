@@ -44,11 +44,13 @@ pub enum Kind {
     Pong = 8,
     /// The sender closes the connection once what is owed has been sent.
     GoAway = 9,
+    /// Tells that were handled, by their call numbers: so many may follow.
+    Credit = 10,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        const KINDS: [Kind; 9] = [
+        const KINDS: [Kind; 10] = [
             Kind::Hello,
             Kind::Welcome,
             Kind::Tell,
@@ -58,6 +60,7 @@ impl Kind {
             Kind::Ping,
             Kind::Pong,
             Kind::GoAway,
+            Kind::Credit,
         ];
         KINDS.get(usize::from(byte).checked_sub(1)?).copied()
     }
@@ -162,7 +165,8 @@ pub struct Header {
     pub code: u8,
     /// The message's number, as the welcome gave it; 0 where there is none.
     pub message: u16,
-    /// Chosen by whoever asks or pings, and brought back by the answer; else 0.
+    /// Chosen by whoever asks or pings, and brought back by the answer; chosen by whoever tells, and
+    /// brought back by [`Kind::Credit`], many at once; else 0.
     pub call: u32,
     /// In asks, microseconds that are left; 0 for as long as the node allows. Else 0.
     pub time_us: u32,
@@ -330,7 +334,7 @@ mod tests {
     #[test]
     fn every_kind_and_code_has_a_number_and_no_other_has() {
         let kinds = (0..=255).filter_map(Kind::from_byte).map(|kind| kind as u8);
-        assert!(kinds.eq(1..=9));
+        assert!(kinds.eq(1..=10));
         for byte in 0..=255 {
             assert!(Code::from_byte(byte).is_none_or(|code| code as u8 == byte));
         }

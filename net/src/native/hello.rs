@@ -34,6 +34,10 @@ pub struct Welcome {
     pub frame_bytes_max: u32,
     /// Asks that may wait for their answers.
     pub calls_max: u32,
+    /// Tells that may not be handled.
+    pub tells_max: u32,
+    /// How many of both should at most be for one entity.
+    pub entity_messages_max: u16,
     /// What keys are hashed with, so that a client finds the shard of each; `None` where it is not
     /// told.
     pub hash_key: Option<HashKey>,
@@ -105,7 +109,7 @@ const ANY_SHARD: u16 = u16::MAX;
 const UNKNOWN: u16 = u16::MAX;
 const OTHER_SCHEMA: u16 = u16::MAX - 1;
 /// The flag of a welcome that tells what keys are hashed with.
-const HAS_HASH_KEY: u32 = 1;
+const HAS_HASH_KEY: u16 = 1;
 
 impl Hello {
     /// Appends the frame to `out`, which holds whole frames.
@@ -198,7 +202,8 @@ impl Welcome {
             out.extend_from_slice(&self.calls_max.to_le_bytes());
             let flags = if self.hash_key.is_some() { HAS_HASH_KEY } else { 0 };
             out.extend_from_slice(&flags.to_le_bytes());
-            out.extend_from_slice(&[0; 4]);
+            out.extend_from_slice(&self.entity_messages_max.to_le_bytes());
+            out.extend_from_slice(&self.tells_max.to_le_bytes());
             let secret = self.hash_key.map_or(0, |key| key.secret());
             out.extend_from_slice(&secret.to_le_bytes());
             for standing in &self.messages {
@@ -237,7 +242,7 @@ impl Welcome {
         let (shard, shards, count) = (reader.u16()?, reader.u16()?, reader.u16()?);
         let cluster = u128::from_le_bytes(reader.take()?);
         let (frame_bytes_max, calls_max) = (reader.u32()?, reader.u32()?);
-        let (flags, _) = (reader.u32()?, reader.u32()?);
+        let (flags, entity_messages_max, tells_max) = (reader.u16()?, reader.u16()?, reader.u32()?);
         let secret = u128::from_le_bytes(reader.take()?);
         let hash_key = (flags & HAS_HASH_KEY != 0).then(|| HashKey::new(secret));
         let number = |_| reader.u16();
@@ -253,7 +258,18 @@ impl Welcome {
             })
         };
         let messages = numbers.into_iter().map(standing).collect::<Result<_, _>>()?;
-        Ok(Self { version, shard, shards, cluster, frame_bytes_max, calls_max, hash_key, messages })
+        Ok(Self {
+            version,
+            shard,
+            shards,
+            cluster,
+            frame_bytes_max,
+            calls_max,
+            tells_max,
+            entity_messages_max,
+            hash_key,
+            messages,
+        })
     }
 }
 
@@ -312,6 +328,8 @@ mod tests {
             cluster: 9,
             frame_bytes_max: 1 << 18,
             calls_max: 7,
+            tells_max: 70_000,
+            entity_messages_max: 3,
             hash_key: Some(HashKey::new(0xfeed << 90 | 7)),
             messages: vec![
                 Standing::OtherSchema { version: 3, oldest: 2, schema: u64::MAX - 4 },

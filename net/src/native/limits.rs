@@ -14,6 +14,17 @@ pub struct Limits {
     /// Asks of one connection that wait for their answers; parsing pauses at this number, and the
     /// welcome says it.
     pub calls_max: u32,
+    /// Tells of one connection that are not handled; the welcome says it. Who sends more is closed.
+    pub tells_max: u32,
+    /// Messages of one connection to one entity that should not be handled at any time, as the
+    /// welcome says: so that one slow entity does not use up what its neighbours need. At most as
+    /// many as an entity's stash takes (see [`Life`](coreside_shard::Life)) go without loss. Keeping
+    /// to it is left to the client; word of tells that were handled comes for half as many at
+    /// once.
+    pub entity_messages_max: u16,
+    /// Bytes of messages of one connection that are not handled, past which it is not parsed
+    /// further.
+    pub message_bytes_pause: usize,
     /// Bytes of a connection that wait because it may not be parsed further, past which it is not
     /// read either.
     pub input_bytes_pause: usize,
@@ -39,6 +50,9 @@ impl Default for Limits {
             frame_bytes_max: 256 * 1024,
             messages_max: 4096,
             calls_max: 4096,
+            tells_max: 4096,
+            entity_messages_max: 128,
+            message_bytes_pause: 16 * 1024 * 1024,
             input_bytes_pause: 64 * 1024,
             input_bytes_total_max: 256 * 1024 * 1024,
             output_bytes_pause: 1024 * 1024,
@@ -76,5 +90,9 @@ impl Bounds for Limits {
         assert!(self.frame_bytes_max >= 1024, "a handshake must fit into a frame");
         assert!(self.frame_bytes_max <= 1 << 30, "lengths have 32 bits");
         assert!(self.calls_max >= 1, "a session must be able to ask");
+        assert!(self.tells_max >= 1, "a session must be able to tell");
+        assert!(self.entity_messages_max >= 1, "an entity must be able to get a message");
+        // Else the client could have no credit left while word of what was handled waits for more.
+        assert!(u32::from(self.entity_messages_max) <= self.tells_max, "a part of them");
     }
 }

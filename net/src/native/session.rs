@@ -6,7 +6,8 @@
 //! middle of a frame. Then bytes are copied, once, to where they are aligned: into `rest`.
 //!
 //! # Pausing
-//! A session stops parsing while too many answers are outstanding, while too much output is unsent
+//! A session stops parsing while too many answers are outstanding, while messages of too many bytes
+//! are not handled, while too much output is unsent
 //! or to be expected (the answers outstanding, each taken to be as large as the largest of late),
 //! or while the shard is congested. Bytes that arrive meanwhile wait in `rest`, and the peer's in
 //! its socket. Whatever ends the pause (an answer, a send that is done) reports the session as
@@ -21,6 +22,7 @@ use coreside_shard::{
     AskError, Body, Encode, HashKey, Outside, Ticket, ToValue, WireCall, WireError, WireRow,
 };
 
+use super::credit::{self, Credit, TELL_TIME_US};
 use super::frame::{ALIGN, Code, HEADER_BYTES, Header, KEY_BYTES, Kind, Message, VERSION};
 use super::hello::{Hello, Welcome};
 use super::intake::Intake;
@@ -52,6 +54,8 @@ pub struct Session {
     moves_to: Option<u16>,
     /// Asks that wait for their answers.
     owed: u32,
+    /// Messages that are not handled.
+    credit: Credit,
     /// How large the next reply may be: as large as the largest of late.
     reply_bytes: usize,
     /// Bytes that are not parsed, from the first byte of a frame.
@@ -102,40 +106,46 @@ impl Session {
         shared: &mut Shared,
     ) -> Body<'a> {
         /// Messages between two looks at whether the shard is congested.
-        const BETWEEN_LOOKS: u64 = 16;
+        const BETWEEN_LOOKS: u32 = 16;
         if !self.greeted || !self.line.may_call_all() {
             return input;
         }
         let session = self.line.id.to_word();
         let asks_max = self.asks_before_pause(&shared.limits);
+        let (tells_max, bytes_max) = self.credit.room(&shared.limits);
         let frame_bytes_max = shared.limits.frame_bytes_max;
         let latest_ns = intake.deadline_ns(0);
-        let (mut rest, mut asks, mut messages) = (input, 0, 0);
-        while asks < asks_max {
-            if messages % BETWEEN_LOOKS == 0 && intake.is_congested() {
+        let (mut rest, mut asks, mut tells) = (input, 0, 0);
+        let bytes_to = |rest: Body<'_>| input.bytes().len() - rest.bytes().len();
+        while asks < asks_max && bytes_to(rest) < bytes_max {
+            if (asks + tells).is_multiple_of(BETWEEN_LOOKS) && intake.is_congested() {
                 break;
             }
             let Some((message, behind)) = Message::split(rest, frame_bytes_max) else { break };
+            let padded = rest.bytes().len() - behind.bytes().len();
+            let ticket = credit::ticket(session, !message.asks, padded, message.call);
             let call = if message.asks {
                 let deadline_ns = match message.time_us {
                     0 => latest_ns,
                     us => intake.deadline_ns(us),
                 };
-                let ticket = Ticket([session, u64::from(message.call)]);
                 WireCall::Ask { deadline_ns, ticket }
+            } else if tells < tells_max {
+                WireCall::TellNoted { deadline_ns: intake.deadline_ns(TELL_TIME_US), ticket }
             } else {
-                WireCall::Tell
+                break;
             };
             if intake.send(message.number, message.key, message.body, call).is_err() {
                 break;
             }
             asks += u32::from(message.asks);
-            messages += 1;
+            tells += u32::from(!message.asks);
             rest = behind;
         }
+        self.credit.take(tells, bytes_to(rest));
         self.owed += asks;
         shared.owed += u64::from(asks);
-        shared.stats.requests += messages;
+        shared.stats.requests += u64::from(asks + tells);
         rest
     }
 
@@ -233,6 +243,8 @@ impl Session {
             cluster,
             frame_bytes_max: shared.limits.frame_bytes_max,
             calls_max: shared.limits.calls_max,
+            tells_max: shared.limits.tells_max,
+            entity_messages_max: shared.limits.entity_messages_max,
             hash_key,
             messages: hello.standings(intake.messages(), |row| self.may_call(row)),
         };
@@ -260,14 +272,21 @@ impl Session {
         }
         let key = u128::from_le_bytes(*key);
         let key = [key as u64, (key >> 64) as u64];
+        let ticket = {
+            let session = self.line.id.to_word();
+            credit::ticket(session, !asks, header.padded(), header.call)
+        };
         let call = if asks {
-            let ticket = Ticket([self.line.id.to_word(), u64::from(header.call)]);
             WireCall::Ask { deadline_ns: intake.deadline_ns(header.time_us), ticket }
         } else {
-            WireCall::Tell
+            if !self.credit.allows_tell(&shared.limits) {
+                return Handled::End(Code::Limit);
+            }
+            WireCall::TellNoted { deadline_ns: intake.deadline_ns(TELL_TIME_US), ticket }
         };
         match intake.send(header.message, key, body, call) {
             Ok(()) => {
+                self.credit.take(u32::from(!asks), header.padded());
                 self.owed += u32::from(asks);
                 shared.owed += u64::from(asks);
                 Handled::Done
@@ -343,9 +362,29 @@ impl Session {
         self.kill();
     }
 
+    /// A tell of this session has been handled.
+    fn handled(&mut self, message: credit::Underway, shared: &mut Shared) {
+        if self.credit.give_back(message, &shared.limits) && !self.line.flags.killed {
+            let mut credit = std::mem::take(&mut self.credit);
+            let limits = shared.limits;
+            self.write(shared, |out| credit.write(out, &limits));
+            self.credit = credit;
+        }
+        if self.line.flags.stalled {
+            self.recover(shared);
+        }
+    }
+
     /// Takes the answer to an ask of this session.
     #[inline]
-    fn answer(&mut self, call: u32, answer: Result<&dyn Encode, AskError>, shared: &mut Shared) {
+    fn answer(
+        &mut self,
+        message: credit::Underway,
+        answer: Result<&dyn Encode, AskError>,
+        shared: &mut Shared,
+    ) {
+        let call = message.call;
+        self.credit.give_back(message, &shared.limits);
         self.owed -= 1;
         shared.owed -= 1;
         if self.line.flags.killed {
@@ -390,6 +429,7 @@ impl Session {
     fn must_pause(&self, limits: &Limits) -> bool {
         self.moves_to.is_some()
             || self.owed >= limits.calls_max
+            || self.credit.must_pause(limits)
             || self.line.waiting_bytes() + self.owed as usize * self.reply_bytes
                 >= limits.output_bytes_pause
     }
@@ -420,6 +460,7 @@ impl crate::sessions::Session for Session {
             greeted: false,
             moves_to: None,
             owed: 0,
+            credit: Credit::default(),
             reply_bytes: FIRST_REPLY_BYTES,
             rest: AlignedVec::new(),
             rest_at: 0,
@@ -539,9 +580,12 @@ impl Outside for Sessions<Session> {
 
     #[inline]
     fn answer_wire(&mut self, ticket: Ticket, answer: Result<&dyn Encode, AskError>) {
-        let Ticket([_, call]) = ticket;
-        self.answered(SessionId::of(ticket), |session, shared| {
-            session.answer(call as u32, answer, shared);
-        });
+        let (id, message) = (SessionId::of(ticket), credit::Underway::of(ticket));
+        if message.is_tell {
+            // A client that told and went away wants no word.
+            self.handled(id, |session, shared| session.handled(message, shared));
+        } else {
+            self.answered(id, |session, shared| session.answer(message, answer, shared));
+        }
     }
 }

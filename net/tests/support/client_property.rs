@@ -185,6 +185,8 @@ fn welcome() -> Vec<u8> {
         cluster: 0,
         frame_bytes_max: 4096,
         calls_max: 16,
+        tells_max: 1000,
+        entity_messages_max: 100,
         hash_key: None,
         messages: (0..MESSAGES).map(Standing::Number).collect(),
     };

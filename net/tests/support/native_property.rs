@@ -40,6 +40,10 @@ impl Intake for Fake {
         }
         let time = match call {
             WireCall::Tell => None,
+            WireCall::TellNoted { ticket, .. } => {
+                self.waiting.push((ticket, key[0]));
+                None
+            }
             WireCall::Ask { deadline_ns, ticket } => {
                 self.waiting.push((ticket, key[0]));
                 Some(deadline_ns)
@@ -62,6 +66,10 @@ const LIMITS: Limits = Limits {
     frame_bytes_max: 4096,
     messages_max: 8,
     calls_max: 4,
+    // More than any input has: whether a burst goes beyond a bound is a question of time.
+    tells_max: 10_000,
+    entity_messages_max: 4,
+    message_bytes_pause: 6 << 10,
     input_bytes_pause: 8192,
     input_bytes_total_max: 32 << 10,
     output_bytes_pause: 16 << 10,
@@ -140,8 +148,13 @@ pub(crate) fn check(rows: &[WireRow], bytes: &[u8]) {
     }
     assert_eq!(whole.fake.seen, cut.fake.seen, "cut elsewhere, it means something else");
     // An answer may overtake what a session says by itself; the frames are the same.
-    assert_eq!(frames(&whole.output), frames(&cut.output), "it is answered otherwise");
-    for line in [&mut whole, &mut cut] {
+    let [(frames, credit), (of_cut, credit_of_cut)] =
+        [&whole, &cut].map(|line| frames(&line.output));
+    assert_eq!(frames, of_cut, "it is answered otherwise");
+    let tells = whole.fake.seen.iter().filter(|(.., time)| time.is_none()).count();
+    for (line, credit) in [(&mut whole, credit), (&mut cut, credit_of_cut)] {
+        let untold = tells - credit as usize;
+        assert!(untold < LIMITS.entity_messages_max as usize, "{untold} tells bring no credit");
         assert!(line.sessions.unparsed_bytes() <= LIMITS.frame_bytes_max as usize + bytes.len());
         assert_eq!(line.sessions.owed_count(), 0, "every ask was answered");
         line.sessions.close(line.id);
@@ -149,9 +162,10 @@ pub(crate) fn check(rows: &[WireRow], bytes: &[u8]) {
     }
 }
 
-/// The frames of an output, sorted. It begins with the welcome if there is more than a goodbye.
-fn frames(mut output: &[u8]) -> Vec<&[u8]> {
-    let mut frames = Vec::new();
+/// The frames of an output, sorted, and the sum of all credit, which comes in any portions. It
+/// begins with the welcome if there is more than a goodbye.
+fn frames(mut output: &[u8]) -> (Vec<&[u8]>, u32) {
+    let (mut frames, mut credit) = (Vec::new(), 0);
     let (mut greeted, mut left) = (false, false);
     while !output.is_empty() {
         let header = Header::read(output, LIMITS.frame_bytes_max).expect("a frame").expect("whole");
@@ -159,6 +173,13 @@ fn frames(mut output: &[u8]) -> Vec<&[u8]> {
             Kind::Welcome => assert!(!std::mem::replace(&mut greeted, true), "one welcome"),
             Kind::Reply | Kind::Error => assert!(greeted, "first the handshake"),
             Kind::Pong => assert!(greeted && !left, "a connection that ends takes no more"),
+            Kind::Credit => {
+                assert!(greeted, "first the handshake");
+                let pairs = output[16..header.length as usize].as_chunks::<8>().0;
+                credit += pairs.iter().map(|pair| u32::from(pair[4])).sum::<u32>();
+                output = &output[header.padded()..];
+                continue;
+            }
             Kind::GoAway => assert!(!std::mem::replace(&mut left, true), "one goodbye"),
             other => panic!("a node sends no {other:?}"),
         }
@@ -167,7 +188,7 @@ fn frames(mut output: &[u8]) -> Vec<&[u8]> {
         output = rest;
     }
     frames.sort_unstable();
-    frames
+    (frames, credit)
 }
 
 /// Inputs that go some way: a handshake, and frames behind it.

@@ -100,7 +100,7 @@ impl Setting {
         ];
         self.shard.tick(now);
         for call in calls {
-            let sent = self.shard.send_wire(self.rows[at].number, key, body, call);
+            let sent = self.shard.send_wire(self.rows[at].number, key, body.into(), call);
             let expected = if can_be_read { Ok(()) } else { Err(WireError::Invalid) };
             assert_eq!(sent, expected);
             // What one turn sends is there for the next poll: a transfer takes four of them.

@@ -11,7 +11,8 @@
 use std::fmt;
 
 use super::{
-    Decode, Encode, WireCall, WireError, WireRow, WireType, message_id, schema, shape_of_call,
+    Decode, Encode, WireCall, WireError, WireRow, WireType, message_id, pass_on, schema,
+    shape_of_call,
 };
 use crate::entity::{Handler, Message};
 use crate::key::{Key, KeyWords};
@@ -106,7 +107,7 @@ impl WireRow {
     pub(crate) fn previous<E, M, P>(method: &'static str) -> Self
     where
         E: Handler<M>,
-        M: Message + WireType,
+        M: Message<Reply: Encode> + WireType,
         P: Previous<M>,
     {
         const {
@@ -134,22 +135,24 @@ fn send<E, M, P>(
 ) -> Result<(), WireError>
 where
     E: Handler<M>,
-    M: Message,
+    M: Message<Reply: Encode>,
     P: Previous<M>,
 {
     let message =
         P::decode(body.bytes())?.upgrade().map_err(|Unconvertible| WireError::Unconvertible)?;
-    let key = E::Key::from_words(key);
     match call {
-        WireCall::Tell => shard.tell::<E, M>(key, message).map_err(|_| WireError::Full),
+        WireCall::Tell | WireCall::TellNoted { .. } => pass_on::<E, M>(shard, key, message, call),
         WireCall::Ask { deadline_ns, ticket } => shard
-            .ask::<E, M, _>(key, message, deadline_ns, move |answer, outside| {
-                match answer.map(P::downgrade) {
+            .ask::<E, M, _>(
+                E::Key::from_words(key),
+                message,
+                deadline_ns,
+                move |answer, outside| match answer.map(P::downgrade) {
                     Ok(Ok(reply)) => outside.answer_wire(ticket, Ok(&reply)),
                     Ok(Err(Unconvertible)) => outside.answer_wire(ticket, Ok(&Unsayable)),
                     Err(error) => outside.answer_wire(ticket, Err(error)),
-                }
-            })
+                },
+            )
             .map_err(|_| WireError::Full),
     }
 }

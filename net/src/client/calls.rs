@@ -1,0 +1,177 @@
+//! Asks that wait for their answers, by call number.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::native::frame::Code;
+
+/// Waits for the answer to an ask.
+pub(super) trait Pending: Send + Sync {
+    /// Takes the archive of the reply, or why there is none.
+    fn end(&self, answer: Result<&[u8], Code>);
+}
+
+/// An ask that waits.
+pub(super) struct Call {
+    pub(super) pending: Arc<dyn Pending>,
+    /// `None` for an instant that the clock cannot name, which is as good as never.
+    pub(super) deadline: Option<Instant>,
+    /// The account of its entity, once it is under way; until then it waits here.
+    pub(super) account: Option<u32>,
+}
+
+impl Call {
+    /// Whether anybody else has a hold of what waits.
+    pub(super) fn is_wanted(&self) -> bool {
+        Arc::strong_count(&self.pending) > 1
+    }
+}
+
+/// Asks that wait for their answers, by call number.
+#[derive(Default)]
+pub(super) struct Calls {
+    places: Vec<Place>,
+    free: Vec<u32>,
+    len: usize,
+    /// When an overdue ask is looked for next; not later than any deadline.
+    next_look: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Place {
+    /// The high bits of the call number: tells the calls apart that had this place.
+    turn: u32,
+    call: Option<Call>,
+}
+
+/// Places take the low bits of a call number.
+const PLACE_BITS: u32 = 20;
+const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
+
+impl Calls {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The number of the next call; [`put`](Self::put) makes it one. `None` when there are as many
+    /// as there are numbers.
+    pub(super) fn next(&mut self) -> Option<u32> {
+        if self.free.is_empty() {
+            let place = self.places.len() as u32;
+            if place > PLACE_MASK {
+                return None;
+            }
+            self.places.push(Place::default());
+            self.free.push(place);
+        }
+        let place = *self.free.last()?;
+        Some(self.places[place as usize].turn << PLACE_BITS | place)
+    }
+
+    pub(super) fn put(&mut self, number: u32, call: Call) {
+        let popped = self.free.pop();
+        debug_assert_eq!(popped, Some(number & PLACE_MASK));
+        self.next_look = [self.next_look, call.deadline].into_iter().flatten().min();
+        self.places[(number & PLACE_MASK) as usize].call = Some(call);
+        self.len += 1;
+    }
+
+    pub(super) fn take(&mut self, number: u32) -> Option<Call> {
+        let index = number & PLACE_MASK;
+        let place = self.places.get_mut(index as usize)?;
+        if place.turn != number >> PLACE_BITS {
+            return None;
+        }
+        let call = place.call.take()?;
+        place.turn = (place.turn + 1) & (u32::MAX >> PLACE_BITS);
+        self.free.push(index);
+        self.len -= 1;
+        Some(call)
+    }
+
+    /// The call of this number, if it still waits.
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Call> {
+        let place = self.places.get_mut((number & PLACE_MASK) as usize)?;
+        place.call.as_mut().filter(|_| place.turn == number >> PLACE_BITS)
+    }
+
+    pub(super) fn take_overdue(&mut self, now: Instant) -> Vec<Call> {
+        let mut overdue = Vec::new();
+        if self.next_look.is_none_or(|next| next > now) {
+            return overdue;
+        }
+        self.next_look = None;
+        for index in 0..self.places.len() as u32 {
+            let place = &self.places[index as usize];
+            let Some(call) = &place.call else { continue };
+            match call.deadline {
+                Some(at) if at <= now => {
+                    let number = place.turn << PLACE_BITS | index;
+                    overdue.extend(self.take(number));
+                }
+                at => self.next_look = [self.next_look, at].into_iter().flatten().min(),
+            }
+        }
+        overdue
+    }
+
+    /// How long there is to the next look, which is not later than any deadline. `None` when no
+    /// look is due.
+    pub(super) fn left(&self, now: Instant) -> Option<Duration> {
+        self.next_look.map(|at| at.saturating_duration_since(now))
+    }
+
+    /// When an overdue ask is looked for next.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.next_look
+    }
+
+    pub(super) fn into_calls(self) -> impl Iterator<Item = Call> {
+        self.places.into_iter().filter_map(|place| place.call)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl Pending for Nobody {
+        fn end(&self, _: Result<&[u8], Code>) {}
+    }
+
+    fn put(calls: &mut Calls, deadline: Option<Instant>) -> u32 {
+        let number = calls.next().expect("there are a million");
+        calls.put(number, Call { pending: Arc::new(Nobody), deadline, account: None });
+        number
+    }
+
+    #[test]
+    fn number_names_its_call_once() {
+        let mut calls = Calls::default();
+        let first = put(&mut calls, None);
+        assert!(calls.take(first).is_some());
+        let second = put(&mut calls, None);
+        assert!(calls.take(first).is_none(), "the place has another call now");
+        assert!(calls.take(second ^ 1).is_none(), "there is no such place");
+        assert!(calls.take(second).is_some());
+        assert_eq!(calls.len(), 0);
+    }
+
+    #[test]
+    fn overdue_calls_are_found_and_others_left() {
+        let (mut calls, start) = (Calls::default(), Instant::now());
+        let at = |seconds| Some(start + Duration::from_secs(seconds));
+        for seconds in [3, 1, 2] {
+            put(&mut calls, at(seconds));
+        }
+        put(&mut calls, None);
+        assert_eq!(calls.next_look(), at(1));
+        assert!(calls.take_overdue(start).is_empty());
+        assert_eq!(calls.take_overdue(start + Duration::from_secs(2)).len(), 2);
+        assert_eq!((calls.len(), calls.next_look()), (2, at(3)));
+        assert_eq!(calls.left(start), Some(Duration::from_secs(3)));
+        assert_eq!(calls.into_calls().count(), 2);
+    }
+}
