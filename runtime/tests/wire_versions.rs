@@ -1,10 +1,15 @@
 //! Versions of messages: clients that were built before the last change, and after the next.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use coreside::{AskError, Client, ClientError, Node, NodeBuilder, NodeError, RegistryError};
-use coreside_net::native::Standing;
+use coreside::{
+    AskError, Client, ClientError, Entity, Node, NodeBuilder, NodeError, RegistryError,
+};
+use coreside_net::native::frame::{Code, HEADER_BYTES, Header, KEY_BYTES, Kind, VERSION};
+use coreside_net::native::{Hello, Standing, Welcome};
+use coreside_shard::{Encode, Registry};
 
 /// What the last release had.
 mod released {
@@ -261,6 +266,81 @@ fn client_that_is_ahead_of_the_node_is_told_to_wait_for_it() {
     for part in ["Shop.place has version 2", "takes version 1", "bring the node up to date first"] {
         assert!(text.contains(part), "{text}");
     }
+    node.stop();
+}
+
+/// A connection by the letter of the protocol, on which one old message has a number.
+struct Raw {
+    stream: TcpStream,
+    number: u16,
+}
+
+impl Raw {
+    /// Shakes hands for `Shop.method` as `E` has it.
+    fn connect<E: Entity>(address: SocketAddr, method: &str) -> Self {
+        let mut registry = Registry::new();
+        registry.entity::<E>();
+        let row = registry.wire().find(|row| row.name.1 == method).expect("it is on the wire");
+        let messages = vec![(row.id, row.schema)];
+        let hello = Hello { versions: (VERSION, VERSION), shard: None, cluster: 0, messages };
+        let mut bytes = Vec::new();
+        hello.write(&mut bytes);
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("not zero");
+        stream.write_all(&bytes).expect("it reads");
+        let mut raw = Self { stream, number: 0 };
+        let (_, content) = raw.read();
+        let welcome = Welcome::read(&content).expect("a welcome");
+        let [Standing::Number(number)] = welcome.messages[..] else { panic!("{welcome:?}") };
+        raw.number = number;
+        raw
+    }
+
+    fn send(&mut self, kind: Kind, value: &impl Encode) {
+        let mut bytes = Vec::new();
+        let content = |out: &mut Vec<u8>| {
+            out.extend_from_slice(&[0; KEY_BYTES]);
+            value.encode(out)
+        };
+        let header = Header { message: self.number, call: 5, ..Header::new(kind) };
+        header.write_with(&mut bytes, content).expect("small");
+        self.stream.write_all(&bytes).expect("it reads");
+    }
+
+    fn read(&mut self) -> (Header, Vec<u8>) {
+        let mut head = [0; HEADER_BYTES];
+        self.stream.read_exact(&mut head).expect("an answer");
+        let header = Header::read(&head, 1 << 20).expect("a header").expect("whole");
+        let mut content = vec![0; header.padded() - HEADER_BYTES];
+        self.stream.read_exact(&mut content).expect("all of it");
+        content.truncate(header.length as usize - HEADER_BYTES);
+        (header, content)
+    }
+
+    fn code(&mut self, kind: Kind) -> Option<Code> {
+        let (header, _) = self.read();
+        assert_eq!(header.kind, kind);
+        Code::from_byte(header.code)
+    }
+}
+
+#[test]
+fn codes_say_whether_the_message_or_its_reply_has_no_counterpart() {
+    let (node, address) = start(Node::builder().entity::<current::Shop>());
+    let mut raw = Raw::connect::<released::Shop>(address, "close");
+    raw.send(Kind::Ask, &released::ShopClose { hour: 24 });
+    assert_eq!(raw.code(Kind::Error), Some(Code::Unconvertible));
+    raw.send(Kind::Ask, &released::ShopClose { hour: 23 });
+    assert_eq!(raw.code(Kind::Reply), None);
+    // A tell has no answer, so the connection ends with the reason.
+    raw.send(Kind::Tell, &released::ShopClose { hour: 24 });
+    assert_eq!(raw.code(Kind::GoAway), Some(Code::Unconvertible));
+
+    let mut raw = Raw::connect::<released::Shop>(address, "place");
+    raw.send(Kind::Ask, &released::ShopPlace { basket: basket(14) });
+    assert_eq!(raw.code(Kind::Error), Some(Code::Unsayable));
+    raw.send(Kind::Ask, &released::ShopPlace { basket: basket(1) });
+    assert_eq!(raw.code(Kind::Reply), None);
     node.stop();
 }
 

@@ -285,8 +285,8 @@ impl<E: Entity> Registration<'_, E> {
         self
     }
 
-    /// Like [`wire_previous`](Self::wire_previous), for a version that was derived from types: where
-    /// none of them has changed, there is nothing to let in.
+    /// Like [`wire_previous`](Self::wire_previous), for a version that is made of the types as they
+    /// were: where none of them has changed, there is nothing to let in.
     pub fn wire_previous_if_changed<M, P>(&mut self, method: &'static str) -> &mut Self
     where
         E: Handler<M>,

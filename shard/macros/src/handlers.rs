@@ -331,6 +331,32 @@ mod tests {
     }
 
     #[test]
+    fn version_before_is_a_message_and_a_row_under_the_same_conditions() {
+        let expanded = expand_in_account(quote! {
+            #[cfg(feature = "x")]
+            #[local]
+            #[wire(version = 2)]
+            fn pay(&self, amount: i64, #[wire(since = 2, default = Self::ALL)] to: u64) -> Receipt {
+                it
+            }
+        });
+        let conditions = expanded.matches("# [cfg (feature = \"x\")]").count();
+        assert_eq!(conditions, 12, "and the struct of version 1, two impls and a row:\n{expanded}");
+        assert_has(&expanded, quote!(amount: <i64 as ::coreside::Evolve>::Before));
+        assert_has(&expanded, quote!(to: Account::ALL));
+        assert_has(
+            &expanded,
+            quote!(
+                type Reply = <Receipt as ::coreside::Evolve>::Before;
+            ),
+        );
+        assert_has(
+            &expanded,
+            quote!(table.wire_previous_if_changed::<AccountPay, AccountPayV1>("pay")),
+        );
+    }
+
+    #[test]
     fn docs_are_carried_over() {
         let expanded = expand_in_account(quote! {
             #[doc = " Adds to [`Self::balance`]."]
@@ -371,6 +397,10 @@ mod tests {
                 fn local(&mut self) {}
                 #[sweep("B", words("C"))]
                 fn visit(&self, key: u64, total: &mut Total) {}
+                #[wire(version = 2)]
+                fn versioned(&self, key: u64, #[wire(since = 2)] text: Text) -> Text { it }
+                #[wire(version = 2, from = Old)]
+                fn by_hand(&self) {}
             }
         };
         let expanded = expand(quote!(crate = other), block).to_string();

@@ -273,13 +273,15 @@ pub fn handlers(options: TokenStream, block: TokenStream) -> TokenStream {
 ///
 /// | on | what | meaning |
 /// |---|---|---|
-/// | handler | `version = 2` | version 1 is taken too: without what is new, with its types as they were |
-/// | handler | `version = 2, from = PriceV1` | the same, by hand: `PriceV1` is a `Previous` |
-/// | type | `version = 2` | as it was in version 1: without what is new, with its types as they were |
-/// | type | `version = 2, from = u8` | the same, by hand: `TryFrom` both ways |
-/// | type | `message`, `version = 1` | the arguments of a message in an old version, for a `Previous` |
+/// | handler | `version = 2` | version 1 is taken too: what is new left out, types as they were |
+/// | handler | `version = 2, from = PriceV1` | the same by hand: `PriceV1` is a `Previous` |
+/// | type | `version = 2` | what it was in version 1 is made likewise |
+/// | type | `version = 2, from = u8` | the same by hand: `TryFrom` both ways |
+/// | type | `message` | the arguments of an old message, for a `Previous`; also with a `version` |
 /// | field, argument | `since = 2`, `default = value` | new in this version |
-/// | variant | `since = 2`, `instead = Variant` | new in this version; without `instead`, a reply that has it is an error for old clients |
+/// | variant | `since = 2`, `instead = Variant` | likewise |
+///
+/// An old client that is to be told of a new variant without `instead` is told of an error.
 ///
 /// A handler or a type has a version of its own as soon as something in it has changed. What was
 /// released is kept in a lock file, and a test says what a change would break:

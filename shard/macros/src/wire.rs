@@ -228,7 +228,7 @@ fn fields(krate: &TokenStream, parts: &[Part]) -> TokenStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::expanded::{assert_explains, assert_has};
+    use crate::expanded::{assert_explains, assert_has, assert_lacks};
 
     #[test]
     fn schema_is_made_of_names_and_types_in_order() {
@@ -265,6 +265,77 @@ mod tests {
         );
         assert_has(&expanded, quote!(here::schema("Buy", &[])));
         assert_has(&expanded, quote!(here::schema("Sell", &[<u32 as here::WireType>::SCHEMA])));
+    }
+
+    #[test]
+    fn version_before_is_made_without_what_was_added() {
+        let item = quote!(
+            pub struct Order {
+                pub item: u64,
+                #[wire(since = 3, default = 1)]
+                pub count: u32,
+            }
+        );
+        let expanded = expand(quote!(version = 3, crate = here), item);
+        assert_has(&expanded, quote!(pub struct OrderV2));
+        assert_has(&expanded, quote!(pub item: <u64 as here::Evolve>::Before));
+        assert_has(
+            &expanded,
+            quote!(
+                type Before = OrderV2;
+            ),
+        );
+        let expanded = expanded.to_string();
+        assert_eq!(expanded.matches("wire (since").count(), 0, "{expanded}");
+        assert_eq!(expanded.matches("const VERSION : u16 = 2u16").count(), 1, "{expanded}");
+        assert_eq!(expanded.matches("const VERSION : u16 = 3u16").count(), 1, "{expanded}");
+    }
+
+    #[test]
+    fn renamed_crate_is_the_only_one_that_is_named() {
+        let variants = quote!(
+            enum Side {
+                Buy(u8, Page),
+                #[wire(since = 2, instead = Buy)]
+                Sell {
+                    limit: u32,
+                },
+                #[wire(since = 2)]
+                Neither,
+            }
+        );
+        let page = quote!(
+            struct Page(#[wire(since = 2)] u8, u16);
+        );
+        for expanded in [
+            expand(quote!(version = 2, crate = other), variants),
+            expand(quote!(version = 2, crate = other), page.clone()),
+            expand(
+                quote!(version = 2, from = u8, crate = other),
+                quote!(
+                    struct Page;
+                ),
+            ),
+            expand(
+                quote!(message, crate = other),
+                quote!(
+                    struct Page;
+                ),
+            ),
+        ] {
+            let expanded = expanded.to_string();
+            assert_lacks(&expanded, "compile_error");
+            assert_lacks(&expanded, "coreside");
+        }
+        // Mistakes leave the type as it is.
+        let expanded = expand(quote!(version = 3), page).to_string();
+        assert_has(
+            &expanded,
+            quote!(
+                struct Page(u8, u16);
+            ),
+        );
+        assert_explains(&expanded, "remove this mark");
     }
 
     #[test]
