@@ -19,5 +19,5 @@ mod transport;
 
 pub use self::resp::{Facts, Limits};
 pub use self::transport::{
-    DriverKind, Listeners, Moving, Net, NetConfig, NetError, NetStats, listen,
+    DriverKind, Listeners, Moving, Net, NetConfig, NetError, NetStats, SendStats, ZeroCopy, listen,
 };

@@ -11,6 +11,7 @@
 //! | `ring` | the submission and completion queues of io_uring |
 //! | `epoll` | calls that do not wait, when epoll says that there is something to do |
 //! | `buffers` | memory that the kernel receives into |
+//! | `zero_copy` | when outputs are sent without a copy |
 //! | `error` | why there is no net |
 
 mod listen;
@@ -25,9 +26,11 @@ mod error;
 mod port;
 mod ring;
 mod socket;
+mod zero_copy;
 
 pub use self::engine::DriverKind;
 pub use self::error::NetError;
 pub use self::listen::listen;
 pub use self::net::{Listeners, Net, NetConfig, NetStats};
 pub use self::port::Moving;
+pub use self::zero_copy::{SendStats, ZeroCopy};

@@ -254,7 +254,7 @@ impl Session {
         shared.equip(&mut self.line.output);
         write(&mut self.line.output);
         shared.make_dirty(&mut self.line);
-        if self.line.unsent_bytes() > shared.limits.output_bytes_max {
+        if self.line.output_bytes() > shared.limits.output_bytes_max {
             shared.stats.limit_closes += 1;
             self.kill();
         }
@@ -306,7 +306,7 @@ impl Session {
     fn must_pause(&self, limits: &Limits) -> bool {
         self.moves_to.is_some()
             || self.owed >= limits.calls_max
-            || self.line.unsent_bytes() + self.owed as usize * self.reply_bytes
+            || self.line.output_bytes() + self.owed as usize * self.reply_bytes
                 >= limits.output_bytes_pause
     }
 
