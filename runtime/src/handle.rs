@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use coreside_net::DriverKind;
 use coreside_shard::{
     Address, AskError, Entity, Full, Handler, HashKey, Message, Outside, Placement, Refused, Shard,
     Sweep, Table, Via,
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) arrivals: Vec<Arrivals>,
     pub(crate) placement: Placement,
     pub(crate) hash_key: HashKey,
+    pub(crate) driver: DriverKind,
     pub(crate) table: Arc<Table>,
     pub(crate) ask_timeout: Duration,
     pub(crate) board: Vec<Counts>,
@@ -53,6 +55,11 @@ pub(crate) struct Counts {
     pub(crate) between_shards: AtomicU64,
     pub(crate) connections: AtomicU64,
     pub(crate) parks: AtomicU64,
+    pub(crate) requests: AtomicU64,
+    pub(crate) system_calls: AtomicU64,
+    pub(crate) sends: AtomicU64,
+    pub(crate) sends_zero_copy: AtomicU64,
+    pub(crate) sends_copied: AtomicU64,
 }
 
 /// What a node has counted, over all shards. A little behind what the shards know.
@@ -82,6 +89,18 @@ pub struct NodeStats {
     pub parks: u64,
     /// Turns that kept their shard for too long (see [`StallConfig`](crate::StallConfig)).
     pub stalls: u64,
+    /// What the shards run on, all of them.
+    pub driver: DriverKind,
+    /// Requests of clients.
+    pub requests: u64,
+    /// System calls on behalf of clients' connections. Each sleep takes a few more.
+    pub system_calls: u64,
+    /// Outputs sent to clients.
+    pub sends: u64,
+    /// Of those, without a copy (see [`ZeroCopy`](crate::ZeroCopy)).
+    pub sends_zero_copy: u64,
+    /// Of those in turn, copied by the kernel all the same.
+    pub sends_copied: u64,
 }
 
 impl Handle {
@@ -139,6 +158,12 @@ impl Handle {
             connections: sum(|counts| &counts.connections),
             parks: sum(|counts| &counts.parks),
             stalls: self.shared.sightings.as_ref().map_or(0, |sightings| sightings.stalls()),
+            driver: self.shared.driver,
+            requests: sum(|counts| &counts.requests),
+            system_calls: sum(|counts| &counts.system_calls),
+            sends: sum(|counts| &counts.sends),
+            sends_zero_copy: sum(|counts| &counts.sends_zero_copy),
+            sends_copied: sum(|counts| &counts.sends_copied),
         }
     }
 

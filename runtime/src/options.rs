@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::{Args, ValueEnum};
+use coreside_net::ZeroCopy;
 
 use crate::node::{Idle, NodeBuilder};
 use crate::probe::DriverChoice;
@@ -33,6 +34,11 @@ pub struct NodeOptions {
     /// How the shards deal with the kernel
     #[arg(long, value_enum, default_value_t = DriverOption::Auto)]
     pub driver: DriverOption,
+
+    /// Send outputs from this size on without a copy; `coreside-doctor --calibrate` measures from
+    /// which on it pays [default: copy all]
+    #[arg(long, value_name = "BYTES")]
+    pub send_zc: Option<u32>,
 }
 
 /// What a shard does while there is nothing to do.
@@ -55,6 +61,16 @@ pub enum DriverOption {
     Epoll,
 }
 
+impl From<DriverOption> for DriverChoice {
+    fn from(option: DriverOption) -> Self {
+        match option {
+            DriverOption::Auto => Self::Auto,
+            DriverOption::Uring => Self::Uring,
+            DriverOption::Epoll => Self::Epoll,
+        }
+    }
+}
+
 /// Numbers of cores, in the order given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoreList(pub Vec<usize>);
@@ -72,11 +88,10 @@ impl NodeOptions {
         if let Some(shards) = self.shards {
             node = node.shards(shards);
         }
-        node = node.driver(match self.driver {
-            DriverOption::Auto => DriverChoice::Auto,
-            DriverOption::Uring => DriverChoice::Uring,
-            DriverOption::Epoll => DriverChoice::Epoll,
-        });
+        node = node.driver(self.driver.into());
+        if let Some(bytes) = self.send_zc {
+            node = node.zero_copy(ZeroCopy::From(bytes));
+        }
         match self.idle {
             IdleOption::Spin => node.idle(Idle::Spin),
             // The builder knows how long to look first: it depends on the cores there are.
