@@ -19,5 +19,6 @@ mod transport;
 
 pub use self::resp::{Facts, Limits};
 pub use self::transport::{
-    DriverKind, Listeners, Moving, Net, NetConfig, NetError, NetStats, listen,
+    Calibration, DriverKind, Listeners, Moving, Net, NetConfig, NetError, NetStats, SendCost,
+    SendStats, UringFeatures, ZeroCopy, listen, uring_features,
 };

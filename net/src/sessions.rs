@@ -13,6 +13,8 @@
 //! |---|---|
 //! | `protocol` | what a protocol says of its sessions, and of their bounds |
 //! | `line` | what is the same for every session: what is being sent, its switches, its times |
+//! | `outgoing` | what of a session is being sent |
+//! | `held` | what was sent, and is still read by the kernel |
 //! | `parted` | how a connection goes on at another shard |
 //! | `deadlines` | how long a connection may take for what it owes |
 //! | `wheel` | when to look at which session |
@@ -21,7 +23,9 @@
 
 mod addresses;
 mod deadlines;
+mod held;
 mod line;
+mod outgoing;
 mod parted;
 mod protocol;
 mod shared;
@@ -35,6 +39,7 @@ use coreside_shard::{Body, Ticket};
 use self::addresses::{Addresses, Source};
 pub use self::deadlines::Deadlines;
 use self::deadlines::Times;
+pub(crate) use self::held::{PLACES_MAX, Place};
 pub use self::line::Line;
 pub(crate) use self::parted::Parted;
 pub use self::protocol::{Bounds, Session, Talk};
@@ -292,27 +297,9 @@ impl<S: Session> Sessions<S> {
         }
     }
 
-    /// Bytes to send, unless a send is under way. They stay valid and in place until
-    /// [`end_send`](Self::end_send) or [`close`](Self::close).
-    pub fn begin_send(&mut self, id: SessionId) -> Option<&[u8]> {
-        let session = find(&mut self.slots, id)?;
-        let owed = session.owed();
-        session.line().begin_send(owed, &mut self.shared)
-    }
-
-    /// `len` bytes have been sent; returns the rest of this send if there is one.
-    pub fn end_send(&mut self, id: SessionId, len: usize) -> Option<&[u8]> {
-        let session = find(&mut self.slots, id)?;
-        self.shared.stats.bytes_out += len as u64;
-        if session.line().end_send(len, &mut self.shared) {
-            session.sent(&mut self.shared);
-            if !session.line().output.is_empty() {
-                self.shared.make_dirty(session.line());
-            }
-            settle(session, &mut self.shared);
-            return None;
-        }
-        session.line().rest_of_send()
+    /// Whether nothing is to be sent any more.
+    pub(crate) fn is_killed(&mut self, id: SessionId) -> bool {
+        find(&mut self.slots, id).is_none_or(|session| session.line().flags.killed)
     }
 
     /// Whether bytes of the peer are welcome.

@@ -15,8 +15,10 @@
 use std::error::Error;
 use std::net::SocketAddr;
 use std::ops::AddAssign;
+use std::process::ExitCode;
 
 use clap::Parser;
+use coreside::doctor::ServiceCommand;
 use coreside::{
     AskError, Cx, Later, Node, NodeOptions, ToValue, ValueWriter, entity, handlers, wire,
 };
@@ -25,6 +27,10 @@ use coreside::{
 #[derive(Parser)]
 #[command(after_help = "Try: redis-cli -p 7379 ACCOUNT.DEPOSIT 1 100")]
 struct Options {
+    /// What to do instead of serving
+    #[command(subcommand)]
+    command: Option<ServiceCommand>,
+
     #[command(flatten)]
     node: NodeOptions,
 
@@ -173,8 +179,21 @@ impl Account {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
     let options = Options::parse();
+    if let Some(command) = &options.command {
+        return command.run();
+    }
+    match serve(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut builder = options.node.apply(Node::builder().entity::<Account>());
     if let Some(address) = options.listen_native {
         builder = builder.listen_native(address);
@@ -184,7 +203,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         eprintln!("note: {note}");
     }
     if options.accounts > 0 {
-        open_accounts(&node, &options);
+        open_accounts(&node, options);
     }
     if let Some(address) = node.local_addr() {
         println!("listening on {address}");

@@ -14,11 +14,12 @@
 //! [`Doorbell`]: coreside_shard::Doorbell
 #![expect(unsafe_code, reason = "a shard that lies still is watched")]
 
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use coreside_net::{Facts, Listeners, Net, NetConfig};
+use coreside_net::{Facts, Listeners, Net, NetConfig, NetStats};
 use coreside_shard::{AskError, MeshEnd, Placement, Progress, Shard, ShardConfig, Table};
 
 use crate::clock::Clock;
@@ -117,6 +118,7 @@ impl Drive {
             busy: Busy::default(),
             port: port.map_or(0, |address| address.port()),
             next_facts_ns: 0,
+            refusal_told: false,
         })
     }
 }
@@ -142,6 +144,7 @@ struct Driver {
     port: u16,
     /// When the sessions are told about the node next.
     next_facts_ns: u64,
+    refusal_told: bool,
 }
 
 /// How long the shard had something to do. A pass ends where the next one begins, so this reads no
@@ -393,6 +396,8 @@ impl Driver {
         counts.between_shards.store(stats.received, Relaxed);
         counts.connections.store(self.net.connection_count() as u64, Relaxed);
         counts.busy_ns.store(self.busy.total_ns, Relaxed);
+        self.report_net(counts);
+        self.tell_refusal();
         let now_ns = self.clock.monotonic_ns();
         if now_ns >= self.next_facts_ns {
             self.next_facts_ns = now_ns + 1_000_000_000;
@@ -405,6 +410,30 @@ impl Driver {
                 entities: self.shard.entities_in_all() as u64,
             });
         }
+    }
+
+    fn report_net(&self, counts: &Counts) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let NetStats { sessions, native, enters, sends, .. } = self.net.stats();
+        counts.requests.store(sessions.requests + native.requests, Relaxed);
+        counts.system_calls.store(enters, Relaxed);
+        counts.sends.store(sends.plain + sends.zero_copy, Relaxed);
+        counts.sends_zero_copy.store(sends.zero_copy, Relaxed);
+        counts.sends_copied.store(sends.copied, Relaxed);
+    }
+
+    /// Says once that outputs are copied although they were not to be.
+    fn tell_refusal(&mut self) {
+        let Some(error) = self.net.stats().sends.refusal.filter(|_| !self.refusal_told) else {
+            return;
+        };
+        self.refusal_told = true;
+        let error = io::Error::from_raw_os_error(error);
+        eprintln!(
+            "coreside: shard {}: the kernel refuses to send without a copy ({error}); all outputs \
+             are copied",
+            self.number
+        );
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use coreside_net::DriverKind;
 use coreside_shard::{
     Address, AskError, Entity, Full, Handler, HashKey, Message, Outside, Placement, Refused, Shard,
     Sweep, Table, Via,
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) arrivals: Vec<Arrivals>,
     pub(crate) placement: Placement,
     pub(crate) hash_key: HashKey,
+    pub(crate) driver: DriverKind,
     pub(crate) table: Arc<Table>,
     pub(crate) ask_timeout: Duration,
     pub(crate) board: Vec<Counts>,
@@ -54,6 +56,11 @@ pub(crate) struct Counts {
     pub(crate) connections: AtomicU64,
     pub(crate) parks: AtomicU64,
     pub(crate) busy_ns: AtomicU64,
+    pub(crate) requests: AtomicU64,
+    pub(crate) system_calls: AtomicU64,
+    pub(crate) sends: AtomicU64,
+    pub(crate) sends_zero_copy: AtomicU64,
+    pub(crate) sends_copied: AtomicU64,
 }
 
 /// What a node has counted, over all shards. A little behind what the shards know.
@@ -86,6 +93,18 @@ pub struct NodeStats {
     pub busy_ns: u64,
     /// Turns that kept their shard for too long (see [`StallConfig`](crate::StallConfig)).
     pub stalls: u64,
+    /// What the shards run on, all of them.
+    pub driver: DriverKind,
+    /// Requests of clients.
+    pub requests: u64,
+    /// System calls on behalf of clients' connections. Each sleep takes a few more.
+    pub system_calls: u64,
+    /// Outputs sent to clients.
+    pub sends: u64,
+    /// Of those, without a copy (see [`ZeroCopy`](crate::ZeroCopy)).
+    pub sends_zero_copy: u64,
+    /// Of those in turn, copied by the kernel all the same.
+    pub sends_copied: u64,
 }
 
 impl Handle {
@@ -144,6 +163,12 @@ impl Handle {
             parks: sum(|counts| &counts.parks),
             busy_ns: sum(|counts| &counts.busy_ns),
             stalls: self.shared.sightings.as_ref().map_or(0, |sightings| sightings.stalls()),
+            driver: self.shared.driver,
+            requests: sum(|counts| &counts.requests),
+            system_calls: sum(|counts| &counts.system_calls),
+            sends: sum(|counts| &counts.sends),
+            sends_zero_copy: sum(|counts| &counts.sends_zero_copy),
+            sends_copied: sum(|counts| &counts.sends_copied),
         }
     }
 

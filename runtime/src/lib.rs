@@ -50,6 +50,7 @@ extern crate self as coreside;
 
 mod arrivals;
 mod clock;
+pub mod doctor;
 mod driver;
 mod faults;
 mod group;
@@ -80,7 +81,7 @@ pub use coreside_macros::{entity, handlers, wire};
 pub use coreside_net::client::{Client, ClientBuilder, ClientError, ClientRequest};
 pub use coreside_net::sessions::Deadlines;
 pub use coreside_net::tls::{ClientTls, TlsConfig, TlsError};
-pub use coreside_net::{DriverKind, Limits, NetConfig, NetError};
+pub use coreside_net::{DriverKind, Limits, NetConfig, NetError, SendStats, ZeroCopy};
 #[cfg(sabotage)]
 pub use coreside_shard::sabotage;
 pub use coreside_shard::{

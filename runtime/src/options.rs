@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use coreside_net::ZeroCopy;
 use coreside_net::tls::TlsConfig;
 
 use crate::node::{Idle, NodeBuilder};
@@ -57,6 +58,11 @@ pub struct NodeOptions {
     /// How the shards deal with the kernel
     #[arg(long, value_enum, default_value_t = DriverOption::Auto)]
     pub driver: DriverOption,
+
+    /// Send outputs from this size on without a copy; `coreside-doctor --calibrate` measures from
+    /// which on it pays [default: copy all]
+    #[arg(long, value_name = "BYTES")]
+    pub send_zc: Option<u32>,
 }
 
 /// What a shard does while there is nothing to do.
@@ -77,6 +83,16 @@ pub enum DriverOption {
     Uring,
     /// epoll: a system call for each receive and each send
     Epoll,
+}
+
+impl From<DriverOption> for DriverChoice {
+    fn from(option: DriverOption) -> Self {
+        match option {
+            DriverOption::Auto => Self::Auto,
+            DriverOption::Uring => Self::Uring,
+            DriverOption::Epoll => Self::Epoll,
+        }
+    }
 }
 
 const TLS: &str = "TLS";
@@ -110,11 +126,10 @@ impl NodeOptions {
         if let Some(shards) = self.shards {
             node = node.shards(shards);
         }
-        node = node.driver(match self.driver {
-            DriverOption::Auto => DriverChoice::Auto,
-            DriverOption::Uring => DriverChoice::Uring,
-            DriverOption::Epoll => DriverChoice::Epoll,
-        });
+        node = node.driver(self.driver.into());
+        if let Some(bytes) = self.send_zc {
+            node = node.zero_copy(ZeroCopy::From(bytes));
+        }
         match self.idle {
             IdleOption::Spin => node.idle(Idle::Spin),
             // The builder knows how long to look first: it depends on the cores there are.

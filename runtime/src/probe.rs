@@ -3,7 +3,7 @@
 
 use std::{env, thread};
 
-use coreside_net::{DriverKind, Net};
+use coreside_net::{DriverKind, Net, ZeroCopy};
 
 use crate::host::{self, Seat};
 use crate::node::{Node, NodeBuilder, NodeError};
@@ -31,6 +31,14 @@ impl NodeBuilder {
         self.driver = choice;
         self
     }
+
+    /// Which outputs to clients are sent without a copy, where the driver is io_uring (default:
+    /// none). [`Curve::threshold`](crate::doctor::Curve::threshold) says from which size on it
+    /// pays.
+    pub fn zero_copy(mut self, zero_copy: ZeroCopy) -> Self {
+        self.net.zero_copy = zero_copy;
+        self
+    }
 }
 
 impl Node {
@@ -41,22 +49,19 @@ impl Node {
 }
 
 /// Why there is no io_uring.
-struct Refusal {
-    error: NodeError,
+pub(crate) struct Refusal {
+    pub(crate) error: NodeError,
     /// It is refused to this process, rather than that something has run out for now.
-    for_good: bool,
+    pub(crate) for_good: bool,
 }
 
 /// The driver to run on. Tries io_uring out, unless it is not wanted.
 pub(crate) fn choose(choice: DriverChoice) -> Result<DriverKind, NodeError> {
-    let choice = match choice {
-        DriverChoice::Auto => from_environment()?,
-        choice => choice,
-    };
+    let choice = wanted(choice)?;
     if choice == DriverChoice::Epoll {
         return Ok(DriverKind::Epoll);
     }
-    match probe() {
+    match try_uring() {
         Ok(()) => Ok(DriverKind::Uring),
         Err(Refusal { error, for_good: true }) if choice == DriverChoice::Auto => {
             eprintln!("coreside: {error}; the node runs on epoll instead");
@@ -66,10 +71,11 @@ pub(crate) fn choose(choice: DriverChoice) -> Result<DriverKind, NodeError> {
     }
 }
 
-fn from_environment() -> Result<DriverChoice, NodeError> {
-    match env::var("CORESIDE_DRIVER") {
-        Ok(text) => parse(&text),
-        Err(_) => Ok(DriverChoice::Auto),
+/// The choice, or that of the environment where it is left to it.
+pub(crate) fn wanted(choice: DriverChoice) -> Result<DriverChoice, NodeError> {
+    match (choice, env::var("CORESIDE_DRIVER")) {
+        (DriverChoice::Auto, Ok(text)) => parse(&text),
+        (choice, _) => Ok(choice),
     }
 }
 
@@ -83,7 +89,7 @@ fn parse(text: &str) -> Result<DriverChoice, NodeError> {
 }
 
 /// Makes what each shard needs, the net's ring and an executor, and lets it go again.
-fn probe() -> Result<(), Refusal> {
+pub(crate) fn try_uring() -> Result<(), Refusal> {
     Net::probe().map_err(|error| {
         let for_good = error.refuses_uring();
         Refusal { error: NodeError::Net(error), for_good }

@@ -1,15 +1,20 @@
 //! A node where io_uring is refused: by a filter of system calls, as containers have it, or by a
-//! limit. A filter holds for the thread that installs it and for those that this one starts.
+//! limit.
 
-#![expect(unsafe_code, reason = "filters and limits are set with system calls")]
+#![expect(unsafe_code, reason = "limits are set with system calls")]
+
+#[path = "support/filter.rs"]
+mod filter;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
-use std::thread;
 use std::time::Duration;
 
-use coreside::{DriverChoice, DriverKind, Idle, Node, NodeBuilder, NodeError, entity, handlers};
+use coreside::{
+    DriverChoice, DriverKind, Idle, Node, NodeBuilder, NodeError, ZeroCopy, entity, handlers,
+};
+use filter::{refuse_uring, where_refused};
 
 #[entity]
 struct Counter {
@@ -48,35 +53,6 @@ fn serve_and_stop(node: Node) {
     }
     node.stop();
     assert_eq!(client.read(&mut [0; 1]).expect("closed"), 0);
-}
-
-/// From here on, this thread and those that it starts get this error from `io_uring_setup`.
-fn refuse_uring(error: i32) {
-    let step = |code: u32, k: u32, jf: u8| libc::sock_filter { code: code as u16, jt: 0, jf, k };
-    let mut filter = [
-        // The first word of what the filter is given is the number of the call.
-        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, libc::SYS_io_uring_setup as u32, 1),
-        step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | error as u32, 0),
-        step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
-    ];
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: a flag of this thread.
-    let outcome = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-    assert_eq!(outcome, 0, "no filter without it");
-    // SAFETY: the kernel copies the program, which lives through the call.
-    let outcome =
-        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
-    assert_eq!(outcome, 0, "the filter is taken: {}", std::io::Error::last_os_error());
-}
-
-/// Runs `work` where io_uring is refused with this error.
-fn where_refused(error: i32, work: impl FnOnce() + Send + 'static) {
-    let refused = thread::spawn(move || {
-        refuse_uring(error);
-        work();
-    });
-    refused.join().expect("no panic");
 }
 
 #[test]
@@ -124,6 +100,25 @@ fn driver_that_is_asked_for_is_the_one_that_runs() {
         let is_epoll = node.driver() == DriverKind::Epoll;
         assert_eq!(is_epoll, choice == DriverChoice::Epoll);
         serve_and_stop(node);
+    }
+}
+
+#[test]
+fn stats_say_the_driver_and_how_outputs_were_sent() {
+    for choice in [DriverChoice::Epoll, DriverChoice::Uring] {
+        let node = match builder().driver(choice).zero_copy(ZeroCopy::AlwaysFrom(1)).start() {
+            Ok(node) => node,
+            Err(NodeError::Net(error)) if error.refuses_uring() => continue,
+            Err(error) => panic!("{choice:?}: {error}"),
+        };
+        let handle = node.handle();
+        serve_and_stop(node);
+        let stats = handle.stats();
+        assert_eq!(stats.driver == DriverKind::Epoll, choice == DriverChoice::Epoll);
+        assert_eq!(stats.requests, 200);
+        assert!(stats.system_calls > 0 && stats.sends >= 200, "{stats:?}");
+        let expected = if choice == DriverChoice::Uring { stats.sends } else { 0 };
+        assert_eq!((stats.sends_zero_copy, stats.sends_copied), (expected, expected));
     }
 }
 

@@ -305,7 +305,7 @@ impl Session {
         if self.must_pause(limits) {
             return 0;
         }
-        let answers_max = (limits.output_bytes_pause - self.line.waiting_bytes())
+        let answers_max = (limits.output_bytes_pause - self.line.output_bytes())
             .div_ceil(self.reply_bytes.max(1));
         let room = answers_max.saturating_sub(self.owed as usize);
         (limits.calls_max - self.owed).min(u32::try_from(room).unwrap_or(u32::MAX))
@@ -350,7 +350,7 @@ impl Session {
         shared.equip(&mut self.line.output);
         write(&mut self.line.output);
         shared.make_dirty(&mut self.line);
-        if self.line.waiting_bytes() > shared.limits.output_bytes_max {
+        if self.line.output_bytes() > shared.limits.output_bytes_max {
             self.outgrow(shared);
         }
     }
@@ -430,7 +430,7 @@ impl Session {
         self.moves_to.is_some()
             || self.owed >= limits.calls_max
             || self.credit.must_pause(limits)
-            || self.line.waiting_bytes() + self.owed as usize * self.reply_bytes
+            || self.line.output_bytes() + self.owed as usize * self.reply_bytes
                 >= limits.output_bytes_pause
     }
 }

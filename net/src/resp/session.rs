@@ -81,7 +81,7 @@ impl Session {
 
     /// Memory held for replies.
     pub(crate) fn output_bytes(&self) -> usize {
-        self.line.unsent_bytes() + self.order.aside_bytes() + self.gathered_bytes
+        self.line.output_bytes() + self.order.aside_bytes() + self.gathered_bytes
     }
 
     fn parse_unparsed<I: Intake>(&mut self, intake: &mut I, shared: &mut Shared) {

@@ -26,7 +26,8 @@ pub struct Deadlines {
     /// From one whole request to the next while nothing is owed. Bytes that are no whole request do
     /// not count. Where the protocol can, the node asks for a sign of life at half the time.
     pub idle: Option<Duration>,
-    /// While the peer takes nothing of what is being sent to it.
+    /// While the peer takes nothing of what is being sent to it, or, where that is not copied,
+    /// confirms nothing of it.
     pub stall: Option<Duration>,
 }
 
@@ -124,12 +125,12 @@ impl Times {
     }
 
     /// The first time at which something may be due, with what that is.
-    fn next(&self, is_shaking: bool, is_sending: bool, spans: &Spans) -> (u64, Due) {
+    fn next(&self, is_shaking: bool, awaits_peer: bool, spans: &Spans) -> (u64, Due) {
         let mut close_ns = NEVER;
         if !self.has_spoken {
             close_ns = close_ns.min(self.opened_ns.saturating_add(spans.first_byte_ns));
         }
-        if is_sending {
+        if awaits_peer {
             close_ns = close_ns.min(self.moved_ns.saturating_add(spans.stall_ns));
         }
         if is_shaking {
@@ -149,7 +150,7 @@ impl Line {
     /// Whether the peer has nothing to say for the moment: it waits, or we do not listen.
     fn is_busy(&self, owed: u32) -> bool {
         let flags = &self.flags;
-        owed > 0 || flags.stalled || flags.ready || flags.ending || self.is_sending()
+        owed > 0 || flags.stalled || flags.ready || flags.ending || self.awaits_peer()
     }
 
     /// A send begins: it may not stall for ever.
@@ -182,7 +183,7 @@ fn is_shaking<S: Session>(session: &mut S) -> bool {
 pub(super) fn file<S: Session>(session: &mut S, shared: &mut Shared<S>) {
     let is_shaking = is_shaking(session);
     let line = session.line();
-    let (due_ns, _) = line.times.next(is_shaking, line.is_sending(), &shared.spans);
+    let (due_ns, _) = line.times.next(is_shaking, line.awaits_peer(), &shared.spans);
     line.file(due_ns, shared);
 }
 
@@ -196,7 +197,7 @@ pub(super) fn look<S: Session>(session: &mut S, shared: &mut Shared<S>) {
     if !is_shaking && line.is_busy(owed) {
         line.times.heard(shared.now_ns);
     }
-    let (due_ns, due) = line.times.next(is_shaking, line.is_sending(), &shared.spans);
+    let (due_ns, due) = line.times.next(is_shaking, line.awaits_peer(), &shared.spans);
     let due = if due_ns <= shared.now_ns { due } else { Due::Later };
     match due {
         Due::Later => {}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::deadlines::Times;
+use super::held::{Held, Place};
 use super::{Session, SessionId, Shared};
 use crate::tls::{Channel, Rights};
 
@@ -16,6 +17,9 @@ pub struct Line {
     /// Output that is being sent, as it goes to the socket; not touched until the send is done.
     sending: Vec<u8>,
     sent: usize,
+    /// Where that output is held once it is sent, if the kernel goes on reading it.
+    sending_place: Option<Place>,
+    held: Held,
     pub(super) times: Times,
     /// For a connection that speaks TLS.
     pub(super) tls: Option<Box<Channel>>,
@@ -48,6 +52,8 @@ impl Line {
             output: Vec::new(),
             sending: Vec::new(),
             sent: 0,
+            sending_place: None,
+            held: Held::default(),
             times: Times::new(0),
             tls: None,
             rights: None,
@@ -65,6 +71,12 @@ impl Line {
     pub(crate) fn unsent_bytes(&self) -> usize {
         let aside = self.tls.as_ref().is_some_and(|tls| tls.has_output()) || self.owes_goodbye();
         self.waiting_bytes() + usize::from(aside)
+    }
+
+    /// Memory of output: what waits to be sent, and what was sent and is still read by the kernel.
+    #[inline]
+    pub(crate) fn output_bytes(&self) -> usize {
+        self.waiting_bytes() + self.held.bytes()
     }
 
     /// Whether no more requests come: the peer's fault or the node's wish.
@@ -87,6 +99,11 @@ impl Line {
     /// Whether a send is under way.
     pub(super) fn is_sending(&self) -> bool {
         !self.sending.is_empty()
+    }
+
+    /// Whether the peer has still to take, or to confirm, what was sent.
+    pub(super) fn awaits_peer(&self) -> bool {
+        self.is_sending() || !self.held.is_empty()
     }
 
     /// Whether TLS is not agreed on yet.
@@ -151,9 +168,48 @@ impl Line {
             }
             return false;
         }
-        shared.strip(&mut self.sending);
         self.sent = 0;
+        match self.sending_place.take() {
+            Some(place) => {
+                let output = std::mem::take(&mut self.sending);
+                if let Some(mut output) = self.held.keep(place, output) {
+                    shared.strip(&mut output);
+                }
+            }
+            None => shared.strip(&mut self.sending),
+        }
         true
+    }
+
+    /// A place for the output that is being sent, so that the kernel may read it after the end of
+    /// the send; `None` while the kernel reads enough already.
+    pub(super) fn place(&mut self) -> Option<Place> {
+        if self.sending_place.is_none() {
+            self.sending_place = self.held.place();
+        }
+        self.sending_place
+    }
+
+    /// The kernel goes on reading the output in `place` until it gives notice.
+    pub(super) fn lent(&mut self, place: Place) {
+        self.held.lent(place);
+    }
+
+    /// The kernel reads the output in `place` no more, as far as one send is concerned.
+    pub(super) fn noticed<S: Session>(&mut self, place: Place, shared: &mut Shared<S>) {
+        self.times.moved(shared.now_ns);
+        let in_use = self.sending_place == Some(place);
+        if let Some(mut output) = self.held.noticed(place, in_use) {
+            shared.strip(&mut output);
+        }
+    }
+
+    /// Takes what the kernel may still read, and does not say when it no longer does.
+    pub(super) fn leak_held(&mut self) {
+        if self.sending_place.is_some() {
+            std::mem::forget(std::mem::take(&mut self.sending));
+        }
+        std::mem::forget(std::mem::take(&mut self.held));
     }
 
     /// What is left of the send under way.

@@ -11,6 +11,7 @@ use super::buffers::Buffers;
 use super::epoll::Epoll;
 use super::error::NetError;
 use super::ring::Ring;
+use super::zero_copy::{SendStats, Sends, ZeroCopy};
 
 /// How a net deals with the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub(super) struct Completion {
     pub(super) buffer: Option<u16>,
     /// Whether the operation goes on.
     pub(super) more: bool,
+    /// It is the second one of a send without a copy; the result is made of flags.
+    pub(super) is_notice: bool,
 }
 
 /// Completions taken per pass; what is left waits for the next one.
@@ -66,6 +69,38 @@ impl Engine {
         match self {
             Self::Uring(_) => 0,
             Self::Epoll(epoll) => epoll.waits_for_buffers(),
+        }
+    }
+
+    /// Has outputs sent without a copy as `config` says, where that is possible.
+    pub(super) fn configure_sends(&mut self, config: ZeroCopy) {
+        if let Self::Uring(ring) = self {
+            ring.configure_sends(config);
+        }
+    }
+
+    /// Outputs of so many bytes are to be sent without a copy.
+    #[inline]
+    pub(super) fn zero_copy_min_bytes(&self) -> usize {
+        match self {
+            Self::Uring(ring) => ring.sends.zero_copy_min_bytes(),
+            Self::Epoll(_) => usize::MAX,
+        }
+    }
+
+    /// How outputs were sent.
+    pub(super) fn sends(&self) -> SendStats {
+        match self {
+            Self::Uring(ring) => ring.sends.stats,
+            Self::Epoll(epoll) => SendStats { plain: epoll.sends(), ..SendStats::default() },
+        }
+    }
+
+    /// Where the ends of sends without a copy are counted.
+    pub(super) fn zero_copy(&mut self) -> Option<&mut Sends> {
+        match self {
+            Self::Uring(ring) => Some(&mut ring.sends),
+            Self::Epoll(_) => None,
         }
     }
 
@@ -119,6 +154,29 @@ impl Engine {
             // SAFETY: as the caller promises.
             Self::Uring(ring) => unsafe { ring.send(socket, bytes, token) },
             // SAFETY: as the caller promises.
+            Self::Epoll(epoll) => unsafe { epoll.send(socket, bytes, token) },
+        }
+    }
+
+    /// Sends `bytes` whole without copying them, unless an error intervenes. If the completion says
+    /// that there is more, a second one is the notice that the bytes are read no more. For outputs
+    /// of at least [`zero_copy_min_bytes`](Self::zero_copy_min_bytes).
+    ///
+    /// # Safety
+    /// `bytes` must stay in place until the completion of this operation, and, if it says so, its
+    /// notice is taken, or the engine is dropped. What the peer gets is what they hold meanwhile.
+    #[must_use = "the queue may be full"]
+    #[expect(unsafe_code, reason = "an operation on memory that stays with the caller")]
+    pub(super) unsafe fn send_zero_copy(
+        &mut self,
+        socket: RawFd,
+        bytes: &[u8],
+        token: u64,
+    ) -> bool {
+        match self {
+            // SAFETY: as the caller promises.
+            Self::Uring(ring) => unsafe { ring.send_zero_copy(socket, bytes, token) },
+            // SAFETY: as the caller promises; it is as good as a send whose notice does not come.
             Self::Epoll(epoll) => unsafe { epoll.send(socket, bytes, token) },
         }
     }

@@ -42,6 +42,7 @@ pub(super) struct Epoll {
     done: VecDeque<Completion>,
     events: Vec<libc::epoll_event>,
     calls: u64,
+    sends: u64,
     waits_for_buffers: u64,
 }
 
@@ -93,6 +94,7 @@ impl Epoll {
             done: VecDeque::new(),
             events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS],
             calls: 0,
+            sends: 0,
             waits_for_buffers: 0,
         })
     }
@@ -100,6 +102,11 @@ impl Epoll {
     /// System calls made, without those that found that nothing has happened.
     pub(super) fn calls(&self) -> u64 {
         self.calls
+    }
+
+    /// Outputs that were to be sent.
+    pub(super) fn sends(&self) -> u64 {
+        self.sends
     }
 
     /// Passes that ended because no buffer was free.
@@ -151,6 +158,7 @@ impl Epoll {
     /// `bytes` must stay in place and unchanged until the completion of this operation is taken, or
     /// this is dropped.
     pub(super) unsafe fn send(&mut self, socket: RawFd, bytes: &[u8], token: u64) -> bool {
+        self.sends += 1;
         match self.watch(socket, token) {
             Ok(watched) => {
                 debug_assert!(watched.send.is_none(), "one send at a time");
@@ -462,11 +470,11 @@ fn would_wait(error: i32) -> bool {
 }
 
 fn ended(token: u64, result: i32) -> Completion {
-    Completion { token, result, buffer: None, more: false }
+    Completion { token, result, buffer: None, more: false, is_notice: false }
 }
 
 fn goes_on(token: u64, result: i32, buffer: Option<u16>) -> Completion {
-    Completion { token, result, buffer, more: true }
+    Completion { token, result, buffer, more: true, is_notice: false }
 }
 
 /// Bytes sent, as a result.

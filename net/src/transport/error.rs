@@ -14,6 +14,8 @@ pub enum NetError {
     Buffers(io::Error),
     /// The listening socket could not be prepared.
     Listener(io::Error),
+    /// There is no connection to try something on.
+    Connection(io::Error),
     /// The kernel refused an epoll descriptor.
     Epoll(io::Error),
     /// The kernel refused to be told of the descriptor that wakes a sleeping executor.
@@ -60,6 +62,7 @@ impl fmt::Display for NetError {
                 write!(f, "no receive buffers ({error}): Linux 6.1 or newer is needed")
             }
             Self::Epoll(error) => write!(f, "no epoll descriptor ({error})"),
+            Self::Connection(error) => write!(f, "no connection to try it on: {error}"),
             Self::Listener(error) => write!(f, "the listening socket is unusable: {error}"),
             Self::Wakeup(error) => write!(f, "no wake-up by eventfd: {error}"),
             Self::Enter(error) => write!(f, "io_uring_enter or epoll_wait failed: {error}"),
@@ -72,6 +75,7 @@ impl Error for NetError {
         match self {
             Self::Ring(error)
             | Self::Buffers(error)
+            | Self::Connection(error)
             | Self::Epoll(error)
             | Self::Listener(error)
             | Self::Wakeup(error)

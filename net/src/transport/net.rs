@@ -18,6 +18,7 @@ use super::engine::{BATCH, Completion, DriverKind, Engine};
 use super::error::NetError;
 use super::port::{Moving, Port};
 use super::socket::{Kind, Protocol, parts, protocol};
+use super::zero_copy::{SendStats, ZeroCopy};
 use crate::native;
 use crate::native::frame::{Code, Header, Kind as FrameKind};
 use crate::resp::{self, Limits};
@@ -41,6 +42,9 @@ pub struct NetConfig {
     /// of 16 kB (differences below the spread of 5 %), so the default is the one that takes less
     /// memory.
     pub buffer_bytes: u32,
+    /// Which outputs are sent without a copy (default: none). What pays depends on the way to the
+    /// clients: over loopback nothing does.
+    pub zero_copy: ZeroCopy,
 }
 
 impl Default for NetConfig {
@@ -51,6 +55,7 @@ impl Default for NetConfig {
             native: native::Limits::default(),
             buffers: 1024,
             buffer_bytes: 4096,
+            zero_copy: ZeroCopy::default(),
         }
     }
 }
@@ -72,6 +77,8 @@ pub struct NetStats {
     pub leases: u64,
     /// Those that are just now.
     pub leased: u64,
+    /// How outputs were sent.
+    pub sends: SendStats,
 }
 
 /// The sockets of one shard.
@@ -124,6 +131,7 @@ impl Net {
     /// What the kernel refused. Linux 6.1 is the oldest that has what is needed of io_uring.
     pub fn new(config: NetConfig, listeners: Listeners) -> Result<Self, NetError> {
         let mut engine = Engine::new(config.driver)?;
+        engine.configure_sends(config.zero_copy);
         // SAFETY: `Net` drops its engine before its buffers, and so does a failure from here on.
         let buffers =
             unsafe { Buffers::new(&mut engine, config.buffers, config.buffer_bytes as usize)? };
@@ -292,6 +300,7 @@ impl Net {
                 + self.engine.waits_for_buffers(),
             leases: self.buffers.leases,
             leased: self.buffers.leased() as u64,
+            sends: self.engine.sends(),
         }
     }
 
@@ -381,21 +390,26 @@ impl Drop for Net {
         // operations end when it is closed, which happens before any memory is freed.
         for _ in 0..DROP_PASSES_MAX {
             let is_quiet = self.resp.is_quiet() && self.native.is_quiet();
-            if is_quiet || self.engine.enter(&mut self.buffers).is_err() {
+            if is_quiet {
                 return;
+            }
+            if self.engine.enter(&mut self.buffers).is_err() {
+                break;
             }
             let mut batch = std::mem::take(&mut self.batch);
             self.engine.take(&mut batch);
             for completion in batch.drain(..) {
                 let (Some(kind), slot, generation) = parts(completion.token) else { continue };
-                let more = completion.more;
                 match protocol(completion.token) {
-                    Protocol::Resp => self.resp.note_end(kind, slot, generation, more),
-                    Protocol::Native => self.native.note_end(kind, slot, generation, more),
+                    Protocol::Resp => self.resp.note_end((kind, slot, generation), completion),
+                    Protocol::Native => self.native.note_end((kind, slot, generation), completion),
                 }
             }
             self.batch = batch;
         }
+        // A peer that confirms late must not be sent what others put there.
+        self.resp.sessions.leak_held();
+        self.native.sessions.leak_held();
     }
 }
 

@@ -7,7 +7,9 @@
 //!   session's being dirty again brings it back.
 //! - Nothing looks at all connections; what has something to do is in a list.
 
-#![expect(unsafe_code, reason = "descriptors that the kernel made, memory that it reads")]
+#![expect(unsafe_code, reason = "descriptors that the kernel made")]
+
+mod sends;
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -17,7 +19,7 @@ use super::accept::Acceptor;
 use super::buffers::{Buffers, GROUP};
 use super::engine::{Completion, Engine};
 use super::error::NetError;
-use super::socket::{GENERATION_MASK, Kind, Protocol, Socket, token};
+use super::socket::{GENERATION_MASK, Kind, Protocol, Socket, place, token};
 use crate::sessions::{Parted, Session, SessionId, Sessions, Talk};
 
 /// A connection on its way to another shard.
@@ -80,6 +82,7 @@ impl<S: Session> Port<S> {
     ) {
         match kind {
             Kind::Send => self.sent(slot, generation, completion, engine),
+            Kind::ZeroCopy => self.sent_zero_copy(slot, generation, completion, engine),
             Kind::Accept => self.accepted(completion),
             Kind::PollListener => {
                 if let Some(acceptor) = &mut self.acceptor {
@@ -185,37 +188,6 @@ impl<S: Session> Port<S> {
         }
     }
 
-    fn sent(&mut self, slot: u32, generation: u32, completion: Completion, engine: &mut Engine) {
-        let protocol = self.protocol;
-        let Some(socket) = find(&mut self.sockets, slot, generation) else {
-            debug_assert!(false, "a connection outlives its operations");
-            return;
-        };
-        let id = socket.id;
-        socket.sending = false;
-        if socket.closing {
-            self.release_if_quiet(slot);
-            return;
-        }
-        let len = match completion.result {
-            len if len > 0 => len as usize,
-            result if matches!(-result, libc::EAGAIN | libc::EINTR) => 0,
-            _ => {
-                self.sessions.kill(id);
-                return;
-            }
-        };
-        if let Some(rest) = self.sessions.end_send(id, len) {
-            // SAFETY: the session leaves the bytes in place until `end_send` or `close`, and is
-            // closed only when no send is under way.
-            socket.sending =
-                unsafe { engine.send(socket.descriptor(), rest, token(protocol, Kind::Send, id)) };
-            if !socket.sending {
-                self.sessions.kill(id);
-            }
-        }
-    }
-
     fn accepted(&mut self, completion: Completion) {
         if !completion.more
             && let Some(acceptor) = &mut self.acceptor
@@ -274,34 +246,33 @@ impl<S: Session> Port<S> {
 
     /// Sends, closes, or receives again.
     fn attend(&mut self, id: SessionId, engine: &mut Engine) {
-        let send = self.token(Kind::Send, id);
         let Some(socket) = find(&mut self.sockets, id.slot, id.generation & GENERATION_MASK) else {
             debug_assert!(false, "every session has its socket");
             return;
         };
-        if socket.closing {
-            return;
-        }
-        if self.sessions.is_finished(id) {
-            socket.shut_down();
-            self.release_if_quiet(id.slot);
+        if socket.closing || self.sessions.is_finished(id) {
+            self.close(id);
             return;
         }
         if socket.wants_receive {
             list(&mut self.unarmed, socket);
         }
-        if socket.sending {
-            return;
+        if !socket.sending && self.sessions.begin_send(id).is_some() {
+            self.send(id, engine);
         }
-        if let Some(bytes) = self.sessions.begin_send(id) {
-            // SAFETY: the session leaves the bytes in place until `end_send` or `close`, and is
-            // closed only when no send is under way.
-            socket.sending = unsafe { engine.send(socket.descriptor(), bytes, send) };
-            if !socket.sending {
-                // It takes nothing even after an enter: it is broken, and `flush` says so.
-                self.sessions.kill(id);
-            }
+    }
+
+    /// Shuts a connection down whose session is finished. What was sent is still delivered, unless
+    /// the session was killed.
+    fn close(&mut self, id: SessionId) {
+        let Some(socket) = &mut self.sockets[id.slot as usize] else { return };
+        if !socket.closing {
+            socket.shut_down();
         }
+        if socket.notices > 0 && self.sessions.is_killed(id) {
+            socket.abort();
+        }
+        self.release_if_quiet(id.slot);
     }
 
     /// Starts the receives that are wanted and possible; returns how many.
@@ -368,6 +339,9 @@ impl<S: Session> Port<S> {
     pub(super) fn shut_down(&mut self) {
         for socket in self.sockets.iter_mut().flatten() {
             socket.shut_down();
+            if socket.notices > 0 {
+                socket.abort();
+            }
         }
     }
 
@@ -377,11 +351,27 @@ impl<S: Session> Port<S> {
     }
 
     /// Notes that an operation of a port that was shut down is over.
-    pub(super) fn note_end(&mut self, kind: Kind, slot: u32, generation: u32, more: bool) {
+    pub(super) fn note_end(
+        &mut self,
+        (kind, slot, generation): (Kind, u32, u32),
+        completion: Completion,
+    ) {
         let Some(socket) = find(&mut self.sockets, slot, generation) else { return };
         match kind {
-            Kind::Receive => socket.receiving = more,
+            Kind::Receive => socket.receiving = completion.more,
             Kind::Send => socket.sending = false,
+            Kind::ZeroCopy if completion.is_notice => {
+                socket.notices -= 1;
+                self.sessions.noticed(socket.id, place(completion.token));
+            }
+            Kind::ZeroCopy => {
+                socket.sending = false;
+                if completion.more {
+                    socket.notices += 1;
+                    self.sessions.lent(socket.id, place(completion.token));
+                    socket.abort();
+                }
+            }
             _ => {}
         }
     }

@@ -9,10 +9,11 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
 
 use super::engine::{BATCH, Completion};
 use super::error::NetError;
+use super::zero_copy::{Sends, ZeroCopy};
 
 /// Operations that can be queued before the kernel is entered.
 const SUBMISSIONS: u32 = 1024;
@@ -23,6 +24,7 @@ const COMPLETIONS: u32 = 16 * 1024;
 pub(super) struct Ring {
     ring: IoUring,
     enters: u64,
+    pub(super) sends: Sends,
 }
 
 impl Ring {
@@ -36,7 +38,7 @@ impl Ring {
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)
             .map_err(NetError::Ring)?;
-        Ok(Self { ring, enters: 0 })
+        Ok(Self { ring, enters: 0, sends: Sends::default() })
     }
 
     /// How often the kernel was entered.
@@ -78,7 +80,47 @@ impl Ring {
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let entry = opcode::Send::new(types::Fd(socket), bytes.as_ptr(), len)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL);
+        self.sends.stats.plain += 1;
         // SAFETY: the caller keeps the bytes until the completion.
+        unsafe { self.push(entry.build().user_data(token)) }
+    }
+
+    /// Has outputs sent without a copy as `config` says, if the kernel can.
+    pub(super) fn configure_sends(&mut self, config: ZeroCopy) {
+        if config == ZeroCopy::Never {
+            return;
+        }
+        self.sends.configure(config);
+        let mut probe = Probe::new();
+        let refusal = match self.ring.submitter().register_probe(&mut probe) {
+            Ok(()) if probe.is_supported(opcode::SendZc::CODE) => return,
+            Ok(()) => libc::EOPNOTSUPP,
+            Err(error) => error.raw_os_error().unwrap_or(libc::EOPNOTSUPP),
+        };
+        self.sends.refuse(refusal);
+    }
+
+    /// Sends `bytes` whole without copying them, unless an error intervenes. If the completion says
+    /// that there is more, a second one is the notice that the bytes are read no more.
+    ///
+    /// # Safety
+    /// `bytes` must stay in place until the completion of this operation, and, if it says so, its
+    /// notice is taken, or the ring is dropped. What the peer gets is what they hold meanwhile.
+    #[must_use = "the queue may be full"]
+    pub(super) unsafe fn send_zero_copy(
+        &mut self,
+        socket: RawFd,
+        bytes: &[u8],
+        token: u64,
+    ) -> bool {
+        /// `IORING_SEND_ZC_REPORT_USAGE`: the notice says whether the kernel has copied.
+        const REPORT_USAGE: u16 = 1 << 3;
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let entry = opcode::SendZc::new(types::Fd(socket), bytes.as_ptr(), len)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .zc_flags(REPORT_USAGE);
+        self.sends.stats.zero_copy += 1;
+        // SAFETY: the caller keeps the bytes until the notice.
         unsafe { self.push(entry.build().user_data(token)) }
     }
 
@@ -187,6 +229,7 @@ impl From<cqueue::Entry> for Completion {
             result: entry.result(),
             buffer: cqueue::buffer_select(entry.flags()),
             more: cqueue::more(entry.flags()),
+            is_notice: cqueue::notif(entry.flags()),
         }
     }
 }

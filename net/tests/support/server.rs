@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "every test uses a part of it")]
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -14,7 +14,7 @@ use coreside_net::{Listeners, Net, NetConfig, NetStats, listen};
 #[path = "driver.rs"]
 mod driver;
 
-use self::driver::driven;
+pub(crate) use self::driver::driven;
 use super::fake::Fake;
 
 pub(crate) struct Server {
@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     idle_passes: AtomicU64,
     pub(crate) commands: AtomicU64,
     connections: AtomicU64,
+    /// Sends of whose end the kernel has not given notice.
+    pub(crate) lent: AtomicU64,
     /// The time that the server is told; it stands still unless a test moves it.
     pub(crate) now_ns: AtomicU64,
 }
@@ -47,6 +49,16 @@ impl Server {
             .pop()
             .expect("one was asked for");
         let address = listener.local_addr().expect("it is bound");
+        Self::on(listener, address, config, tls)
+    }
+
+    /// Listens on this socket.
+    pub(crate) fn on(
+        listener: TcpListener,
+        address: SocketAddr,
+        config: NetConfig,
+        tls: Option<Arc<ServerTls>>,
+    ) -> Self {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let thread = thread::spawn(move || {
@@ -107,6 +119,8 @@ fn drive(net: &mut Net, shared: &Shared) {
         let flushed = net.flush().expect("the ring works");
         shared.commands.store(net.stats().sessions.requests, Ordering::SeqCst);
         shared.connections.store(net.connection_count() as u64, Ordering::SeqCst);
+        let sends = net.stats().sends;
+        shared.lent.store(sends.zero_copy - sends.notices, Ordering::SeqCst);
         shared.passes.fetch_add(1, Ordering::SeqCst);
         if received == 0 && flushed == 0 {
             shared.idle_passes.fetch_add(1, Ordering::SeqCst);
