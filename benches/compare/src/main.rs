@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cd benches/compare
-//! cargo run --release -- [ring] [timers] [codec] [wire] [shards] [--small] [--rounds N] [--json FILE]
+//! cargo run --release -- [ring] [timers] [codec] [wire] [shards] [--small] [--rounds N] [--only ROW] [--json FILE]
 //! ```
 //!
 //! Without a name, all are run. `--small` takes seconds, and its figures mean little. Rivals take
@@ -24,7 +24,16 @@ pub struct Options {
     pub rounds: Option<usize>,
     /// Less work, to see that it runs.
     pub small: bool,
+    /// Only the rows of `wire` whose names contain this.
+    pub only: Option<String>,
     json: Option<String>,
+}
+
+impl Options {
+    /// Whether the row of this name is asked for.
+    pub fn wants(&self, row: &str) -> bool {
+        self.only.as_ref().is_none_or(|part| row.contains(part))
+    }
 }
 
 /// Results, one object each.
@@ -42,7 +51,8 @@ const COMPARISONS: &[Comparison] = &[
 ];
 
 const USAGE: &str =
-    "usage: compare [ring] [timers] [codec] [wire] [shards] [--small] [--rounds N] [--json FILE]";
+    "usage: compare [ring] [timers] [codec] [wire] [shards] [--small] [--rounds N] \
+     [--only ROW] [--json FILE]";
 
 fn main() -> std::process::ExitCode {
     let mut args = std::env::args().skip(1).peekable();
@@ -82,6 +92,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Option<Options> {
         match arg.as_str() {
             "--small" => options.small = true,
             "--rounds" => options.rounds = Some(args.next()?.parse().ok().filter(|n| *n > 0)?),
+            "--only" => options.only = Some(args.next()?),
             "--json" => options.json = Some(args.next()?),
             name if COMPARISONS.iter().any(|(known, _)| *known == name) => options.names.push(arg),
             _ => return None,

@@ -160,18 +160,24 @@ pub fn run(options: &Options) -> Rows {
     );
     let mut rows = Rows::new();
     for (place, work) in WORKS.into_iter().enumerate() {
-        let mut samples = vec![Vec::new(); SIDES.len()];
-        for round in 0..rounds {
-            for turn in 0..SIDES.len() {
+        let sides: Vec<_> = SIDES
+            .iter()
+            .enumerate()
+            .filter(|(number, side)| *number == 0 || options.wants(&row_name(work, side)))
+            .map(|(_, side)| side)
+            .collect();
+        let mut samples = vec![Vec::new(); sides.len()];
+        for round in 0..if sides.len() > 1 { rounds } else { 0 } {
+            for turn in 0..sides.len() {
                 // To and fro, so that none always follows the same one.
-                let number = if round % 2 == 0 { turn } else { SIDES.len() - 1 - turn };
-                match measure(&SIDES[number], work, window) {
+                let number = if round % 2 == 0 { turn } else { sides.len() - 1 - turn };
+                match measure(sides[number], work, window) {
                     Ok(rate) => samples[number].push(rate),
-                    Err(error) => println!("wire: {}: {error}", SIDES[number].name),
+                    Err(error) => println!("wire: {}: {error}", sides[number].name),
                 }
             }
         }
-        for (side, theirs) in SIDES.iter().zip(&samples).skip(1) {
+        for (side, theirs) in sides.iter().zip(&samples).skip(1) {
             // A side that failed in a round has said so, and is left out.
             if samples[0].len() == rounds && theirs.len() == rounds {
                 rows.extend(report(work, side, side.goals[place], &samples[0], theirs));
@@ -201,6 +207,14 @@ fn measure(side: &Side, work: Work, window: Window) -> io::Result<Rate> {
     Ok(Rate { busy_ns: busy.map(|busy| busy / rate.rate), ..rate })
 }
 
+fn bench_name(work: Work) -> String {
+    format!("wire/{}x{}", work.connections, work.depth)
+}
+
+fn row_name(work: Work, side: &Side) -> String {
+    format!("{} {}", bench_name(work), side.name)
+}
+
 /// Prints one rival's line; the rows say the same.
 fn report(work: Work, side: &Side, goal: Option<f64>, ours: &[Rate], theirs: &[Rate]) -> Rows {
     let ratio = Summary::of(ours.iter().zip(theirs).map(|(ours, theirs)| ours.rate / theirs.rate));
@@ -210,7 +224,7 @@ fn report(work: Work, side: &Side, goal: Option<f64>, ours: &[Rate], theirs: &[R
         busy.map(|busy| Summary::of(busy.into_iter()))
     });
     let [ours, theirs] = [ours, theirs].map(|side| Summary::of(side.iter().map(|side| side.rate)));
-    let bench = format!("wire/{}x{}", work.connections, work.depth);
+    let bench = bench_name(work);
     let goal = goal.map_or(String::new(), |goal| {
         let met = if ratio.median >= goal { "met" } else { "not met" };
         format!("  {goal} {met}")
@@ -219,7 +233,7 @@ fn report(work: Work, side: &Side, goal: Option<f64>, ours: &[Rate], theirs: &[R
     let spread = |low: f64, high: f64, digits| format!("{low:.digits$}..{high:.digits$}");
     println!(
         "{:<31}{:>8.1}{:>8.1}{:>7.2}{:>16}{:>14}{:>12}{:>13}{goal}",
-        format!("{bench} {}", side.name),
+        row_name(work, side),
         ours.median / 1e3,
         theirs.median / 1e3,
         ratio.median,

@@ -53,8 +53,8 @@ impl Default for NetConfig {
             driver: DriverKind::default(),
             limits: Limits::default(),
             native: native::Limits::default(),
-            buffers: 1024,
-            buffer_bytes: 4096,
+            buffers: 512,
+            buffer_bytes: 8192,
             zero_copy: ZeroCopy::default(),
         }
     }
