@@ -2,18 +2,23 @@
 //!
 //! ```text
 //! cd benches/compare
-//! cargo run --release -- [ring] [timers] [codec] [wire] [--small] [--rounds N] [--json FILE]
+//! cargo run --release -- [ring] [timers] [codec] [wire] [tls] [--small] [--rounds N] [--json FILE]
+//! cargo run --release -- latency --tools DIR --redis FILE [--seconds N] ..
 //! ```
 //!
-//! Without a name, all are run. `--small` takes seconds, and its figures mean little. Rivals take
-//! turns in one process. One JSON object per row:
+//! Without a name, all are run; `latency` only with the programs that it needs. `--small` takes
+//! seconds, and its figures mean little. Rivals take turns in one process. One JSON object per row:
 //! `{"bench","ours","rival","theirs","ratio","unit","min","max"}`: medians, and the spread of ours.
 
 mod codec;
 mod cores;
+mod latency;
 mod ring;
 mod timers;
+mod tls;
 mod wire;
+
+use std::path::PathBuf;
 
 /// What the command line asks for.
 #[derive(Default)]
@@ -24,6 +29,12 @@ pub struct Options {
     /// Less work, to see that it runs.
     pub small: bool,
     json: Option<String>,
+    /// Of each measurement at a given rate.
+    pub seconds: Option<u32>,
+    /// Where `coreside-load` is, and the examples in `examples`.
+    pub tools: Option<PathBuf>,
+    /// `redis-server`.
+    pub redis: Option<PathBuf>,
 }
 
 /// Results, one object each.
@@ -32,22 +43,28 @@ pub type Rows = Vec<serde_json::Value>;
 /// A comparison: what it is called, and what runs it.
 type Comparison = (&'static str, fn(&Options) -> Rows);
 
-const COMPARISONS: &[Comparison] =
-    &[("ring", ring::run), ("timers", timers::run), ("codec", codec::run), ("wire", wire::run)];
+const COMPARISONS: &[Comparison] = &[
+    ("ring", ring::run),
+    ("timers", timers::run),
+    ("codec", codec::run),
+    ("wire", wire::run),
+    ("tls", tls::run),
+    ("latency", latency::run),
+];
 
-const USAGE: &str =
-    "usage: compare [ring] [timers] [codec] [wire] [--small] [--rounds N] [--json FILE]";
+const USAGE: &str = "usage: compare [ring] [timers] [codec] [wire] [tls] [latency] [--small] \
+    [--rounds N] [--json FILE] [--seconds N] [--tools DIR] [--redis FILE]";
 
 fn main() -> std::process::ExitCode {
     let mut args = std::env::args().skip(1).peekable();
     if args.next_if(|arg| arg == wire::SERVER).is_some() {
-        return match wire::serve(args) {
-            Ok(()) => std::process::ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{error}");
-                std::process::ExitCode::FAILURE
-            }
-        };
+        return ended(wire::serve(args));
+    }
+    if args.next_if(|arg| arg == latency::SERVER).is_some() {
+        return ended(latency::serve());
+    }
+    if args.next_if(|arg| arg == tls::SERVER).is_some() {
+        return ended(tls::serve(args.next()));
     }
     let Some(options) = parse(args) else {
         eprintln!("{USAGE}");
@@ -70,6 +87,17 @@ fn main() -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS
 }
 
+/// How the process of a server ends.
+fn ended(served: std::io::Result<()>) -> std::process::ExitCode {
+    match served {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
 fn parse(mut args: impl Iterator<Item = String>) -> Option<Options> {
     let mut options = Options::default();
     while let Some(arg) = args.next() {
@@ -77,6 +105,9 @@ fn parse(mut args: impl Iterator<Item = String>) -> Option<Options> {
             "--small" => options.small = true,
             "--rounds" => options.rounds = Some(args.next()?.parse().ok().filter(|n| *n > 0)?),
             "--json" => options.json = Some(args.next()?),
+            "--seconds" => options.seconds = Some(args.next()?.parse().ok().filter(|n| *n > 0)?),
+            "--tools" => options.tools = Some(args.next()?.into()),
+            "--redis" => options.redis = Some(args.next()?.into()),
             name if COMPARISONS.iter().any(|(known, _)| *known == name) => options.names.push(arg),
             _ => return None,
         }
