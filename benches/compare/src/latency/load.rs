@@ -58,7 +58,11 @@ pub fn run(tools: &Tools, side: &Side, address: SocketAddr, load: Load) -> io::R
     if !output.status.success() {
         return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }
-    read(&text).ok_or_else(|| io::Error::other("the load's report has another form"))
+    match read(&text) {
+        Some(Found { rate: 0.0, .. }) => Err(io::Error::other("no reply in all the time")),
+        Some(found) => Ok(found),
+        None => Err(io::Error::other("the load's report has another form")),
+    }
 }
 
 fn read(text: &str) -> Option<Found> {
