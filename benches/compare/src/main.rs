@@ -2,19 +2,24 @@
 //!
 //! ```text
 //! cd benches/compare
-//! cargo run --release -- [ring] [timers] [codec] [wire] [shards] [--small] [--rounds N] [--only ROW] [--json FILE]
+//! cargo run --release -- [ring] [timers] [codec] [wire] [shards] [tls] [OPTIONS]
+//! cargo run --release -- latency --tools DIR --redis FILE [--seconds N] ..
 //! ```
 //!
-//! Without a name, all are run. `--small` takes seconds, and its figures mean little. Rivals take
-//! turns in one process. One JSON object per row:
+//! Without a name, all are run; `latency` only with the programs that it needs. `--small` takes
+//! seconds, and its figures mean little. Rivals take turns in one process. One JSON object per row:
 //! `{"bench","ours","rival","theirs","ratio","unit","min","max"}`: medians, and the spread of ours.
 
 mod codec;
 mod cores;
+mod latency;
 mod ring;
 mod shards;
 mod timers;
+mod tls;
 mod wire;
+
+use std::path::PathBuf;
 
 /// What the command line asks for.
 #[derive(Default)]
@@ -27,6 +32,12 @@ pub struct Options {
     /// Only the rows of `wire` whose names contain this.
     pub only: Option<String>,
     json: Option<String>,
+    /// Of each measurement at a given rate.
+    pub seconds: Option<u32>,
+    /// Where `coreside-load` is, and the examples in `examples`.
+    pub tools: Option<PathBuf>,
+    /// `redis-server`.
+    pub redis: Option<PathBuf>,
 }
 
 impl Options {
@@ -48,22 +59,23 @@ const COMPARISONS: &[Comparison] = &[
     ("codec", codec::run),
     ("wire", wire::run),
     ("shards", shards::run),
+    ("tls", tls::run),
+    ("latency", latency::run),
 ];
 
-const USAGE: &str =
-    "usage: compare [ring] [timers] [codec] [wire] [shards] [--small] [--rounds N] \
-     [--only ROW] [--json FILE]";
+const USAGE: &str = "usage: compare [ring] [timers] [codec] [wire] [shards] [tls] [latency] \
+     [--small] [--rounds N] [--only ROW] [--json FILE] [--seconds N] [--tools DIR] [--redis FILE]";
 
 fn main() -> std::process::ExitCode {
     let mut args = std::env::args().skip(1).peekable();
     if args.next_if(|arg| arg == wire::SERVER).is_some() {
-        return match wire::serve(args) {
-            Ok(()) => std::process::ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{error}");
-                std::process::ExitCode::FAILURE
-            }
-        };
+        return ended(wire::serve(args));
+    }
+    if args.next_if(|arg| arg == latency::SERVER).is_some() {
+        return ended(latency::serve());
+    }
+    if args.next_if(|arg| arg == tls::SERVER).is_some() {
+        return ended(tls::serve(args.next()));
     }
     let Some(options) = parse(args) else {
         eprintln!("{USAGE}");
@@ -86,6 +98,17 @@ fn main() -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS
 }
 
+/// How the process of a server ends.
+fn ended(served: std::io::Result<()>) -> std::process::ExitCode {
+    match served {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
 fn parse(mut args: impl Iterator<Item = String>) -> Option<Options> {
     let mut options = Options::default();
     while let Some(arg) = args.next() {
@@ -94,6 +117,9 @@ fn parse(mut args: impl Iterator<Item = String>) -> Option<Options> {
             "--rounds" => options.rounds = Some(args.next()?.parse().ok().filter(|n| *n > 0)?),
             "--only" => options.only = Some(args.next()?),
             "--json" => options.json = Some(args.next()?),
+            "--seconds" => options.seconds = Some(args.next()?.parse().ok().filter(|n| *n > 0)?),
+            "--tools" => options.tools = Some(args.next()?.into()),
+            "--redis" => options.redis = Some(args.next()?.into()),
             name if COMPARISONS.iter().any(|(known, _)| *known == name) => options.names.push(arg),
             _ => return None,
         }
