@@ -109,7 +109,7 @@ impl Buffers {
         };
         let lent = vec![false; usize::from(len)];
         let loans = (0..len).map(|_| OnceCell::new()).collect();
-        // As many as a pass takes: looking at all of them, in each pass, costs less than a message.
+        // No more than a pass takes: each pass looks at all of them, which is a load for each.
         let aside_max = usize::from(len / 2).min(BATCH);
         let aside = Vec::with_capacity(aside_max);
         let mut buffers =
