@@ -7,8 +7,9 @@
 //! Every row runs two programs alternately in one process: *ours*, on the shard's own code, and the
 //! *limit*, a loop that does the same memory work with everything else taken away: types known at
 //! compile time, no dispatch, no supervision, no bounds. Beside `async/..` stands the same in sync
-//! turns, beside `ring/24B/array-queue` that queue. A row shows the medians, the ratio of ours
-//! to the limit (median over the pairs of runs), and the least and greatest of our runs.
+//! turns, beside `ring/24B/array-queue` that queue, beside `view/..` the message by value. A row
+//! shows the medians, the ratio of ours to the limit (median over the pairs of runs), and the least
+//! and greatest of our runs.
 
 mod activate;
 mod ask;
@@ -22,6 +23,7 @@ mod restart;
 mod ring;
 mod tell;
 mod timer;
+mod view;
 mod watch;
 mod wire;
 
@@ -69,6 +71,12 @@ const BENCHES: &[Bench] = &[
     ("async/sleep", async_turn::sleep),
     ("restart", restart::run),
     ("watch", watch::run),
+    ("view/flat", view::flat),
+    ("view/64B", |effort| view::run(effort, 64)),
+    ("view/1KiB", |effort| view::run(effort, 1 << 10)),
+    ("view/4KiB", |effort| view::run(effort, 4 << 10)),
+    ("view/64KiB", |effort| view::run(effort, 64 << 10)),
+    ("view/lent/64B", |effort| view::lent(effort, 64)),
     ("timer", timer::run),
     ("timer/bytes", timer::footprint),
     ("footprint/10m", activate::footprint),

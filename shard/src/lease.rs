@@ -1,9 +1,10 @@
 //! Bodies of messages, and what keeps their memory in place while somebody looks into it.
 //!
 //! A body that comes off the network lies in memory which its receiver wants back. A [`Lease`] puts
-//! that off: as long as one is there, the memory stays as it is. Where there is none to be had, or
-//! the body is so small that a copy costs less, the bytes are copied into a block of their own, and
-//! the lease is that of the block. Whoever looks sees no difference.
+//! that off: as long as one is there, the memory stays as it is. Where there is none to be had, the
+//! bytes are copied into a block of their own, and the lease is that of the block. Whoever looks
+//! sees no difference. A copy costs more than a lease at any size (`micro view/lent`), so who lends
+//! decides alone.
 //!
 //! # Ownership
 //! A lease is a share of an [`Arc`], of which it knows no type. So it goes to any thread, and may
@@ -96,12 +97,6 @@ pub struct Body<'a> {
     lender: Option<&'a dyn Lender>,
 }
 
-/// A body is leased from here on, and copied below.
-///
-/// A lease and a copy of few bytes cost about the same (`micro view`), but a lease keeps a whole
-/// receive buffer, however little of it is looked at.
-pub const LEASE_BYTES_MIN: usize = 512;
-
 impl<'a> Body<'a> {
     /// Bytes that are copied where they have to be kept.
     #[inline]
@@ -141,8 +136,7 @@ impl<'a> Body<'a> {
     /// Where the bytes stay, and for how long.
     #[inline]
     pub(crate) fn keep(self) -> (NonNull<u8>, Lease) {
-        if self.bytes.len() >= LEASE_BYTES_MIN
-            && let Some(lender) = self.lender
+        if let Some(lender) = self.lender
             && let Some(lease) = lender.lend(self.bytes.len())
         {
             return (NonNull::from(self.bytes).cast(), lease);
@@ -281,7 +275,7 @@ mod tests {
 
     #[test]
     fn lease_keeps_the_memory_and_is_given_back_once() {
-        let lender = Bytes::new(LEASE_BYTES_MIN, 1);
+        let lender = Bytes::new(64, 1);
         let (at, lease) = lender.body().keep();
         assert_eq!(at.as_ptr().cast_const(), lender.memory.as_ptr());
         let second = lease.clone();
@@ -294,13 +288,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_small_or_not_lent_is_copied_to_where_archives_may_lie() {
-        for (len, left) in [(0, 1), (1, 1), (LEASE_BYTES_MIN - 1, 1), (LEASE_BYTES_MIN, 0)] {
-            let lender = Bytes::new(len, left);
+    fn what_is_not_lent_is_copied_to_where_archives_may_lie() {
+        for len in [0, 1, 15, 16, 17, 1000] {
+            let lender = Bytes::new(len, 0);
             let (at, lease) = lender.body().keep();
             assert!(at.as_ptr().addr().is_multiple_of(CHUNK_BYTES), "{len}");
             assert_eq!(Arc::strong_count(&lender.memory), 1, "{len}");
-            assert_eq!(lender.left.get(), left, "{len}");
             let second = lease.clone();
             drop(lease);
             assert_eq!(read(lender.body(), at), lender.memory.as_slice());
@@ -310,28 +303,28 @@ mod tests {
 
     #[test]
     fn shared_bytes_are_lent_to_who_looks_at_most_of_them() {
-        let mut bytes = AlignedVec::with_capacity(4 * LEASE_BYTES_MIN);
-        bytes.resize(3 * LEASE_BYTES_MIN, 7);
+        let mut bytes = AlignedVec::with_capacity(256);
+        bytes.resize(192, 7);
         let shared = SharedBytes::new(bytes);
         let body = shared.body(0);
         let start = body.bytes().as_ptr();
-        let (few, _) = body.narrow(&body.bytes()[..LEASE_BYTES_MIN]).keep();
+        let (few, _) = body.narrow(&body.bytes()[..64]).keep();
         assert_ne!(few.as_ptr().cast_const(), start);
-        let (most, lease) = body.narrow(&body.bytes()[..2 * LEASE_BYTES_MIN]).keep();
+        let (most, lease) = body.narrow(&body.bytes()[..128]).keep();
         assert_eq!(most.as_ptr().cast_const(), start);
-        let (rest, is_copy) = shared.take(2 * LEASE_BYTES_MIN);
-        assert_eq!((rest.len(), is_copy), (LEASE_BYTES_MIN, true));
+        let (rest, is_copy) = shared.take(128);
+        assert_eq!((rest.len(), is_copy), (64, true));
         assert_eq!(read(Body::new(&[7; 16]), most), [7; 16]);
         drop(lease);
         let (rest, is_copy) = SharedBytes::new(rest).take(16);
-        assert_eq!((rest.len(), is_copy), (LEASE_BYTES_MIN, false));
+        assert_eq!((rest.len(), is_copy), (64, false));
     }
 
     #[test]
     fn part_of_a_body_is_lent_and_other_bytes_are_not() {
-        let lender = Bytes::new(2 * LEASE_BYTES_MIN, 2);
+        let lender = Bytes::new(128, 2);
         let body = lender.body();
-        let part = body.narrow(&body.bytes()[LEASE_BYTES_MIN..]);
+        let part = body.narrow(&body.bytes()[64..]);
         let (at, lease) = part.keep();
         assert_eq!(at.as_ptr().cast_const(), part.bytes().as_ptr());
         let copy = lender.memory.to_vec();

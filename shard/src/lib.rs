@@ -167,7 +167,7 @@ pub use {
     identity::EntityId,
     inspect::Heat,
     key::{HashKey, Key, KeyWords, Name},
-    lease::{Body, LEASE_BYTES_MIN, Lease, Lender, SharedBytes},
+    lease::{Body, Lease, Lender, SharedBytes},
     life::{Backoff, Children, Life, OnFault},
     pending::{Outside, Ticket},
     registry::{Command, Registration, Registry, RegistryError},

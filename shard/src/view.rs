@@ -42,7 +42,9 @@ impl<T> Viewable for T where
 
 /// The archive of an `M`, where it was received.
 ///
-/// The memory goes back to whoever received into it when the last clone is dropped.
+/// The memory goes back to whoever received into it when the last clone is dropped. As this is what
+/// arrives in place of the `M`, it is what a dead letter is asked for:
+/// `letter.message::<E, View<M>>()`.
 pub struct View<M: WireType> {
     /// # Invariants
     /// A checked archive that stays where and as it is for as long as the lease is there.
@@ -59,8 +61,8 @@ impl<M: Viewable> View<M> {
     /// multiple of 16.
     ///
     /// # Cost
-    /// One pass over the archive. An atomic addition where the memory is lent; where it is not, or
-    /// the body is small, an allocation and a copy.
+    /// One pass over the archive. An atomic addition where the memory is lent, an allocation and a
+    /// copy where it is not.
     pub fn new(body: Body<'_>) -> Result<Self, WireError> {
         let bytes = body.bytes();
         let archive = low::access::<Archived<M>, Failure>(bytes)
@@ -184,11 +186,8 @@ pub fn look<M: Viewable, R>(message: &M, look: impl FnOnce(&Archived<M>) -> R) -
     if let Err(error) = message.encode(&mut scratch) {
         panic!("a message that is looked at in its archive: {error}");
     }
-    let mut copy = AlignedVec::<ALIGN>::new();
-    if !scratch.as_ptr().addr().is_multiple_of(ALIGN) {
-        copy.extend_from_slice(&scratch);
-    }
-    let bytes = if copy.is_empty() { &*scratch } else { &*copy };
+    let mut copy = AlignedVec::new();
+    let bytes = aligned(&scratch, &mut copy);
     let Ok(archive) = low::access::<Archived<M>, Failure>(bytes) else {
         panic!("a message does not become an archive of its type");
     };
@@ -197,6 +196,15 @@ pub fn look<M: Viewable, R>(message: &M, look: impl FnOnce(&Archived<M>) -> R) -
         SCRATCH.set(scratch);
     }
     answer
+}
+
+/// The same bytes at a multiple of 16, where a vector's need not lie.
+fn aligned<'a>(bytes: &'a [u8], copy: &'a mut AlignedVec<ALIGN>) -> &'a [u8] {
+    if bytes.as_ptr().addr().is_multiple_of(ALIGN) {
+        return bytes;
+    }
+    copy.extend_from_slice(bytes);
+    copy
 }
 
 /// Takes a value out of its archive, which was checked.
@@ -236,5 +244,47 @@ impl WireRow {
         M: Message<Reply: WireType + Encode> + Viewable,
     {
         Self::named::<E, M>(method, send::<E, M>, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archives_lie_at_a_multiple_of_their_alignment() {
+        let mut bytes = AlignedVec::<ALIGN>::new();
+        bytes.extend_from_slice(&[0, 1, 2, 3]);
+        let mut copy = AlignedVec::new();
+        assert_eq!(aligned(&bytes, &mut copy).as_ptr(), bytes.as_ptr());
+        let moved = aligned(&bytes[1..], &mut copy);
+        assert!(moved.as_ptr().addr().is_multiple_of(ALIGN));
+        assert_eq!(moved, [1, 2, 3]);
+    }
+
+    #[test]
+    fn who_looks_may_look_again() {
+        let outer = "x".repeat(1000);
+        let sum = look(&outer, |outer: &Archived<String>| {
+            let inner = look(&7_u64, |inner: &Archived<u64>| inner.to_native());
+            outer.len() as u64 + inner
+        });
+        assert_eq!(sum, 1007);
+        assert_eq!(look(&vec![1_u16, 2], |list: &Archived<Vec<u16>>| list.len()), 2);
+    }
+
+    #[test]
+    fn a_view_is_what_was_sent_and_nothing_else() {
+        let mut archive = Vec::new();
+        assert_eq!(vec!["a".to_owned(), "b".repeat(100)].encode(&mut archive), Ok(()));
+        let mut bytes = AlignedVec::<ALIGN>::new();
+        bytes.extend_from_slice(&archive);
+        let view = View::<Vec<String>>::new(Body::new(&bytes)).expect("an archive");
+        let copy = view.clone();
+        drop(view);
+        bytes.fill(0xff);
+        assert_eq!(unarchived::<Vec<String>>(&copy), ["a".to_owned(), "b".repeat(100)]);
+        let invalid = View::<Vec<String>>::new(Body::new(&bytes)).map(drop);
+        assert_eq!(invalid, Err(WireError::Invalid));
     }
 }

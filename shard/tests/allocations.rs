@@ -7,9 +7,12 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use coreside_shard::rkyv::util::AlignedVec;
+use coreside_shard::rkyv::{Archive, Deserialize, Serialize};
 use coreside_shard::{
-    Address, AskError, AsyncCx, Cx, Entity, Handler, HashKey, Later, Message, Now, Outside,
-    Placement, Registration, Registry, ReplyTo, Shard, ShardConfig, Terminated, Via, mesh,
+    Address, Archived, AskError, AsyncCx, Cx, Encode, Entity, Handler, HashKey, Later, Message,
+    Now, Outside, Placement, Registration, Registry, ReplyTo, Shard, ShardConfig, SharedBytes,
+    Terminated, Ticket, Via, ViewHandler, WireCall, WireType, look, mesh, schema,
 };
 
 thread_local! {
@@ -85,6 +88,21 @@ impl Message for Attach {
     type Reply = ();
 }
 
+/// Is looked at in its archive.
+#[derive(Archive, Serialize, Deserialize)]
+#[rkyv(crate = coreside_shard::rkyv)]
+struct Seen {
+    words: [u64; 16],
+}
+
+impl WireType for Seen {
+    const SCHEMA: u64 = schema("Seen", &[]);
+}
+
+impl Message for Seen {
+    type Reply = u64;
+}
+
 /// Answers in an async turn, which is polled twice.
 struct Think;
 
@@ -128,7 +146,7 @@ impl Entity for Counter {
         table.message::<Add>("add").message::<Widest>("widest").message::<Relay>("relay");
         table.message::<Attach>("attach").message::<Think>("think").message::<Never>("never");
         table.message::<Terminated>("terminated").message::<Repeat>("repeat");
-        table.message::<Often>("often");
+        table.message::<Often>("often").message::<Seen>("see").wire_archived::<Seen>("see");
     }
 }
 
@@ -187,6 +205,21 @@ impl Handler<Repeat> for Counter {
 
     fn handle(&mut self, _: Repeat, cx: &mut Cx<'_, Self>) {
         assert!(cx.every(Duration::from_millis(1), Often).is_ok());
+    }
+}
+
+impl ViewHandler<Seen> for Counter {
+    fn handle_view(&mut self, seen: &Archived<Seen>, _cx: &mut Cx<'_, Self>) -> u64 {
+        self.sum += seen.words[15].to_native();
+        self.sum
+    }
+}
+
+impl Handler<Seen> for Counter {
+    type Answer = u64;
+
+    fn handle(&mut self, seen: Seen, cx: &mut Cx<'_, Self>) -> u64 {
+        look::<Seen, _>(&seen, |seen| self.handle_view(seen, cx))
     }
 }
 
@@ -329,6 +362,25 @@ fn no_allocation_per_message_at_the_inline_limit() {
             let then = |_: Result<[u64; 16], AskError>, _: &mut dyn Outside| ();
             let message = Widest([round; 16]);
             assert!(shard.ask::<Counter, _, _>(round % KEYS, message, u64::MAX, then).is_ok());
+        });
+        assert_eq!(allocations, 0, "{shards} shards");
+    }
+}
+
+#[test]
+fn no_allocation_per_message_that_is_looked_at_in_its_archive() {
+    let (mut bytes, mut archive) = (Vec::new(), AlignedVec::new());
+    assert_eq!(Seen { words: [1; 16] }.encode(&mut bytes), Ok(()));
+    archive.extend_from_slice(&bytes);
+    let archive = SharedBytes::new(archive);
+    for shards in [1, 2, 3] {
+        let allocations = Pair::new(shards).count(|shard, round| {
+            let key = [round % KEYS, 0];
+            let ask = WireCall::Ask { deadline_ns: u64::MAX - 1, ticket: Ticket([0, 0]) };
+            for call in [WireCall::Tell, ask] {
+                assert_eq!(shard.send_wire(0, key, archive.body(0), call), Ok(()));
+            }
+            assert!(shard.tell::<Counter, _>(key[0], Seen { words: [round; 16] }).is_ok());
         });
         assert_eq!(allocations, 0, "{shards} shards");
     }

@@ -3,7 +3,12 @@
 //! # Alignment
 //! Archives are read where they lie, so they have to lie at multiples of 16. Frames do so in their
 //! stream, and receive buffers in memory; the two agree unless the network cut the stream in the
-//! middle of a frame. Then bytes are copied, once, to where they are aligned: into `rest`.
+//! middle of a frame. Then bytes are copied, once, to where they are aligned: into `rest`. What
+//! follows the frame that was cut is read in place again.
+//!
+//! # Leases
+//! A message that is handled in its archive stays where it was received: whoever lends the buffer is
+//! handed on with the body. `rest` is lent too, to a message that takes up most of it.
 //!
 //! # Pausing
 //! A session stops parsing while too many answers are outstanding, while messages of too many bytes

@@ -184,6 +184,7 @@ pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
 /// | `#[retry]`, `#[retry(5)]` | a message that faults is tried 3 or 5 times; needs `Clone` |
 /// | `#[wire]` | clients may send it as an archive: arguments and reply are `WireType`s |
 /// | `#[wire(version = 2)]` | and so may clients with the version before, see [`macro@wire`] |
+/// | `#[archived]` | beside `#[wire]`: looks at its message where it was received, see below |
 /// | `#[on]` | handles a message type that exists: `Fault`, `Terminated`, one of yours |
 ///
 /// The context is left out where it is not needed. Messages that come while the entity is held wait
@@ -191,6 +192,22 @@ pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
 /// turn. An interleaved one reaches the state by `cx.with(..)`; neither it nor an async read is
 /// alone with the entity, so neither can be fallible. With `#[on]` the message is the only
 /// argument.
+///
+/// # Archives in place
+/// With `#[wire]` and `#[archived]`, arguments taken as `&Archived<T>` are looked at in the archive,
+/// which was checked once, and mostly lies in the buffer that the network wrote to; the buffer is
+/// kept until the message is gone. Other arguments are taken out as usual. A reference to an
+/// archive ends with the turn, so the method is a plain `fn`. References call it as any other, with
+/// `T`; a message from within the node becomes an archive in its turn.
+/// ```ignore
+/// // Runs in runtime/tests/wire.rs.
+/// #[local]
+/// #[wire]
+/// #[archived]
+/// fn place(&mut self, order: &Archived<Order>, limit: i64) -> bool { /* .. */ }
+/// ```
+/// It pays for what is larger than a line or has parts of its own on the heap; a few numbers are as
+/// well taken by value.
 ///
 /// # Sweeps
 /// A sweep is called once per live entity with, as wanted, the key by value and the total of its
@@ -204,9 +221,11 @@ pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
 /// - `AccountRef::deposit(amount)`, which prepares the call to be told or asked;
 /// - the row in the message table, with the parser of the arguments.
 ///
-/// With `#[on]` only the `Handler`, the method of the reference, which takes the message, and the
-/// row. With `#[retry]`, `Message::TRIES` and `Message::duplicate`. With `#[wire(version = 2)]`,
-/// `AccountDepositV1`, the message of the version before, with its `Previous`.
+/// With `#[archived]` also `ViewHandler`, and the row of the `View` as which the message comes off
+/// the network. With `#[on]` only the `Handler`, the method of the reference, which takes the
+/// message, and the row. With `#[retry]`, `Message::TRIES` and `Message::duplicate`. With
+/// `#[wire(version = 2)]`, `AccountDepositV1`, the message of the version before, with its
+/// `Previous`.
 ///
 /// For the sweep `audit`: `AccountAudit { total }`, a `Sweep`.
 ///
