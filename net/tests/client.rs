@@ -225,6 +225,27 @@ fn node_that_gives_credit_for_nothing_is_left() {
 }
 
 #[test]
+fn node_that_takes_no_more_is_sent_no_more_and_still_answers() {
+    let (client, mut stream) = pair(1, 1);
+    let mut asking = [ask(&client, 1), ask(&client, 2)];
+    assert!(asking.iter_mut().all(|asking| poll(asking).is_pending()));
+    let calls = read_asks(&mut stream, 1);
+    let mut out = Vec::new();
+    Header::new(Kind::GoAway).write(&mut out);
+    stream.write_all(&out).expect("sent");
+    while client.is_connected() {
+        thread::yield_now();
+    }
+    assert_eq!(poll(&mut asking[1]), Poll::Ready(Err(AskError::NotSent)), "it waited here");
+    assert_eq!(client.entity::<Mirror>(3).echo(3).wait(), Err(AskError::NotSent));
+    reply(&mut stream, &calls);
+    while poll(&mut asking[0]) != Poll::Ready(Ok(7)) {
+        thread::yield_now();
+    }
+    assert!(is_silent(&stream));
+}
+
+#[test]
 fn client_that_is_dropped_sends_what_it_was_told() {
     let (client, mut stream) = pair(1 << 20, u16::MAX);
     let told = (0..60_000).take_while(|number| {

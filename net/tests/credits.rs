@@ -416,7 +416,7 @@ fn a_slow_reader_cannot_grow_the_nodes_memory() {
     let node = Node::start(LIMITS);
     let (mut stream, _, Numbers { echo, .. }) = connect(&node);
     let mut frame = Vec::new();
-    let header = Header { message: echo, ..Header::new(Kind::Ask) };
+    let header = Header { message: echo, time_us: 60_000_000, ..Header::new(Kind::Ask) };
     write_message(&mut frame, header, 2, &vec![7u8; BODY_BYTES]);
     let before = resident_bytes();
     let sent = write_until_refused(&node, &mut stream, &frame);
@@ -440,7 +440,7 @@ fn large_messages_to_a_slow_entity_cannot_grow_the_nodes_memory() {
     let node = Node::start(limits);
     let (mut stream, _, Numbers { carry, .. }) = connect(&node);
     let mut frame = Vec::new();
-    let header = Header { message: carry, ..Header::new(Kind::Ask) };
+    let header = Header { message: carry, time_us: 60_000_000, ..Header::new(Kind::Ask) };
     write_message(&mut frame, header, SLOW, &vec![7u8; BODY_BYTES]);
     let sent = write_until_refused(&node, &mut stream, &frame);
     let client = node.client();

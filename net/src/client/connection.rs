@@ -105,6 +105,8 @@ struct Up {
     left: bool,
     /// When the last tell was written.
     told_at: Option<Instant>,
+    /// The node takes no more; what is under way is still answered.
+    leaves: bool,
 }
 
 /// A message that is about to be written.
@@ -140,7 +142,7 @@ impl Connection {
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        self.lock().link.is_some()
+        self.lock().link.as_ref().is_some_and(|up| !up.leaves)
     }
 
     /// Whether the node takes the message of this number; `None` while there is no connection.
@@ -166,7 +168,21 @@ impl Connection {
             sending: false,
             left: false,
             told_at: None,
+            leaves: false,
         });
+    }
+
+    /// The node takes no more: what waits here is sent to nobody.
+    pub(super) fn leave(&self) {
+        let mut state = self.lock();
+        let Some(up) = &mut state.link else { return };
+        up.leaves = true;
+        up.window.clear();
+        let waiting = state.calls.take_waiting();
+        drop(state);
+        for call in waiting {
+            call.pending.end(Err(Code::NotSent));
+        }
     }
 
     /// The connection is lost: nobody will say what became of what was sent.
@@ -420,7 +436,7 @@ impl State {
         letter: Letter<'_, M>,
         common: &Common,
     ) -> Result<Option<u32>, Unsent> {
-        let Some(up) = &mut self.link else { return Err(Unsent::Down) };
+        let up = self.link.as_mut().filter(|up| !up.leaves).ok_or(Unsent::Down)?;
         let Up { window, output, frame_bytes_max, .. } = up;
         if output.unsent_bytes() + window.held_bytes() > common.config.output_bytes_max {
             return Err(Unsent::Full);

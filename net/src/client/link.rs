@@ -329,7 +329,11 @@ impl Link {
                     None
                 }
                 // What is owed still comes, and then the end.
-                Kind::GoAway | Kind::Pong => None,
+                Kind::GoAway => {
+                    self.connection.leave();
+                    None
+                }
+                Kind::Pong => None,
                 other => return Err(FrameError::Kind(other as u8)),
             };
             answers.extend(outcome.map(|outcome| Answer { call: header.call, outcome }));

@@ -149,6 +149,18 @@ impl Window {
         None
     }
 
+    /// Forgets what waits.
+    pub(super) fn clear(&mut self) {
+        for number in 0..self.accounts.len() as u32 {
+            let account = &mut self.accounts[number as usize];
+            account.in_line = false;
+            account.held.clear();
+            self.tidy(number);
+        }
+        self.lines.iter_mut().for_each(VecDeque::clear);
+        self.held_bytes = 0;
+    }
+
     /// Bytes of what waits.
     pub(super) fn held_bytes(&self) -> usize {
         self.held_bytes
@@ -256,6 +268,21 @@ mod tests {
         assert_eq!(calls, [10, 20, 30, 11, 21, 31, 12, 22, 32]);
         assert_eq!((window.held_bytes(), window.by_entity.len()), (0, 0));
         assert_eq!(window.free.len(), window.accounts.len(), "all accounts are closed");
+    }
+
+    #[test]
+    fn what_waits_can_be_forgotten_and_what_is_under_way_goes_on() {
+        let mut window = window(1, 1, 1);
+        assert!(send(&mut window, 1, Sort::Ask, 0));
+        for key in [1, 2, 3] {
+            assert!(!send(&mut window, key, Sort::Ask, 0));
+        }
+        window.clear();
+        assert_eq!((window.held_bytes(), window.by_entity.len()), (0, 1));
+        let account = window.account((0, [1, 0]));
+        assert!(window.end(account, Sort::Ask, 1));
+        assert_eq!(next(&mut window), None);
+        assert!(send(&mut window, 2, Sort::Ask, 0));
     }
 
     #[test]
