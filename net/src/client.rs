@@ -10,6 +10,7 @@
 //! | `calls` | asks that wait for their answers |
 //! | `window` | what may be under way, and what waits for that |
 //! | `output` | what waits to be sent |
+//! | `state` | all of these, of one connection |
 //! | `connection` | what requests and the client's thread share of one connection |
 //! | `link` | the client's thread: connects, reads, ends what is overdue |
 //! | `wakeup` | how that thread is woken |
@@ -20,6 +21,7 @@ mod link;
 mod output;
 mod request;
 mod slot;
+mod state;
 mod wakeup;
 mod window;
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::commands::CommandId;
-use crate::core::Full;
+use crate::core::{Core, Full};
 use crate::entity::{Handler, Message};
 use crate::fault::Current;
 use crate::pending::{AskedBy, Captured, Outcome, Outside, Resume, Taken, Ticket};
@@ -161,6 +161,22 @@ impl Shard {
             let error = error.clone();
             self.attempt(|shard| shard.resume(taken, Outcome::Error(error), outside));
         }
+    }
+}
+
+impl Core {
+    /// Like [`ask_until`](Self::ask_until), with one deadline for both.
+    #[inline(always)]
+    pub(crate) fn ask<E: Handler<M>, M: Message, F>(
+        &mut self,
+        key: E::Key,
+        message: M,
+        continuation: F,
+        (resume, by): (Resume, AskedBy),
+        deadline_ns: u64,
+    ) -> Result<(), (M, F)> {
+        let deadlines = (deadline_ns, deadline_ns);
+        self.ask_until::<E, M, F>(key, message, continuation, (resume, by), deadlines)
     }
 }
 

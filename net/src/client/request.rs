@@ -10,8 +10,9 @@ use coreside_shard::{AskError, Decode, Encode, Full, Handler, Key, Message};
 
 use super::Client;
 use super::calls::Pending;
-use super::connection::{Connection, Leaves, Letter, Unsent};
+use super::connection::{Connection, Leaves};
 use super::slot::Slot;
+use super::state::{Letter, Unsent};
 use crate::native::frame::Code;
 
 /// Where the answer to a message is left.
@@ -44,7 +45,7 @@ pub struct ClientRequest<E: Handler<M>, M: Message> {
     message: Option<M>,
     within: Duration,
     slot: Option<Arc<Answer<M>>>,
-    /// It has been written and waits to be sent: on which connection, and where it is in the output.
+    /// It has been written and waits to be sent: on which connection, and where in its output.
     waits_at: Option<(usize, u64)>,
 }
 
@@ -66,8 +67,8 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> ClientRequest<E, M> {
     /// before, the message waits here until it has.
     ///
     /// # Errors
-    /// [`Full`] with the message inside when there is no connection, when too much waits to be sent,
-    /// or when the node does not [take](Self::is_known) this message.
+    /// [`Full`] with the message inside when there is no connection, when too much waits to be
+    /// sent, or when the node does not [take](Self::is_known) this message.
     pub fn try_tell(mut self) -> Result<(), Full<M>> {
         let Some(message) = self.message.take() else { return Ok(()) };
         let (number, key) = (self.number, self.key.to_words());

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use coreside_shard::AskError;
+
 /// What frames are a multiple of.
 pub const ALIGN: usize = 16;
 
@@ -122,6 +124,19 @@ impl Code {
     }
 }
 
+impl Code {
+    /// What is said of an ask that ends so.
+    pub(super) fn of(error: &AskError) -> Self {
+        match error {
+            AskError::NotSent => Self::NotSent,
+            AskError::Failed => Self::Failed,
+            AskError::Expired => Self::Expired,
+            AskError::Cycle(_) => Self::Cycle,
+            _ => Self::MaybeExecuted,
+        }
+    }
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -154,8 +169,8 @@ pub struct Header {
     pub code: u8,
     /// The message's number, as the welcome gave it; 0 where there is none.
     pub message: u16,
-    /// Chosen by whoever asks or pings, and brought back by the answer; chosen by whoever tells, and
-    /// brought back by [`Kind::Credit`], many at once; else 0.
+    /// Chosen by whoever asks or pings, and brought back by the answer; chosen by whoever tells,
+    /// and brought back by [`Kind::Credit`], many at once; else 0.
     pub call: u32,
     /// In asks, microseconds that are left; 0 for as long as the node allows. Else 0.
     pub time_us: u32,
@@ -256,6 +271,11 @@ impl Header {
         out.resize(start + self.padded(), 0);
         Ok(())
     }
+}
+
+/// Appends why there is no answer to an ask.
+pub(super) fn write_error(out: &mut Vec<u8>, call: u32, code: Code) {
+    Header { call, code: code as u8, ..Header::new(Kind::Error) }.write(out);
 }
 
 #[cfg(test)]
