@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! cd benches/compare
-//! cargo run --release -- [ring] [timers] [codec] [wire] [shards] [--small] [--rounds N] [--json FILE]
+//! cargo run --release -- [ring] [timers] [codec] [wire] [shards] [--small] [--rounds N]
+//!     [--json FILE]
 //! ```
 //!
 //! Without a name, all are run. `--small` takes seconds, and its figures mean little. Rivals take
