@@ -6,6 +6,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `request` | a message on its way, as a future |
+//! | `tell` | a message that is told with patience |
 //! | `slot` | where an answer is left for whoever waits |
 //! | `calls` | asks that wait for their answers |
 //! | `window` | what may be under way, and what waits for that |
@@ -22,6 +23,7 @@ mod output;
 mod request;
 mod slot;
 mod state;
+mod tell;
 mod wakeup;
 mod window;
 
@@ -40,6 +42,7 @@ use self::connection::{Common, Connection};
 use self::link::Link;
 pub use self::request::ClientRequest;
 pub use self::slot::Slot;
+pub use self::tell::ClientTell;
 use crate::native::frame::Code;
 use crate::native::{HelloError, Standing};
 use crate::tls::{ClientTls, TlsError};

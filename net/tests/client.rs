@@ -1,5 +1,8 @@
 //! What a client does on its connection, seen from the other end: a node that is this test.
 
+#[path = "support/read_frame.rs"]
+mod read_frame;
+
 use std::future::Future;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,9 +13,10 @@ use std::time::Duration;
 
 use coreside_macros::{entity, handlers};
 use coreside_net::client::Client;
-use coreside_net::native::frame::{HEADER_BYTES, Header, Kind, VERSION};
+use coreside_net::native::frame::{Header, Kind, VERSION};
 use coreside_net::native::{Hello, Standing, Welcome};
 use coreside_shard::{AskError, Encode};
+use read_frame::read_frame;
 
 #[entity(crate = coreside_shard)]
 struct Mirror;
@@ -56,20 +60,6 @@ fn pair(calls_max: u32, entity_messages_max: u16) -> (Client, TcpStream) {
     // Nobody listens any more: a connection that is lost stays lost.
     let client = builder.connect(address).expect("a welcome");
     (client, node.join().expect("no panic"))
-}
-
-/// The next frame; `None` at the end of the stream.
-fn read_frame(stream: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
-    let mut bytes = [0; HEADER_BYTES];
-    match stream.read_exact(&mut bytes) {
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return None,
-        other => other.expect("received"),
-    }
-    let header = Header::read(&bytes, 1 << 20).expect("a frame").expect("whole");
-    let mut content = vec![0; header.padded() - HEADER_BYTES];
-    stream.read_exact(&mut content).expect("received");
-    content.truncate(header.length as usize - HEADER_BYTES);
-    Some((header, content))
 }
 
 /// The call numbers of so many asks.

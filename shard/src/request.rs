@@ -63,9 +63,7 @@ impl Shard {
         M: Message,
         F: FnOnce(Result<M::Reply, AskError>, &mut dyn Outside) + 'static,
     {
-        let resume = (answer_at_once::<M::Reply, F> as Resume, AskedBy::OUTSIDE);
-        let asked = self.core.ask::<E, M, F>(key, message, then, resume, deadline_ns);
-        asked.map_err(|(message, _)| Full(message))
+        self.ask_until::<E, M, F>(key, message, (deadline_ns, deadline_ns), then)
     }
 
     /// Sends one message from outside of the shard; `then` runs once it has been handled or given
@@ -87,8 +85,24 @@ impl Shard {
         M: Message,
         F: FnOnce(Result<M::Reply, AskError>, &mut dyn Outside) + 'static,
     {
+        self.ask_until::<E, M, F>(key, message, (u64::MAX, deadline_ns), then)
+    }
+
+    /// One deadline is the message's, one the answer's.
+    #[inline]
+    fn ask_until<E, M, F>(
+        &mut self,
+        key: E::Key,
+        message: M,
+        deadlines: (u64, u64),
+        then: F,
+    ) -> Result<(), Full<M>>
+    where
+        E: Handler<M>,
+        M: Message,
+        F: FnOnce(Result<M::Reply, AskError>, &mut dyn Outside) + 'static,
+    {
         let resume = (answer_at_once::<M::Reply, F> as Resume, AskedBy::OUTSIDE);
-        let deadlines = (u64::MAX, deadline_ns);
         let asked = self.core.ask_until::<E, M, F>(key, message, then, resume, deadlines);
         asked.map_err(|(message, _)| Full(message))
     }

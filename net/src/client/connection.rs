@@ -28,7 +28,7 @@ use super::calls::{Call, Calls, Pending};
 use super::output::Output;
 use super::state::{GRACE, Letter, State, Unsent, Up, micros};
 use super::wakeup::{Wakeup, send_some};
-use super::window::{Sort, Window};
+use super::window::{Notice, Sort, Window};
 use super::{ClientConfig, ClientError};
 use crate::native::Welcome;
 use crate::native::frame::{ALIGN, Code, Header, Kind};
@@ -135,45 +135,54 @@ impl Connection {
         let mut state = self.lock();
         let Some(up) = &mut state.link else { return };
         up.leaves = true;
-        up.window.clear();
+        let notices = up.window.clear();
         let waiting = state.calls.take_waiting();
         drop(state);
-        for call in waiting {
-            call.pending.end(Err(Code::NotSent));
+        for pending in waiting.into_iter().map(|call| call.pending).chain(notices) {
+            pending.end(Err(Code::NotSent));
         }
     }
 
     /// The connection is lost: nobody will say what became of what was sent.
     pub(super) fn down(&self) {
         let mut state = self.lock();
-        state.link = None;
+        let link = state.link.take();
         let calls = std::mem::take(&mut state.calls);
         drop(state);
+        for notice in link.into_iter().flat_map(|mut up| up.window.clear()) {
+            notice.end(Err(Code::NotSent));
+        }
         for call in calls.into_calls() {
             let was_sent = call.account.is_some();
             call.pending.end(Err(if was_sent { Code::MaybeExecuted } else { Code::NotSent }));
         }
     }
 
-    pub(super) fn tell<M: Encode>(&self, letter: Letter<'_, M>) -> Result<(), Unsent> {
+    /// Sends the message. Returns whether it was sent; otherwise it waits, and `notice` is told when
+    /// it does no more.
+    pub(super) fn tell<M: Encode>(
+        &self,
+        letter: Letter<'_, M>,
+        notice: Option<Notice>,
+    ) -> Result<bool, Unsent> {
         let now = Instant::now();
         let mut state = self.lock();
-        if state.write(Header::new(Kind::Tell), letter, &self.common)?.is_none() {
-            return Ok(());
+        if state.write(Header::new(Kind::Tell), letter, notice, &self.common)?.is_none() {
+            return Ok(false);
         }
-        let Some(up) = &mut state.link else { return Ok(()) };
+        let Some(up) = &mut state.link else { return Ok(true) };
         let before = up.told_at.replace(now);
         if up.sending || up.left {
-            return Ok(());
+            return Ok(true);
         }
         if before.is_some_and(|before| now.saturating_duration_since(before) < TELLS_APART) {
             up.left = true;
             drop(state);
             self.common.wakeup.wake();
-            return Ok(());
+            return Ok(true);
         }
         self.send(state);
-        Ok(())
+        Ok(true)
     }
 
     /// Sends the message and has `pending` get the answer. Returns where the message is in the
@@ -189,7 +198,7 @@ impl Connection {
         let outstanding = state.calls.len();
         let call = state.calls.next().ok_or(Unsent::Full)?;
         let header = Header { call, time_us: micros(within), ..Header::new(Kind::Ask) };
-        let account = state.write(header, letter, &self.common)?;
+        let account = state.write(header, letter, None, &self.common)?;
         // An instant that the clock cannot name is as good as never.
         let deadline = Instant::now().checked_add(within + GRACE);
         let look = state.calls.next_look();
@@ -310,7 +319,8 @@ impl Connection {
         }
     }
 
-    /// Takes out the asks that are answered, each with its answer, and has others go on.
+    /// Takes out the asks that are answered, each with its answer, and has others go on. Returns who
+    /// waited until something was sent that is sent now.
     ///
     /// # Errors
     /// When there is more credit than was taken.
@@ -319,21 +329,20 @@ impl Connection {
         answers: Vec<Answer>,
         credit: &[(u32, u32)],
         ended: &mut Vec<(Call, Answer)>,
-    ) -> Result<(), FalseCredit> {
+    ) -> Result<Vec<Notice>, FalseCredit> {
         let mut state = self.lock();
         for answer in answers {
             let Some(call) = state.calls.take(answer.call) else { continue };
             state.end(&call);
             ended.push((call, answer));
         }
-        let Some(up) = &mut state.link else { return Ok(()) };
+        let Some(up) = &mut state.link else { return Ok(Vec::new()) };
         for (account, count) in credit {
             if !up.window.end(*account, Sort::Tell, *count) {
                 return Err(FalseCredit);
             }
         }
-        state.go_on();
-        Ok(())
+        Ok(state.go_on())
     }
 
     /// Sends what no future has sent so far.
@@ -349,13 +358,13 @@ impl Connection {
         let mut state = self.lock();
         let overdue = state.calls.take_overdue(now);
         let left = state.calls.left(now);
-        if !overdue.is_empty() {
-            overdue.iter().for_each(|call| state.end(call));
-            state.go_on();
-            self.send(state);
-        } else {
-            drop(state);
+        if overdue.is_empty() {
+            return left;
         }
+        overdue.iter().for_each(|call| state.end(call));
+        let notices = state.go_on();
+        self.send(state);
+        notices.iter().for_each(|notice| notice.end(Ok(&[])));
         for call in overdue {
             let was_sent = call.account.is_some();
             call.pending.end(Err(if was_sent { Code::MaybeExecuted } else { Code::Expired }));

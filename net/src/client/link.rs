@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use coreside_shard::rkyv::util::AlignedVec;
 
 use super::calls::Call;
-use super::connection::{Answer, Common, Connection};
+use super::connection::{Answer, Common, Connection, FalseCredit};
 use super::wakeup::receive_some;
 use super::{ClientError, name_of};
 use crate::native::credit;
@@ -296,9 +296,8 @@ impl Link {
         }
         self.ended = ended;
         self.consume(taken);
-        if agreed.is_err() {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
+        let notices = agreed.map_err(|FalseCredit| io::ErrorKind::InvalidData)?;
+        notices.iter().for_each(|notice| notice.end(Ok(&[])));
         self.connection.send_rest();
         Ok(())
     }

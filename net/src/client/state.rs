@@ -9,7 +9,7 @@ use coreside_shard::{Encode, KeyWords, WireError};
 use super::calls::{Call, Calls};
 use super::connection::Common;
 use super::output::Output;
-use super::window::{Held, Sort, Window};
+use super::window::{Held, Notice, Sort, Window};
 use crate::native::frame::{HEADER_BYTES, Header, Kind};
 
 /// Why a request was not sent.
@@ -69,6 +69,7 @@ impl State {
         &mut self,
         header: Header,
         letter: Letter<'_, M>,
+        notice: Option<Notice>,
         common: &Common,
     ) -> Result<Option<u32>, Unsent> {
         let up = self.link.as_mut().filter(|up| !up.leaves).ok_or(Unsent::Down)?;
@@ -108,7 +109,7 @@ impl State {
             window.begin(number, sort);
             return Ok(Some(number));
         }
-        window.hold(number, Held { sort, frame, call: header.call });
+        window.hold(number, Held { sort, frame, call: header.call, notice });
         Ok(None)
     }
 
@@ -120,10 +121,17 @@ impl State {
         }
     }
 
-    /// Writes what waited and may be under way now.
-    pub(super) fn go_on(&mut self) {
-        let Self { link: Some(up), calls } = self else { return };
-        while let Some((account, Held { sort, mut frame, call })) = up.window.next() {
+    /// Writes what waited and may be under way now. Returns who waited for tells among it.
+    pub(super) fn go_on(&mut self) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        let Self { link: Some(up), calls } = self else { return notices };
+        while let Some((account, Held { sort, mut frame, call, notice })) = up.window.next() {
+            if notice.as_ref().is_some_and(|notice| Arc::strong_count(notice) == 1) {
+                // Whoever wanted it sent has given up.
+                up.window.end(account, sort, 1);
+                continue;
+            }
+            notices.extend(notice);
             if sort == Sort::Ask {
                 let waiting = calls.get_mut(call).filter(|call| call.is_wanted());
                 let Some(waiting) = waiting else {
@@ -144,6 +152,7 @@ impl State {
             });
             debug_assert_eq!(written, Ok(()));
         }
+        notices
     }
 }
 
