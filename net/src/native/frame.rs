@@ -5,8 +5,6 @@
 
 use std::fmt;
 
-use coreside_shard::AskError;
-
 /// What frames are a multiple of.
 pub const ALIGN: usize = 16;
 
@@ -121,19 +119,6 @@ impl Code {
             36 => Self::Limit,
             _ => return None,
         })
-    }
-}
-
-impl Code {
-    /// What is said of an ask that ends so.
-    pub(super) fn of(error: &AskError) -> Self {
-        match error {
-            AskError::NotSent => Self::NotSent,
-            AskError::Failed => Self::Failed,
-            AskError::Expired => Self::Expired,
-            AskError::Cycle(_) => Self::Cycle,
-            _ => Self::MaybeExecuted,
-        }
     }
 }
 
@@ -271,11 +256,6 @@ impl Header {
         out.resize(start + self.padded(), 0);
         Ok(())
     }
-}
-
-/// Appends why there is no answer to an ask.
-pub(super) fn write_error(out: &mut Vec<u8>, call: u32, code: Code) {
-    Header { call, code: code as u8, ..Header::new(Kind::Error) }.write(out);
 }
 
 #[cfg(test)]

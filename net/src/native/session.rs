@@ -21,7 +21,7 @@ use coreside_shard::{
 };
 
 use super::credit::{self, Credit, TELL_TIME_US};
-use super::frame::{ALIGN, Code, HEADER_BYTES, Header, KEY_BYTES, Kind, VERSION, write_error};
+use super::frame::{ALIGN, Code, HEADER_BYTES, Header, KEY_BYTES, Kind, VERSION};
 use super::hello::{Hello, Welcome};
 use super::intake::Intake;
 use super::limits::Limits;
@@ -314,7 +314,7 @@ impl Session {
                     write_error(out, call, Code::TooLong);
                 }
             }
-            Err(error) => write_error(out, call, Code::of(&error)),
+            Err(error) => write_error(out, call, code_of(&error)),
         });
         // Rises at once, falls by a 64th of the difference.
         let len = self.line.output.len().saturating_sub(before);
@@ -364,6 +364,20 @@ impl Session {
     fn drop_input(&mut self) {
         self.rest = AlignedVec::new();
         self.rest_at = 0;
+    }
+}
+
+fn write_error(out: &mut Vec<u8>, call: u32, code: Code) {
+    Header { call, code: code as u8, ..Header::new(Kind::Error) }.write(out);
+}
+
+fn code_of(error: &AskError) -> Code {
+    match error {
+        AskError::NotSent => Code::NotSent,
+        AskError::Failed => Code::Failed,
+        AskError::Expired => Code::Expired,
+        AskError::Cycle(_) => Code::Cycle,
+        _ => Code::MaybeExecuted,
     }
 }
 
