@@ -1,8 +1,8 @@
 //! How many asks a [`Client`] gets answered on one connection, a shard and its net on a thread of
-//! this program: `cargo bench -p coreside-net --bench client` (add `-- 2` for two seconds per
-//! line, and a word to see only lines with it). Threads share the cores of the machine, so a rate is that of all of them together; the
-//! second figure is what a message costs the client's own threads, which other programs on the
-//! machine change less.
+//! this program: `cargo bench -p coreside-net --bench client` (add `-- 2` for two seconds per line,
+//! and words to see only lines with them). Threads share the cores of the machine, so a rate is
+//! that of all of them together; the second figure is what a message costs the client's own
+//! threads, which other programs on the machine change less.
 
 use std::collections::VecDeque;
 use std::future::Future;

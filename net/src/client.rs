@@ -6,10 +6,12 @@
 //! | module | holds |
 //! |---|---|
 //! | `request` | a message on its way, as a future |
+//! | `tell` | a message that is told with patience |
 //! | `slot` | where an answer is left for whoever waits |
 //! | `calls` | asks that wait for their answers |
 //! | `window` | what may be under way, and what waits for that |
 //! | `output` | what waits to be sent |
+//! | `state` | all of these, of one connection |
 //! | `connection` | what requests and the client's thread share of one connection |
 //! | `link` | the client's thread: connects, reads, ends what is overdue |
 //! | `wakeup` | how that thread is woken |
@@ -20,6 +22,8 @@ mod link;
 mod output;
 mod request;
 mod slot;
+mod state;
+mod tell;
 mod wakeup;
 mod window;
 
@@ -39,6 +43,7 @@ use self::connection::{Common, Connection};
 use self::link::Link;
 pub use self::request::ClientRequest;
 pub use self::slot::Slot;
+pub use self::tell::ClientTell;
 use crate::native::frame::Code;
 use crate::native::{HelloError, Standing};
 use crate::tls::{ClientTls, TlsError};

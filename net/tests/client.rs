@@ -1,5 +1,8 @@
 //! What a client does on its connection, seen from the other end: a node that is this test.
 
+#[path = "support/read_frame.rs"]
+mod read_frame;
+
 use std::future::Future;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,9 +13,10 @@ use std::time::Duration;
 
 use coreside_macros::{entity, handlers};
 use coreside_net::client::Client;
-use coreside_net::native::frame::{HEADER_BYTES, Header, Kind, VERSION};
+use coreside_net::native::frame::{Header, Kind, VERSION};
 use coreside_net::native::{Hello, Standing, Welcome};
 use coreside_shard::{AskError, Encode};
+use read_frame::read_frame;
 
 #[entity(crate = coreside_shard)]
 struct Mirror;
@@ -56,20 +60,6 @@ fn pair(calls_max: u32, entity_messages_max: u16) -> (Client, TcpStream) {
     // Nobody listens any more: a connection that is lost stays lost.
     let client = builder.connect(address).expect("a welcome");
     (client, node.join().expect("no panic"))
-}
-
-/// The next frame; `None` at the end of the stream.
-fn read_frame(stream: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
-    let mut bytes = [0; HEADER_BYTES];
-    match stream.read_exact(&mut bytes) {
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return None,
-        other => other.expect("received"),
-    }
-    let header = Header::read(&bytes, 1 << 20).expect("a frame").expect("whole");
-    let mut content = vec![0; header.padded() - HEADER_BYTES];
-    stream.read_exact(&mut content).expect("received");
-    content.truncate(header.length as usize - HEADER_BYTES);
-    Some((header, content))
 }
 
 /// The call numbers of so many asks.
@@ -222,6 +212,27 @@ fn node_that_gives_credit_for_nothing_is_left() {
     credit(&mut stream, 1);
     assert!(read_frame(&mut stream).is_none(), "the end");
     assert_eq!(client.entity::<Mirror>(2).echo(2).wait(), Err(AskError::NotSent));
+}
+
+#[test]
+fn node_that_takes_no_more_is_sent_no_more_and_still_answers() {
+    let (client, mut stream) = pair(1, 1);
+    let mut asking = [ask(&client, 1), ask(&client, 2)];
+    assert!(asking.iter_mut().all(|asking| poll(asking).is_pending()));
+    let calls = read_asks(&mut stream, 1);
+    let mut out = Vec::new();
+    Header::new(Kind::GoAway).write(&mut out);
+    stream.write_all(&out).expect("sent");
+    while client.is_connected() {
+        thread::yield_now();
+    }
+    assert_eq!(poll(&mut asking[1]), Poll::Ready(Err(AskError::NotSent)), "it waited here");
+    assert_eq!(client.entity::<Mirror>(3).echo(3).wait(), Err(AskError::NotSent));
+    reply(&mut stream, &calls);
+    while poll(&mut asking[0]) != Poll::Ready(Ok(7)) {
+        thread::yield_now();
+    }
+    assert!(is_silent(&stream));
 }
 
 #[test]

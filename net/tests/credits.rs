@@ -3,9 +3,11 @@
 
 #[path = "support/driver.rs"]
 mod driver;
+#[path = "support/read_frame.rs"]
+mod read_frame;
 
 use std::future::Future;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,12 +18,13 @@ use std::time::{Duration, Instant};
 
 use coreside_macros::{entity, handlers};
 use coreside_net::client::Client;
-use coreside_net::native::frame::{Code, HEADER_BYTES, Header, Kind, VERSION};
+use coreside_net::native::frame::{Code, Header, Kind, VERSION};
 use coreside_net::native::{Hello, Limits, Standing, Welcome};
 use coreside_net::{Listeners, Net, NetConfig, listen};
 use coreside_shard::{
     AskError, Cx, Encode, HashKey, Later, Now, Registry, ReplyTo, Shard, ShardConfig,
 };
+use read_frame::read_frame;
 
 /// Takes messages and answers them when it is told to: as slow as a test needs it.
 #[entity(crate = coreside_shard)]
@@ -257,6 +260,38 @@ fn tells_beyond_the_credit_wait_at_the_client() {
 }
 
 #[test]
+fn whoever_tells_with_patience_is_slowed_by_whom_it_tells() {
+    let node = Node::start(LIMITS);
+    let (client, other) = (node.client(), node.client());
+    let mut cx = Context::from_waker(Waker::noop());
+    let tell = |number| Box::pin(client.entity::<Gate>(SLOW).pass(number).tell());
+    for number in 0..4 {
+        assert_eq!(tell(number).as_mut().poll(&mut cx), Poll::Ready(Ok(())));
+    }
+    let (mut fifth, mut given_up, mut last) = (tell(4), tell(5), tell(6));
+    for tell in [&mut fifth, &mut given_up, &mut last] {
+        assert!(tell.as_mut().poll(&mut cx).is_pending(), "a share is under way");
+    }
+    drop(given_up);
+    assert!(client.entity::<Gate>(2).pass(0).tell().wait().is_ok(), "its neighbour has room");
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| client.entity::<Gate>(SLOW).pass(7).tell().wait().is_ok());
+        while fifth.as_mut().poll(&mut cx).is_pending() {
+            other.entity::<Gate>(SLOW).open().wait().expect("a reply");
+        }
+        while last.as_mut().poll(&mut cx).is_pending() || !waits.is_finished() {
+            other.entity::<Gate>(SLOW).open().wait().expect("a reply");
+        }
+        assert!(waits.join().expect("no panic"));
+    });
+    let passed = || other.entity::<Gate>(SLOW).passed().wait();
+    while passed() != Ok(vec![0, 1, 2, 3, 4, 6, 7]) {
+        thread::yield_now();
+    }
+    node.stop();
+}
+
+#[test]
 fn what_waits_at_the_client_is_bounded() {
     let node = Node::start(LIMITS);
     let client = node.client();
@@ -300,20 +335,6 @@ fn connect(node: &Node) -> (TcpStream, Welcome, Numbers) {
     };
     let numbers = Numbers { pass: number("pass"), carry: number("carry"), echo: number("echo") };
     (stream, welcome, numbers)
-}
-
-/// The next frame; `None` at the end of the stream.
-fn read_frame(stream: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
-    let mut bytes = [0; HEADER_BYTES];
-    match stream.read_exact(&mut bytes) {
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return None,
-        other => other.expect("received"),
-    }
-    let header = Header::read(&bytes, 1 << 20).expect("a frame").expect("whole");
-    let mut content = vec![0; header.padded() - HEADER_BYTES];
-    stream.read_exact(&mut content).expect("received");
-    content.truncate(header.length as usize - HEADER_BYTES);
-    Some((header, content))
 }
 
 fn write_message(out: &mut Vec<u8>, header: Header, key: u64, message: &impl Encode) {
@@ -416,7 +437,7 @@ fn a_slow_reader_cannot_grow_the_nodes_memory() {
     let node = Node::start(LIMITS);
     let (mut stream, _, Numbers { echo, .. }) = connect(&node);
     let mut frame = Vec::new();
-    let header = Header { message: echo, ..Header::new(Kind::Ask) };
+    let header = Header { message: echo, time_us: 60_000_000, ..Header::new(Kind::Ask) };
     write_message(&mut frame, header, 2, &vec![7u8; BODY_BYTES]);
     let before = resident_bytes();
     let sent = write_until_refused(&node, &mut stream, &frame);
@@ -440,7 +461,7 @@ fn large_messages_to_a_slow_entity_cannot_grow_the_nodes_memory() {
     let node = Node::start(limits);
     let (mut stream, _, Numbers { carry, .. }) = connect(&node);
     let mut frame = Vec::new();
-    let header = Header { message: carry, ..Header::new(Kind::Ask) };
+    let header = Header { message: carry, time_us: 60_000_000, ..Header::new(Kind::Ask) };
     write_message(&mut frame, header, SLOW, &vec![7u8; BODY_BYTES]);
     let sent = write_until_refused(&node, &mut stream, &frame);
     let client = node.client();

@@ -147,7 +147,9 @@ impl Node {
     }
 
     fn client(&self) -> Client {
-        Client::builder().entity::<Book>().connect(self.address).expect("the node is there")
+        // A panic's backtrace may take long.
+        let builder = Client::builder().entity::<Book>().ask_timeout(Duration::from_secs(20));
+        builder.connect(self.address).expect("the node is there")
     }
 
     fn stop(mut self) -> NetStats {

@@ -224,21 +224,7 @@ impl Core {
     }
 
     /// Sends a message to `key`, wherever it lives; `resume` gets the answer, with `continuation`.
-    /// Both come back when a bound is reached.
-    #[inline(always)]
-    pub(crate) fn ask<E: Handler<M>, M: Message, F>(
-        &mut self,
-        key: E::Key,
-        message: M,
-        continuation: F,
-        (resume, by): (Resume, AskedBy),
-        deadline_ns: u64,
-    ) -> Result<(), (M, F)> {
-        let deadlines = (deadline_ns, deadline_ns);
-        self.ask_until::<E, M, F>(key, message, continuation, (resume, by), deadlines)
-    }
-
-    /// Like [`ask`](Self::ask), with one deadline for the message and one for the answer.
+    /// Both come back when a bound is reached. One deadline is the message's, one the answer's.
     #[inline(always)]
     pub(crate) fn ask_until<E: Handler<M>, M: Message, F>(
         &mut self,

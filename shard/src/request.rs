@@ -5,7 +5,7 @@ use std::mem::needs_drop;
 use std::sync::Arc;
 
 use crate::commands::CommandId;
-use crate::core::Full;
+use crate::core::{Core, Full};
 use crate::entity::{Handler, Message};
 use crate::fault::Current;
 use crate::pending::{AskedBy, Captured, Outcome, Outside, Resume, Taken, Ticket};
@@ -65,9 +65,7 @@ impl Shard {
         M: Message,
         F: FnOnce(Result<M::Reply, AskError>, &mut dyn Outside) + 'static,
     {
-        let resume = (answer_at_once::<M::Reply, F> as Resume, AskedBy::OUTSIDE);
-        let asked = self.core.ask::<E, M, F>(key, message, then, resume, deadline_ns);
-        asked.map_err(|(message, _)| Full(message))
+        self.ask_until::<E, M, F>(key, message, (deadline_ns, deadline_ns), then)
     }
 
     /// Sends one message from outside of the shard; `then` runs once it has been handled or given
@@ -89,8 +87,24 @@ impl Shard {
         M: Message,
         F: FnOnce(Result<M::Reply, AskError>, &mut dyn Outside) + 'static,
     {
+        self.ask_until::<E, M, F>(key, message, (u64::MAX, deadline_ns), then)
+    }
+
+    /// One deadline is the message's, one the answer's.
+    #[inline]
+    fn ask_until<E, M, F>(
+        &mut self,
+        key: E::Key,
+        message: M,
+        deadlines: (u64, u64),
+        then: F,
+    ) -> Result<(), Full<M>>
+    where
+        E: Handler<M>,
+        M: Message,
+        F: FnOnce(Result<M::Reply, AskError>, &mut dyn Outside) + 'static,
+    {
         let resume = (answer_at_once::<M::Reply, F> as Resume, AskedBy::OUTSIDE);
-        let deadlines = (u64::MAX, deadline_ns);
         let asked = self.core.ask_until::<E, M, F>(key, message, then, resume, deadlines);
         asked.map_err(|(message, _)| Full(message))
     }
@@ -184,6 +198,22 @@ impl Shard {
             let error = error.clone();
             self.attempt(|shard| shard.resume(taken, Outcome::Error(error), outside));
         }
+    }
+}
+
+impl Core {
+    /// Like [`ask_until`](Self::ask_until), with one deadline for both.
+    #[inline(always)]
+    pub(crate) fn ask<E: Handler<M>, M: Message, F>(
+        &mut self,
+        key: E::Key,
+        message: M,
+        continuation: F,
+        (resume, by): (Resume, AskedBy),
+        deadline_ns: u64,
+    ) -> Result<(), (M, F)> {
+        let deadlines = (deadline_ns, deadline_ns);
+        self.ask_until::<E, M, F>(key, message, continuation, (resume, by), deadlines)
     }
 }
 

@@ -268,12 +268,12 @@ tuple!(A B C D);
 pub enum WireCall {
     /// No answer.
     Tell,
-    /// No answer, but word that it was handled: [`Outside::answer_wire`](crate::Outside::answer_wire)
-    /// gets something under this ticket, at the latest a little after the deadline.
+    /// No answer, but word that it was handled, under this ticket, at the latest a little after the
+    /// deadline.
     TellNoted {
         /// Nanoseconds of the shard's clock. The message itself has none.
         deadline_ns: u64,
-        /// What [`Outside::answer_wire`](crate::Outside::answer_wire) is given.
+        /// What [`Outside::answer_wire`](crate::Outside::answer_wire) is given, with a unit.
         ticket: Ticket,
     },
     /// An answer under this ticket, at the latest a little after the deadline.

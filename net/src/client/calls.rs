@@ -115,6 +115,16 @@ impl Calls {
         overdue
     }
 
+    /// Takes out those that are not under way.
+    pub(super) fn take_waiting(&mut self) -> Vec<Call> {
+        let waits = |place: &Place| place.call.as_ref().is_some_and(|call| call.account.is_none());
+        let numbers: Vec<u32> = (0..self.places.len() as u32)
+            .filter(|index| waits(&self.places[*index as usize]))
+            .map(|index| self.places[index as usize].turn << PLACE_BITS | index)
+            .collect();
+        numbers.into_iter().filter_map(|number| self.take(number)).collect()
+    }
+
     /// How long there is to the next look, which is not later than any deadline. `None` when no
     /// look is due.
     pub(super) fn left(&self, now: Instant) -> Option<Duration> {

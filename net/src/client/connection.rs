@@ -22,27 +22,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use coreside_shard::rkyv::util::AlignedVec;
-use coreside_shard::{Encode, Handler, KeyWords, Message, Table, WireError};
+use coreside_shard::{Encode, Handler, Message, Table};
 
 use super::calls::{Call, Calls, Pending};
 use super::output::Output;
+use super::state::{GRACE, Letter, State, Unsent, Up, micros};
 use super::wakeup::{Wakeup, send_some};
-use super::window::{Held, Sort, Window};
+use super::window::{Notice, Sort, Window};
 use super::{ClientConfig, ClientError};
 use crate::native::Welcome;
-use crate::native::frame::{ALIGN, Code, HEADER_BYTES, Header, Kind};
+use crate::native::frame::{ALIGN, Code, Header, Kind};
 use crate::tls::{Channel, Opened, TlsError};
-
-/// Why a request was not sent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Unsent {
-    /// There is no connection.
-    Down,
-    /// Too much waits already, or the message is longer than a frame may be.
-    Full,
-    /// The node has no such message, or not for this client.
-    Unknown,
-}
 
 /// What all connections of a client have in common.
 pub(super) struct Common {
@@ -50,7 +40,7 @@ pub(super) struct Common {
     pub(super) table: Arc<Table>,
     pub(super) wakeup: Wakeup,
     /// By message: the number of its entity type.
-    kinds: Vec<u16>,
+    pub(super) kinds: Vec<u16>,
     /// The client was dropped.
     closed: AtomicBool,
 }
@@ -85,36 +75,6 @@ pub(super) struct Connection {
     state: Mutex<State>,
 }
 
-struct State {
-    /// `None` while there is no connection.
-    link: Option<Up>,
-    calls: Calls,
-}
-
-/// A connection that is up.
-struct Up {
-    stream: Arc<TcpStream>,
-    /// By number of the client's table: the node's number, where it has one.
-    numbers: Vec<Option<u16>>,
-    frame_bytes_max: u32,
-    window: Window,
-    output: Output,
-    /// Somebody is sending.
-    sending: bool,
-    /// Sending is left to the client's thread: the socket takes no more, or more comes soon.
-    left: bool,
-    /// When the last tell was written.
-    told_at: Option<Instant>,
-}
-
-/// A message that is about to be written.
-pub(super) struct Letter<'a, M> {
-    /// Its number in the client's own table.
-    pub(super) number: u16,
-    pub(super) key: KeyWords,
-    pub(super) message: &'a M,
-}
-
 /// When a request is sent that has been written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Leaves {
@@ -140,7 +100,7 @@ impl Connection {
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        self.lock().link.is_some()
+        self.lock().link.as_ref().is_some_and(|up| !up.leaves)
     }
 
     /// Whether the node takes the message of this number; `None` while there is no connection.
@@ -166,40 +126,63 @@ impl Connection {
             sending: false,
             left: false,
             told_at: None,
+            leaves: false,
         });
+    }
+
+    /// The node takes no more: what waits here is sent to nobody.
+    pub(super) fn leave(&self) {
+        let mut state = self.lock();
+        let Some(up) = &mut state.link else { return };
+        up.leaves = true;
+        let notices = up.window.clear();
+        let waiting = state.calls.take_waiting();
+        drop(state);
+        for pending in waiting.into_iter().map(|call| call.pending).chain(notices) {
+            pending.end(Err(Code::NotSent));
+        }
     }
 
     /// The connection is lost: nobody will say what became of what was sent.
     pub(super) fn down(&self) {
         let mut state = self.lock();
-        state.link = None;
+        let link = state.link.take();
         let calls = std::mem::take(&mut state.calls);
         drop(state);
+        for notice in link.into_iter().flat_map(|mut up| up.window.clear()) {
+            notice.end(Err(Code::NotSent));
+        }
         for call in calls.into_calls() {
             let was_sent = call.account.is_some();
             call.pending.end(Err(if was_sent { Code::MaybeExecuted } else { Code::NotSent }));
         }
     }
 
-    pub(super) fn tell<M: Encode>(&self, letter: Letter<'_, M>) -> Result<(), Unsent> {
+    /// Sends the message. Returns whether it was sent; otherwise it waits, and `notice` is told when
+    /// it does no more.
+    pub(super) fn tell<M: Encode>(
+        &self,
+        letter: Letter<'_, M>,
+        notice: Option<Notice>,
+    ) -> Result<bool, Unsent> {
         let now = Instant::now();
         let mut state = self.lock();
-        if state.write(Header::new(Kind::Tell), letter, &self.common)?.is_none() {
-            return Ok(());
+        if state.write(Header::new(Kind::Tell), letter, notice, &self.common)?.is_none() {
+            return Ok(false);
         }
-        let Some(up) = &mut state.link else { return Ok(()) };
+        let Some(up) = &mut state.link else { return Ok(true) };
         let before = up.told_at.replace(now);
         if up.sending || up.left {
-            return Ok(());
+            return Ok(true);
         }
         if before.is_some_and(|before| now.saturating_duration_since(before) < TELLS_APART) {
             up.left = true;
             drop(state);
             self.common.wakeup.wake();
-            return Ok(());
+            return Ok(true);
         }
         self.send(state);
-        Ok(())
+        Ok(true)
     }
 
     /// Sends the message and has `pending` get the answer. Returns where the message is in the
@@ -215,7 +198,7 @@ impl Connection {
         let outstanding = state.calls.len();
         let call = state.calls.next().ok_or(Unsent::Full)?;
         let header = Header { call, time_us: micros(within), ..Header::new(Kind::Ask) };
-        let account = state.write(header, letter, &self.common)?;
+        let account = state.write(header, letter, None, &self.common)?;
         // An instant that the clock cannot name is as good as never.
         let deadline = Instant::now().checked_add(within + GRACE);
         let look = state.calls.next_look();
@@ -336,7 +319,8 @@ impl Connection {
         }
     }
 
-    /// Takes out the asks that are answered, each with its answer, and has others go on.
+    /// Takes out the asks that are answered, each with its answer, and has others go on. Returns who
+    /// waited until something was sent that is sent now.
     ///
     /// # Errors
     /// When there is more credit than was taken.
@@ -345,21 +329,20 @@ impl Connection {
         answers: Vec<Answer>,
         credit: &[(u32, u32)],
         ended: &mut Vec<(Call, Answer)>,
-    ) -> Result<(), FalseCredit> {
+    ) -> Result<Vec<Notice>, FalseCredit> {
         let mut state = self.lock();
         for answer in answers {
             let Some(call) = state.calls.take(answer.call) else { continue };
             state.end(&call);
             ended.push((call, answer));
         }
-        let Some(up) = &mut state.link else { return Ok(()) };
+        let Some(up) = &mut state.link else { return Ok(Vec::new()) };
         for (account, count) in credit {
             if !up.window.end(*account, Sort::Tell, *count) {
                 return Err(FalseCredit);
             }
         }
-        state.go_on();
-        Ok(())
+        Ok(state.go_on())
     }
 
     /// Sends what no future has sent so far.
@@ -375,13 +358,13 @@ impl Connection {
         let mut state = self.lock();
         let overdue = state.calls.take_overdue(now);
         let left = state.calls.left(now);
-        if !overdue.is_empty() {
-            overdue.iter().for_each(|call| state.end(call));
-            state.go_on();
-            self.send(state);
-        } else {
-            drop(state);
+        if overdue.is_empty() {
+            return left;
         }
+        overdue.iter().for_each(|call| state.end(call));
+        let notices = state.go_on();
+        self.send(state);
+        notices.iter().for_each(|notice| notice.end(Ok(&[])));
         for call in overdue {
             let was_sent = call.account.is_some();
             call.pending.end(Err(if was_sent { Code::MaybeExecuted } else { Code::Expired }));
@@ -389,9 +372,6 @@ impl Connection {
         left
     }
 }
-
-/// How much longer than the node a client waits: the way there and back.
-const GRACE: Duration = Duration::from_millis(50);
 
 /// Output that is worth a system call, whatever comes behind it.
 const BYTES_TOGETHER_MAX: usize = 32 << 10;
@@ -406,95 +386,3 @@ const SENDS_MAX: usize = 8;
 /// A node says that more tells were handled than it was sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct FalseCredit;
-
-fn micros(time: Duration) -> u32 {
-    u32::try_from(time.as_micros()).unwrap_or(u32::MAX).max(1)
-}
-
-impl State {
-    /// Writes a message behind what waits, and returns the account of its entity; or keeps it,
-    /// where it may not be under way yet.
-    fn write<M: Encode>(
-        &mut self,
-        header: Header,
-        letter: Letter<'_, M>,
-        common: &Common,
-    ) -> Result<Option<u32>, Unsent> {
-        let Some(up) = &mut self.link else { return Err(Unsent::Down) };
-        let Up { window, output, frame_bytes_max, .. } = up;
-        if output.unsent_bytes() + window.held_bytes() > common.config.output_bytes_max {
-            return Err(Unsent::Full);
-        }
-        let Letter { number, key, message } = letter;
-        let theirs = up.numbers[usize::from(number)].ok_or(Unsent::Unknown)?;
-        let header = Header { message: theirs, ..header };
-        let number = window.account((common.kinds[usize::from(number)], key));
-        let (header, sort) = match header.kind {
-            // Brought back by the credit for it.
-            Kind::Tell => (Header { call: number, ..header }, Sort::Tell),
-            _ => (header, Sort::Ask),
-        };
-        let frame_bytes_max = *frame_bytes_max as usize;
-        let content = |out: &mut Vec<u8>| {
-            let start = out.len() - HEADER_BYTES;
-            out.extend_from_slice(&key[0].to_le_bytes());
-            out.extend_from_slice(&key[1].to_le_bytes());
-            message.encode(out)?;
-            let fits = out.len() - start <= frame_bytes_max;
-            if fits { Ok(()) } else { Err(WireError::Unwritable) }
-        };
-        let is_open = window.is_open(number, sort);
-        let mut frame = Vec::new();
-        let written = match is_open {
-            true => output.write(|out| header.write_with(out, content)),
-            false => header.write_with(&mut frame, content),
-        };
-        if written.is_err() {
-            window.tidy(number);
-            return Err(Unsent::Full);
-        }
-        if is_open {
-            window.begin(number, sort);
-            return Ok(Some(number));
-        }
-        window.hold(number, Held { sort, frame, call: header.call });
-        Ok(None)
-    }
-
-    /// An ask that was under way is no more.
-    fn end(&mut self, call: &Call) {
-        if let (Some(up), Some(account)) = (&mut self.link, call.account) {
-            let was_under_way = up.window.end(account, Sort::Ask, 1);
-            debug_assert!(was_under_way);
-        }
-    }
-
-    /// Writes what waited and may be under way now.
-    fn go_on(&mut self) {
-        let Self { link: Some(up), calls } = self else { return };
-        while let Some((account, Held { sort, mut frame, call })) = up.window.next() {
-            if sort == Sort::Ask {
-                let waiting = calls.get_mut(call).filter(|call| call.is_wanted());
-                let Some(waiting) = waiting else {
-                    // Its time was up, or nobody waits for it any more.
-                    calls.take(call);
-                    up.window.end(account, Sort::Ask, 1);
-                    continue;
-                };
-                waiting.account = Some(account);
-                let end = Instant::now() + GRACE;
-                let left = waiting.deadline.map(|at| at.saturating_duration_since(end));
-                let time_us = left.map_or(u32::MAX, micros);
-                frame[TIME_AT..HEADER_BYTES].copy_from_slice(&time_us.to_le_bytes());
-            }
-            let written = up.output.write(|out| {
-                out.extend_from_slice(&frame);
-                Ok::<(), ()>(())
-            });
-            debug_assert_eq!(written, Ok(()));
-        }
-    }
-}
-
-/// Where the time is in the header of an ask.
-const TIME_AT: usize = 12;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use coreside_shard::rkyv::util::AlignedVec;
 
 use super::calls::Call;
-use super::connection::{Answer, Common, Connection};
+use super::connection::{Answer, Common, Connection, FalseCredit};
 use super::wakeup::receive_some;
 use super::{ClientError, message_error};
 use crate::native::credit;
@@ -293,9 +293,8 @@ impl Link {
         }
         self.ended = ended;
         self.consume(taken);
-        if agreed.is_err() {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
+        let notices = agreed.map_err(|FalseCredit| io::ErrorKind::InvalidData)?;
+        notices.iter().for_each(|notice| notice.end(Ok(&[])));
         self.connection.send_rest();
         Ok(())
     }
@@ -326,7 +325,11 @@ impl Link {
                     None
                 }
                 // What is owed still comes, and then the end.
-                Kind::GoAway | Kind::Pong => None,
+                Kind::GoAway => {
+                    self.connection.leave();
+                    None
+                }
+                Kind::Pong => None,
                 other => return Err(FrameError::Kind(other as u8)),
             };
             answers.extend(outcome.map(|outcome| Answer { call: header.call, outcome }));

@@ -1,4 +1,4 @@
-//! A message on its way to a node: told, or asked as a future or by waiting.
+//! A message on its way to a node: asked as a future or by waiting, or told.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,8 +10,11 @@ use coreside_shard::{AskError, Decode, Encode, Full, Handler, Key, Message};
 
 use super::Client;
 use super::calls::Pending;
-use super::connection::{Connection, Leaves, Letter, Unsent};
+use super::connection::{Connection, Leaves};
 use super::slot::Slot;
+use super::state::{Letter, Unsent};
+use super::tell::ClientTell;
+use super::window::Notice;
 use crate::native::frame::Code;
 
 /// Where the answer to a message is left.
@@ -20,8 +23,11 @@ type Answer<M> = Slot<Result<<M as Message>::Reply, AskError>>;
 /// A message that is about to be told or asked.
 ///
 /// It is a future of the reply, on any executor: nothing is sent before it is first polled. Or
-/// [`wait`](Self::wait) for the reply on the current thread, or [`try_tell`](Self::try_tell) the
-/// message.
+/// [`wait`](Self::wait) for the reply on the current thread, or [`tell`](Self::tell) or
+/// [`try_tell`](Self::try_tell) the message.
+///
+/// While other requests of its connection are under way, it has itself polled once more before it
+/// is sent, together with what others have written meanwhile.
 ///
 /// # Delivery
 /// In order per client and entity while the connections hold; at most once. The future always ends:
@@ -44,7 +50,7 @@ pub struct ClientRequest<E: Handler<M>, M: Message> {
     message: Option<M>,
     within: Duration,
     slot: Option<Arc<Answer<M>>>,
-    /// It has been written and waits to be sent: on which connection, and where it is in the output.
+    /// It has been written and waits to be sent: on which connection, and where in its output.
     waits_at: Option<(usize, u64)>,
 }
 
@@ -66,17 +72,40 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> ClientRequest<E, M> {
     /// before, the message waits here until it has.
     ///
     /// # Errors
-    /// [`Full`] with the message inside when there is no connection, when too much waits to be sent,
-    /// or when the node does not [take](Self::is_known) this message.
+    /// [`Full`] with the message inside when there is no connection, when too much waits to be
+    /// sent, or when the node does not [take](Self::is_known) this message.
     pub fn try_tell(mut self) -> Result<(), Full<M>> {
-        let Some(message) = self.message.take() else { return Ok(()) };
+        self.send_tell(None).map(|_| ())
+    }
+
+    /// Sends the message and expects no answer: a future, on any executor, that waits until the
+    /// node has handled enough of what was told it before. It is how a sender is slowed by whom it
+    /// tells.
+    pub fn tell(self) -> ClientTell<E, M> {
+        ClientTell::new(self)
+    }
+
+    /// Sends the message; returns whether it was sent, and does not wait with `notice`.
+    pub(super) fn send_tell(&mut self, notice: Option<&Notice>) -> Result<bool, Full<M>> {
+        let Some(message) = self.message.take() else { return Ok(true) };
         let (number, key) = (self.number, self.key.to_words());
         let letter = || Letter { number, key, message: &message };
-        let tell = |(_, connection): (usize, &Connection)| connection.tell(letter());
+        let tell = |(_, connection): (usize, &Connection)| {
+            connection.tell(letter(), notice.map(Arc::clone))
+        };
         match self.client.lanes::<E>(self.key).map(tell).find(|sent| *sent != Err(Unsent::Down)) {
-            Some(Ok(())) => Ok(()),
+            Some(Ok(is_sent)) => {
+                // Whoever waits gets it back if it is never sent.
+                self.message = Some(message).filter(|_| !is_sent);
+                Ok(is_sent)
+            }
             _ => Err(Full(message)),
         }
+    }
+
+    /// Takes the message back.
+    pub(super) fn take(&mut self) -> Option<M> {
+        self.message.take()
     }
 
     /// Sends the message and blocks the current thread until the answer is there.

@@ -11,9 +11,11 @@
 //! - While a line is not empty, as many messages of its sort are under way as may be.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use coreside_shard::KeyWords;
 
+use super::calls::Pending;
 use crate::native::Welcome;
 
 /// What there are separate bounds for.
@@ -27,13 +29,17 @@ pub(super) enum Sort {
 pub(super) type Entity = (u16, KeyWords);
 
 /// A frame that waits until it may be sent.
-#[derive(PartialEq, Eq, Debug)]
 pub(super) struct Held {
     pub(super) sort: Sort,
     pub(super) frame: Vec<u8>,
     /// The number of an ask.
     pub(super) call: u32,
+    /// Who waits until a tell is sent.
+    pub(super) notice: Option<Notice>,
 }
+
+/// Is told when a message has been sent, or that it will not be.
+pub(super) type Notice = Arc<dyn Pending>;
 
 /// What may be under way on one connection, what is, and what waits.
 pub(super) struct Window {
@@ -149,6 +155,20 @@ impl Window {
         None
     }
 
+    /// Forgets what waits. Returns who waited for it.
+    pub(super) fn clear(&mut self) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        for number in 0..self.accounts.len() as u32 {
+            let account = &mut self.accounts[number as usize];
+            account.in_line = false;
+            notices.extend(account.held.drain(..).filter_map(|held| held.notice));
+            self.tidy(number);
+        }
+        self.lines.iter_mut().for_each(VecDeque::clear);
+        self.held_bytes = 0;
+        notices
+    }
+
     /// Bytes of what waits.
     pub(super) fn held_bytes(&self) -> usize {
         self.held_bytes
@@ -205,7 +225,7 @@ mod tests {
         let is_open = window.is_open(account, sort);
         match is_open {
             true => window.begin(account, sort),
-            false => window.hold(account, Held { sort, frame: vec![0; 48], call }),
+            false => window.hold(account, Held { sort, frame: vec![0; 48], call, notice: None }),
         }
         is_open
     }
@@ -256,6 +276,21 @@ mod tests {
         assert_eq!(calls, [10, 20, 30, 11, 21, 31, 12, 22, 32]);
         assert_eq!((window.held_bytes(), window.by_entity.len()), (0, 0));
         assert_eq!(window.free.len(), window.accounts.len(), "all accounts are closed");
+    }
+
+    #[test]
+    fn what_waits_can_be_forgotten_and_what_is_under_way_goes_on() {
+        let mut window = window(1, 1, 1);
+        assert!(send(&mut window, 1, Sort::Ask, 0));
+        for key in [1, 2, 3] {
+            assert!(!send(&mut window, key, Sort::Ask, 0));
+        }
+        assert!(window.clear().is_empty());
+        assert_eq!((window.held_bytes(), window.by_entity.len()), (0, 1));
+        let account = window.account((0, [1, 0]));
+        assert!(window.end(account, Sort::Ask, 1));
+        assert_eq!(next(&mut window), None);
+        assert!(send(&mut window, 2, Sort::Ask, 0));
     }
 
     #[test]

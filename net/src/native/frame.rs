@@ -165,8 +165,8 @@ pub struct Header {
     pub code: u8,
     /// The message's number, as the welcome gave it; 0 where there is none.
     pub message: u16,
-    /// Chosen by whoever asks or pings, and brought back by the answer; chosen by whoever tells, and
-    /// brought back by [`Kind::Credit`], many at once; else 0.
+    /// Chosen by whoever asks or pings, and brought back by the answer; chosen by whoever tells,
+    /// and brought back by [`Kind::Credit`], many at once; else 0.
     pub call: u32,
     /// In asks, microseconds that are left; 0 for as long as the node allows. Else 0.
     pub time_us: u32,

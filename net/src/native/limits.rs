@@ -16,11 +16,10 @@ pub struct Limits {
     pub calls_max: u32,
     /// Tells of one connection that are not handled; the welcome says it. Who sends more is closed.
     pub tells_max: u32,
-    /// Messages of one connection to one entity that should not be handled at any time, as the
-    /// welcome says: so that one slow entity does not use up what its neighbours need. At most as
-    /// many as an entity's stash takes (see [`Life`](coreside_shard::Life)) go without loss. Keeping
-    /// to it is left to the client; word of tells that were handled comes for half as many at
-    /// once.
+    /// How many messages of one connection to one entity should at most be under way, as the
+    /// welcome says, so that a slow entity does not use up what its neighbours need. The default is
+    /// what the stash of an entity takes (see [`Life`](coreside_shard::Life)). It is left to the
+    /// client to keep to it; word of tells that were handled comes for half as many at once.
     pub entity_messages_max: u16,
     /// Bytes of messages of one connection that are not handled, past which it is not parsed
     /// further.

@@ -32,7 +32,7 @@ use super::frame::{ALIGN, Code, HEADER_BYTES, Header, KEY_BYTES, Kind, Message, 
 use super::hello::{Hello, Welcome};
 use super::intake::Intake;
 use super::limits::Limits;
-use crate::sessions::{Line, Session as _, SessionId, Sessions, Talk};
+use crate::sessions::{Line, Session as _, SessionId, Sessions, SessionsStats, Talk};
 
 type Shared = crate::sessions::Shared<Session>;
 
@@ -335,7 +335,8 @@ impl Session {
 
     /// Says goodbye. What is owed is still sent.
     fn leave(&mut self, code: Code, shared: &mut Shared) {
-        shared.stats.protocol_errors += 1;
+        let SessionsStats { limit_closes, protocol_errors, .. } = &mut shared.stats;
+        *(if code == Code::Limit { limit_closes } else { protocol_errors }) += 1;
         self.go_away(code, shared);
         self.end();
     }
