@@ -15,6 +15,7 @@
 //! | `line` | what is the same for every session: what is being sent, its switches, its times |
 //! | `outgoing` | what of a session is being sent |
 //! | `held` | what was sent, and is still read by the kernel |
+//! | `direct` | receiving the rest of a long request straight into place |
 //! | `parted` | how a connection goes on at another shard |
 //! | `deadlines` | how long a connection may take for what it owes |
 //! | `wheel` | when to look at which session |
@@ -23,6 +24,7 @@
 
 mod addresses;
 mod deadlines;
+mod direct;
 mod held;
 mod line;
 mod outgoing;
@@ -39,6 +41,7 @@ use coreside_shard::Ticket;
 use self::addresses::{Addresses, Source};
 pub use self::deadlines::Deadlines;
 use self::deadlines::Times;
+pub use self::direct::Direct;
 pub(crate) use self::held::{PLACES_MAX, Place};
 pub use self::line::Line;
 pub(crate) use self::parted::Parted;

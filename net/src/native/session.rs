@@ -12,6 +12,8 @@
 //! its socket. Whatever ends the pause (an answer, a send that is done) reports the session as
 //! ready.
 
+mod direct;
+
 use std::net::SocketAddr;
 
 use coreside_shard::rkyv::util::AlignedVec;
@@ -23,7 +25,7 @@ use super::frame::{ALIGN, Code, HEADER_BYTES, Header, KEY_BYTES, Kind, VERSION};
 use super::hello::{Hello, Welcome};
 use super::intake::Intake;
 use super::limits::Limits;
-use crate::sessions::{Line, Session as _, SessionId, Sessions, Talk};
+use crate::sessions::{Direct, Line, Session as _, SessionId, Sessions, Talk};
 
 type Shared = crate::sessions::Shared<Session>;
 
@@ -56,6 +58,8 @@ pub struct Session {
     rest: AlignedVec<ALIGN>,
     /// Where that frame begins: a multiple of 16.
     rest_at: usize,
+    /// Bytes of `rest`, with room for the rest of its frame, while it is lent.
+    lent_bytes: usize,
 }
 
 /// What a reply is taken to need before there was one.
@@ -332,6 +336,7 @@ impl Session {
     fn drop_input(&mut self) {
         self.rest = AlignedVec::new();
         self.rest_at = 0;
+        self.lent_bytes = 0;
     }
 }
 
@@ -362,6 +367,7 @@ impl crate::sessions::Session for Session {
             reply_bytes: FIRST_REPLY_BYTES,
             rest: AlignedVec::new(),
             rest_at: 0,
+            lent_bytes: 0,
         }
     }
 
@@ -374,7 +380,15 @@ impl crate::sessions::Session for Session {
     }
 
     fn unparsed_bytes(&self) -> usize {
-        self.rest.len()
+        self.rest.len() + self.lent_bytes
+    }
+
+    fn lacks(&self, limits: &Limits) -> usize {
+        self.lacking_bytes(limits)
+    }
+
+    fn lend(&mut self, limits: &Limits) -> Option<Direct> {
+        self.lend_rest(limits)
     }
 
     fn wants_input(&self, limits: &Limits, is_crowded: bool) -> bool {
@@ -455,6 +469,10 @@ impl<I: Intake> Talk<I> for Session {
         if !self.line.flags.stalled && !self.line.flags.ready {
             self.frames_of_rest(intake, shared);
         }
+    }
+
+    fn fill(&mut self, bytes: AlignedVec<ALIGN>, intake: &mut I, shared: &mut Shared) {
+        self.fill_rest(bytes, intake, shared);
     }
 
     fn resume(&mut self, intake: &mut I, shared: &mut Shared) {

@@ -141,6 +141,37 @@ impl Engine {
         }
     }
 
+    /// Receives into a buffer of the net, once. Where that is no cheaper, it goes on.
+    #[must_use = "the queue may be full"]
+    pub(super) fn receive_once(&mut self, socket: RawFd, group: u16, token: u64) -> bool {
+        match self {
+            Self::Uring(ring) => ring.receive_once(socket, group, token),
+            Self::Epoll(epoll) => epoll.receive(socket, token),
+        }
+    }
+
+    /// Receives up to `len` bytes into the memory at `start`, once.
+    ///
+    /// # Safety
+    /// The memory must stay in place, and be touched by nobody else, until the completion of this
+    /// operation is taken, or the engine is dropped.
+    #[must_use = "the queue may be full"]
+    #[expect(unsafe_code, reason = "an operation on memory that stays with the caller")]
+    pub(super) unsafe fn receive_into(
+        &mut self,
+        socket: RawFd,
+        start: *mut u8,
+        len: usize,
+        token: u64,
+    ) -> bool {
+        match self {
+            // SAFETY: as the caller promises.
+            Self::Uring(ring) => unsafe { ring.receive_into(socket, start, len, token) },
+            // SAFETY: as the caller promises.
+            Self::Epoll(epoll) => unsafe { epoll.receive_into(socket, start, len, token) },
+        }
+    }
+
     /// Sends `bytes` whole, unless an error intervenes.
     ///
     /// # Safety

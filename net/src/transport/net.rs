@@ -42,6 +42,10 @@ pub struct NetConfig {
     /// of 16 kB (differences below the spread of 5 %), so the default is the one that takes less
     /// memory.
     pub buffer_bytes: u32,
+    /// So many bytes of a native message are to be missing that the rest of it is received straight
+    /// into the memory where its beginning lies (default: 64 KiB). What is received otherwise is
+    /// copied there, unless a buffer holds the whole of it.
+    pub direct_min_bytes: u32,
     /// Which outputs are sent without a copy (default: none). What pays depends on the way to the
     /// clients: over loopback nothing does.
     pub zero_copy: ZeroCopy,
@@ -55,6 +59,7 @@ impl Default for NetConfig {
             native: native::Limits::default(),
             buffers: 1024,
             buffer_bytes: 4096,
+            direct_min_bytes: 64 << 10,
             zero_copy: ZeroCopy::default(),
         }
     }
@@ -73,6 +78,8 @@ pub struct NetStats {
     pub refused: u64,
     /// Receives that ended, or had to wait, because no buffer was free.
     pub buffers_exhausted: u64,
+    /// Receives straight into the memory of a message.
+    pub direct_receives: u64,
     /// How outputs were sent.
     pub sends: SendStats,
 }
@@ -139,8 +146,15 @@ impl Net {
                 config.limits,
                 listeners.resp,
                 b"-ERR max number of clients reached\r\n".to_vec(),
+                config.direct_min_bytes as usize,
             )?,
-            native: Port::new(Protocol::Native, config.native, listeners.native, go_away())?,
+            native: Port::new(
+                Protocol::Native,
+                config.native,
+                listeners.native,
+                go_away(),
+                config.direct_min_bytes as usize,
+            )?,
             batch: Vec::with_capacity(BATCH),
             failure: None,
             of_one_thread: PhantomData,
@@ -291,6 +305,7 @@ impl Net {
             buffers_exhausted: self.resp.buffers_exhausted
                 + self.native.buffers_exhausted
                 + self.engine.waits_for_buffers(),
+            direct_receives: self.resp.direct_receives + self.native.direct_receives,
             sends: self.engine.sends(),
         }
     }
@@ -335,6 +350,12 @@ impl Net {
             }
             (Kind::Receive, Protocol::Native) => {
                 native.received(place, completion, (engine, buffers), intake);
+            }
+            (Kind::Direct, Protocol::Resp) => {
+                resp.received_direct(place, completion, engine, intake);
+            }
+            (Kind::Direct, Protocol::Native) => {
+                native.received_direct(place, completion, engine, intake);
             }
             (kind, Protocol::Resp) => resp.complete((kind, slot, generation), completion, engine),
             (kind, Protocol::Native) => {
@@ -398,9 +419,10 @@ impl Drop for Net {
             }
             self.batch = batch;
         }
-        // A peer that confirms late must not be sent what others put there.
-        self.resp.sessions.leak_held();
-        self.native.sessions.leak_held();
+        // A peer that confirms late must not be sent what others put there, and one that sends late
+        // must not write there.
+        self.resp.leak();
+        self.native.leak();
     }
 }
 

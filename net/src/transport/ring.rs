@@ -70,6 +70,35 @@ impl Ring {
         unsafe { self.push(entry.build().user_data(token)) }
     }
 
+    /// Receives once, into a buffer of `group`.
+    #[must_use = "the queue may be full"]
+    pub(super) fn receive_once(&mut self, socket: RawFd, group: u16, token: u64) -> bool {
+        // A length of 0 stands for that of the buffer.
+        let entry = opcode::Recv::new(types::Fd(socket), std::ptr::null_mut(), 0).buf_group(group);
+        let entry = entry.build().flags(squeue::Flags::BUFFER_SELECT);
+        // SAFETY: the memory is that of the registered group, for which its registrar vouches.
+        unsafe { self.push(entry.user_data(token)) }
+    }
+
+    /// Receives `len` bytes into the memory at `start`, or fewer if the stream ends or fails.
+    ///
+    /// # Safety
+    /// The memory must stay in place, and be touched by nobody else, until the completion of this
+    /// operation is taken, or the ring is dropped.
+    #[must_use = "the queue may be full"]
+    pub(super) unsafe fn receive_into(
+        &mut self,
+        socket: RawFd,
+        start: *mut u8,
+        len: usize,
+        token: u64,
+    ) -> bool {
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        let entry = opcode::Recv::new(types::Fd(socket), start, len).flags(libc::MSG_WAITALL);
+        // SAFETY: the caller keeps the memory until the completion.
+        unsafe { self.push(entry.build().user_data(token)) }
+    }
+
     /// Sends `bytes` whole, unless an error intervenes.
     ///
     /// # Safety

@@ -1,0 +1,56 @@
+//! The rest of a long frame is received straight into `rest`.
+
+use coreside_shard::rkyv::util::AlignedVec;
+
+use super::{ALIGN, Header, Intake, Limits, Session, Shared};
+use crate::sessions::Direct;
+
+impl Session {
+    /// What the frame at the front of `rest` lacks, if nothing else keeps it from being parsed.
+    pub(super) fn lacking_bytes(&self, limits: &Limits) -> usize {
+        let flags = &self.line.flags;
+        if self.rest.is_empty() || flags.stalled || flags.ready {
+            return 0;
+        }
+        let rest = &self.rest[self.rest_at..];
+        match Header::read(rest, limits.frame_bytes_max) {
+            Ok(Some(header)) if self.greeted => header.padded().saturating_sub(rest.len()),
+            _ => 0,
+        }
+    }
+
+    /// Lends `rest`, from the first byte of the frame on.
+    pub(super) fn lend_rest(&mut self, limits: &Limits) -> Option<Direct> {
+        let lacking = self.lacking_bytes(limits);
+        if lacking == 0 {
+            return None;
+        }
+        let mut rest = std::mem::take(&mut self.rest);
+        if self.rest_at > 0 {
+            let left = rest.len() - self.rest_at;
+            rest.copy_within(self.rest_at.., 0);
+            rest.resize(left, 0);
+            self.rest_at = 0;
+        }
+        self.lent_bytes = rest.len() + lacking;
+        Some(Direct::new(rest, lacking))
+    }
+
+    /// Takes `rest` back with what has come of the frame.
+    pub(super) fn fill_rest<I: Intake>(
+        &mut self,
+        bytes: AlignedVec<ALIGN>,
+        intake: &mut I,
+        shared: &mut Shared,
+    ) {
+        self.lent_bytes = 0;
+        if self.line.flags.ending || self.line.flags.killed {
+            return;
+        }
+        debug_assert!(self.rest.is_empty(), "nothing else is received meanwhile");
+        self.rest = bytes;
+        if !self.line.flags.stalled && !self.line.flags.ready {
+            self.frames_of_rest(intake, shared);
+        }
+    }
+}
