@@ -14,6 +14,7 @@
 //! | `protocol` | what a protocol says of its sessions, and of their bounds |
 //! | `line` | what is the same for every session: what is being sent, its switches, its times |
 //! | `outgoing` | what of a session is being sent |
+//! | `output` | memory of output, registered or not |
 //! | `held` | what was sent, and is still read by the kernel |
 //! | `direct` | receiving the rest of a long request straight into place |
 //! | `parted` | how a connection goes on at another shard |
@@ -28,6 +29,7 @@ mod direct;
 mod held;
 mod line;
 mod outgoing;
+mod output;
 mod parted;
 mod protocol;
 mod shared;
@@ -44,6 +46,7 @@ use self::deadlines::Times;
 pub use self::direct::Direct;
 pub(crate) use self::held::{PLACES_MAX, Place};
 pub use self::line::Line;
+pub(crate) use self::output::Blocks;
 pub(crate) use self::parted::Parted;
 pub use self::protocol::{Bounds, Session, Talk};
 pub use self::shared::Shared;
@@ -191,6 +194,7 @@ impl<S: Session> Sessions<S> {
         };
         self.shared.owed -= u64::from(session.owed());
         self.shared.unparsed_bytes -= session.unparsed_bytes();
+        session.line().retire(&mut self.shared);
         self.shared.open -= 1;
         self.shared.stats.closed += 1;
         let place = &mut self.slots[id.slot as usize];

@@ -255,7 +255,7 @@ impl Session {
     /// Appends frames to the output.
     #[inline]
     fn write(&mut self, shared: &mut Shared, write: impl FnOnce(&mut Vec<u8>)) {
-        shared.equip(&mut self.line.output);
+        self.line.equip(shared);
         write(&mut self.line.output);
         shared.make_dirty(&mut self.line);
         if self.line.output_bytes() > shared.limits.output_bytes_max {
@@ -414,7 +414,7 @@ impl crate::sessions::Session for Session {
         self.line.flags.killed = true;
         self.line.flags.stalled = false;
         self.drop_input();
-        self.line.output = Vec::new();
+        self.line.output.clear();
     }
 
     fn say_goodbye(&mut self, shared: &mut Shared) {

@@ -22,7 +22,7 @@ use super::zero_copy::{SendStats, ZeroCopy};
 use crate::native;
 use crate::native::frame::{Code, Header, Kind as FrameKind};
 use crate::resp::{self, Limits};
-use crate::sessions::SessionsStats;
+use crate::sessions::{Blocks, SessionsStats};
 use crate::tls::ServerTls;
 
 /// How a net is set up.
@@ -49,6 +49,13 @@ pub struct NetConfig {
     /// Which outputs are sent without a copy (default: none). What pays depends on the way to the
     /// clients: over loopback nothing does.
     pub zero_copy: ZeroCopy,
+    /// Outputs of each protocol that are written into memory of which the kernel keeps the pages,
+    /// at a time, where they are sent without a copy (default: 4; at most 8,192). What the kernel
+    /// does not register, because there is a limit to memory that may be locked, it finds anew for
+    /// each send.
+    pub registered_blocks: u16,
+    /// Bytes of each of them (default: 512 KiB). Outputs of up to three quarters are written there.
+    pub registered_block_bytes: u32,
 }
 
 impl Default for NetConfig {
@@ -61,6 +68,8 @@ impl Default for NetConfig {
             buffer_bytes: 4096,
             direct_min_bytes: 64 << 10,
             zero_copy: ZeroCopy::default(),
+            registered_blocks: 4,
+            registered_block_bytes: 512 << 10,
         }
     }
 }
@@ -132,7 +141,11 @@ impl Net {
     ///
     /// # Errors
     /// What the kernel refused. Linux 6.1 is the oldest that has what is needed of io_uring.
+    ///
+    /// # Panics
+    /// If the numbers in `config` are not as it says.
     pub fn new(config: NetConfig, listeners: Listeners) -> Result<Self, NetError> {
+        assert!(config.registered_blocks <= 8192, "the kernel registers no more than 16,384");
         let mut engine = Engine::new(config.driver)?;
         engine.configure_sends(config.zero_copy);
         // SAFETY: `Net` drops its engine before its buffers, and so does a failure from here on.
@@ -159,9 +172,25 @@ impl Net {
             failure: None,
             of_one_thread: PhantomData,
         };
+        net.reserve_blocks(config);
         net.resp.sessions.set_tls(listeners.tls.clone());
         net.native.sessions.set_tls(listeners.tls);
         Ok(net)
+    }
+
+    /// Has large outputs written into registered memory, if they are sent without a copy.
+    fn reserve_blocks(&mut self, config: NetConfig) {
+        let Self { engine, resp, native, .. } = self;
+        let count = config.registered_blocks;
+        if !engine.reserve_blocks(2 * count) {
+            return;
+        }
+        let (bytes, min_bytes) =
+            (config.registered_block_bytes as usize, engine.zero_copy_min_bytes());
+        *resp.sessions.blocks() = Blocks::new(0..count, bytes, min_bytes);
+        *native.sessions.blocks() = Blocks::new(count..2 * count, bytes, min_bytes);
+        resp.renew_blocks(engine);
+        native.renew_blocks(engine);
     }
 
     /// Says what time it is, counted from anywhere, and closes what has missed a deadline. To be
@@ -230,6 +259,8 @@ impl Net {
     /// With epoll one for each send.
     pub fn flush(&mut self) -> Result<usize, NetError> {
         let count = self.resp.flush(&mut self.engine) + self.native.flush(&mut self.engine);
+        self.resp.renew_blocks(&mut self.engine);
+        self.native.renew_blocks(&mut self.engine);
         if self.engine.wants_enter() {
             self.enter();
         }
