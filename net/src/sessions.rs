@@ -14,7 +14,9 @@
 //! | `protocol` | what a protocol says of its sessions, and of their bounds |
 //! | `line` | what is the same for every session: what is being sent, its switches, its times |
 //! | `outgoing` | what of a session is being sent |
+//! | `output` | memory of output, registered or not |
 //! | `held` | what was sent, and is still read by the kernel |
+//! | `direct` | receiving the rest of a long request straight into place |
 //! | `parted` | how a connection goes on at another shard |
 //! | `deadlines` | how long a connection may take for what it owes |
 //! | `wheel` | when to look at which session |
@@ -23,9 +25,11 @@
 
 mod addresses;
 mod deadlines;
+mod direct;
 mod held;
 mod line;
 mod outgoing;
+mod output;
 mod parted;
 mod protocol;
 mod shared;
@@ -39,8 +43,10 @@ use coreside_shard::{Body, Ticket};
 use self::addresses::{Addresses, Source};
 pub use self::deadlines::Deadlines;
 use self::deadlines::Times;
+pub use self::direct::Direct;
 pub(crate) use self::held::{PLACES_MAX, Place};
 pub use self::line::Line;
+pub(crate) use self::output::Blocks;
 pub(crate) use self::parted::Parted;
 pub use self::protocol::{Bounds, Session, Talk};
 pub use self::shared::Shared;
@@ -193,6 +199,7 @@ impl<S: Session> Sessions<S> {
         };
         self.shared.owed -= u64::from(session.owed());
         self.shared.unparsed_bytes -= session.unparsed_bytes();
+        session.line().retire(&mut self.shared);
         self.shared.open -= 1;
         self.shared.stats.closed += 1;
         let place = &mut self.slots[id.slot as usize];

@@ -211,7 +211,10 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     if let Some(address) = node.native_addr() {
         println!("listening for native clients on {address}");
     }
+    let handle = node.handle();
     node.run_until_signal()?;
+    let stats = handle.stats();
+    println!("served {} requests with {} system calls", stats.requests, stats.system_calls);
     Ok(())
 }
 

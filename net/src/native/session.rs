@@ -12,12 +12,19 @@
 //!
 //! # Pausing
 //! A session stops parsing while too many answers are outstanding, while messages of too many bytes
-//! are not handled, while too much output is unsent
-//! or to be expected (the answers outstanding, each taken to be as large as the largest of late),
-//! or while the shard is congested. Bytes that arrive meanwhile wait in `rest`, and the peer's in
-//! its socket. Whatever ends the pause (an answer, a send that is done) reports the session as
-//! ready.
+//! are not handled, while too much output is unsent or to be expected (the answers outstanding, each
+//! taken to be as large as the largest of late), or while the shard is congested. Bytes that arrive
+//! meanwhile wait in `rest`, and the peer's in its socket. Whatever ends the pause (an answer, a send
+//! that is done) reports the session as ready.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `rest` | bytes that wait for what follows them, or for the end of a pause |
+//! | `direct` | the rest of a long frame, received straight into its place |
+//! | `output` | what is said: answers, errors, credit, goodbyes |
 
+mod direct;
+mod output;
 mod rest;
 
 use std::net::SocketAddr;
@@ -32,7 +39,7 @@ use super::frame::{ALIGN, Code, HEADER_BYTES, Header, KEY_BYTES, Kind, Message, 
 use super::hello::{Hello, Welcome};
 use super::intake::Intake;
 use super::limits::Limits;
-use crate::sessions::{Line, Session as _, SessionId, Sessions, SessionsStats, Talk};
+use crate::sessions::{Direct, Line, Session as _, SessionId, Sessions, Talk};
 
 type Shared = crate::sessions::Shared<Session>;
 
@@ -67,6 +74,8 @@ pub struct Session {
     rest: AlignedVec<ALIGN>,
     /// Where that frame begins: a multiple of 16.
     rest_at: usize,
+    /// Bytes of `rest`, with room for the rest of its frame, while it is lent.
+    lent_bytes: usize,
 }
 
 /// What a reply is taken to need before there was one.
@@ -322,107 +331,6 @@ impl Session {
         self.line.may_call(entity.bytes().chain([b'.']).chain(method.bytes()))
     }
 
-    /// Nothing is done with a message. Who tells it has broken the protocol, as it was told what
-    /// the messages are.
-    #[cold]
-    fn refuse(&mut self, header: Header, code: Code, shared: &mut Shared) -> Handled {
-        if header.kind == Kind::Tell {
-            return Handled::End(code);
-        }
-        self.write(shared, |out| write_error(out, header.call, code));
-        Handled::Done
-    }
-
-    /// Says goodbye. What is owed is still sent.
-    fn leave(&mut self, code: Code, shared: &mut Shared) {
-        let SessionsStats { limit_closes, protocol_errors, .. } = &mut shared.stats;
-        *(if code == Code::Limit { limit_closes } else { protocol_errors }) += 1;
-        self.go_away(code, shared);
-        self.end();
-    }
-
-    fn go_away(&mut self, code: Code, shared: &mut Shared) {
-        if self.line.flags.ending {
-            return;
-        }
-        self.write(shared, |out| {
-            Header { code: code as u8, ..Header::new(Kind::GoAway) }.write(out);
-        });
-    }
-
-    /// Appends frames to the output.
-    #[inline]
-    fn write(&mut self, shared: &mut Shared, write: impl FnOnce(&mut Vec<u8>)) {
-        shared.equip(&mut self.line.output);
-        write(&mut self.line.output);
-        shared.make_dirty(&mut self.line);
-        if self.line.output_bytes() > shared.limits.output_bytes_max {
-            self.outgrow(shared);
-        }
-    }
-
-    /// More is unsent than may be.
-    #[cold]
-    fn outgrow(&mut self, shared: &mut Shared) {
-        shared.stats.limit_closes += 1;
-        self.kill();
-    }
-
-    /// A tell of this session has been handled.
-    fn handled(&mut self, message: credit::Underway, shared: &mut Shared) {
-        if self.credit.give_back(message, &shared.limits) && !self.line.flags.killed {
-            let mut credit = std::mem::take(&mut self.credit);
-            let limits = shared.limits;
-            self.write(shared, |out| credit.write(out, &limits));
-            self.credit = credit;
-        }
-        if self.line.flags.stalled {
-            self.recover(shared);
-        }
-    }
-
-    /// Takes the answer to an ask of this session.
-    #[inline]
-    fn answer(
-        &mut self,
-        message: credit::Underway,
-        answer: Result<&dyn Encode, AskError>,
-        shared: &mut Shared,
-    ) {
-        let call = message.call;
-        self.credit.give_back(message, &shared.limits);
-        self.owed -= 1;
-        shared.owed -= 1;
-        if self.line.flags.killed {
-            return;
-        }
-        let frame_bytes_max = shared.limits.frame_bytes_max as usize;
-        let before = self.line.output.len();
-        self.write(shared, |out| match answer {
-            Ok(reply) => {
-                let header = Header { call, ..Header::new(Kind::Reply) };
-                let written = header.write_with(out, |out| {
-                    reply.encode(out)?;
-                    let fits = out.len() - before <= frame_bytes_max;
-                    if fits { Ok(()) } else { Err(WireError::Unwritable) }
-                });
-                match written {
-                    Ok(()) => {}
-                    Err(WireError::Unconvertible) => write_error(out, call, Code::Unsayable),
-                    Err(_) => write_error(out, call, Code::TooLong),
-                }
-            }
-            Err(error) => write_error(out, call, code_of(&error)),
-        });
-        // Rises at once, falls by a 64th of the difference.
-        let len = self.line.output.len().saturating_sub(before);
-        let falls = self.reply_bytes.saturating_sub(len) / 64;
-        self.reply_bytes = len.max(self.reply_bytes - falls);
-        if self.line.flags.stalled {
-            self.recover(shared);
-        }
-    }
-
     /// Ends the pause if its reason is gone.
     fn recover(&mut self, shared: &mut Shared) {
         if !self.must_pause(&shared.limits) {
@@ -441,21 +349,6 @@ impl Session {
     }
 }
 
-#[cold]
-fn write_error(out: &mut Vec<u8>, call: u32, code: Code) {
-    Header { call, code: code as u8, ..Header::new(Kind::Error) }.write(out);
-}
-
-fn code_of(error: &AskError) -> Code {
-    match error {
-        AskError::NotSent => Code::NotSent,
-        AskError::Failed => Code::Failed,
-        AskError::Expired => Code::Expired,
-        AskError::Cycle(_) => Code::Cycle,
-        _ => Code::MaybeExecuted,
-    }
-}
-
 impl crate::sessions::Session for Session {
     type Limits = Limits;
     type Facts = Facts;
@@ -470,6 +363,7 @@ impl crate::sessions::Session for Session {
             reply_bytes: FIRST_REPLY_BYTES,
             rest: AlignedVec::new(),
             rest_at: 0,
+            lent_bytes: 0,
         }
     }
 
@@ -482,7 +376,15 @@ impl crate::sessions::Session for Session {
     }
 
     fn unparsed_bytes(&self) -> usize {
-        self.rest.len()
+        self.rest.len() + self.lent_bytes
+    }
+
+    fn lacks(&self, limits: &Limits) -> usize {
+        self.missing_bytes(limits)
+    }
+
+    fn lend(&mut self, limits: &Limits) -> Option<Direct> {
+        self.lend_rest(limits)
     }
 
     fn wants_input(&self, limits: &Limits, is_crowded: bool) -> bool {
@@ -508,7 +410,7 @@ impl crate::sessions::Session for Session {
         self.line.flags.killed = true;
         self.line.flags.stalled = false;
         self.drop_input();
-        self.line.output = Vec::new();
+        self.line.output.clear();
     }
 
     fn say_goodbye(&mut self, shared: &mut Shared) {
@@ -550,7 +452,8 @@ impl<I: Intake> Talk<I> for Session {
     }
 
     fn receive(&mut self, mut input: Body<'_>, intake: &mut I, shared: &mut Shared) {
-        if let Some(missing) = self.missing_bytes(&shared.limits)
+        let missing = self.missing_bytes(&shared.limits);
+        if missing > 0
             && let Some((first, others)) = input.bytes().split_at_checked(missing)
         {
             // What follows the frame that was cut may be read where it lies again.
@@ -572,6 +475,10 @@ impl<I: Intake> Talk<I> for Session {
         if !self.line.flags.stalled && !self.line.flags.ready {
             self.frames_of_rest(intake, shared);
         }
+    }
+
+    fn fill(&mut self, bytes: AlignedVec<ALIGN>, intake: &mut I, shared: &mut Shared) {
+        self.fill_rest(bytes, intake, shared);
     }
 
     fn resume(&mut self, intake: &mut I, shared: &mut Shared) {

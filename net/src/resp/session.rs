@@ -206,7 +206,7 @@ impl crate::sessions::Session for Session {
         self.line.flags.killed = true;
         self.line.flags.stalled = false;
         self.drop_input();
-        self.line.output = Vec::new();
+        self.line.output.clear();
         self.gathers = VecDeque::new();
         self.gathered_bytes = 0;
     }

@@ -6,6 +6,8 @@
 //!   written nor freed.
 //! - `bytes` is the sum over the places.
 
+use super::output::Output;
+
 /// Names a place of one connection: less than [`PLACES_MAX`].
 pub(crate) type Place = u8;
 
@@ -23,7 +25,7 @@ pub(super) struct Held {
 #[derive(Debug, Default)]
 struct Lent {
     /// Empty while the output is being sent: it lies with the sender then.
-    output: Vec<u8>,
+    output: Output,
     /// Notices to come.
     notices: u32,
 }
@@ -62,7 +64,7 @@ impl Held {
     }
 
     /// The output in `place` is sent: keeps it, or gives it back if no notice is to come.
-    pub(super) fn keep(&mut self, place: Place, output: Vec<u8>) -> Option<Vec<u8>> {
+    pub(super) fn keep(&mut self, place: Place, output: Output) -> Option<Output> {
         match self.find(place) {
             Some(lent) if lent.notices > 0 => {
                 lent.output = output;
@@ -78,7 +80,7 @@ impl Held {
 
     /// A notice has come. Gives the output back if it was the last one, unless the output is still
     /// being sent.
-    pub(super) fn noticed(&mut self, place: Place, in_use: bool) -> Option<Vec<u8>> {
+    pub(super) fn noticed(&mut self, place: Place, in_use: bool) -> Option<Output> {
         let Some(lent) = self.find(place) else {
             debug_assert!(false, "a notice of a place that is taken");
             return None;
@@ -108,10 +110,10 @@ mod tests {
         let place = held.place().expect("room");
         held.lent(place);
         held.lent(place);
-        assert_eq!(held.noticed(place, true), None, "it is still being sent");
-        assert_eq!(held.keep(place, vec![1; 10]), None);
+        assert!(held.noticed(place, true).is_none(), "it is still being sent");
+        assert!(held.keep(place, Output::new(vec![1; 10])).is_none());
         assert_eq!(held.bytes(), 10);
-        assert_eq!(held.noticed(place, false), Some(vec![1; 10]));
+        assert_eq!(*held.noticed(place, false).expect("the last"), vec![1; 10]);
         assert!(held.is_empty() && held.bytes() == 0);
     }
 
@@ -120,9 +122,9 @@ mod tests {
         let mut held = Held::default();
         let place = held.place().expect("room");
         held.lent(place);
-        assert_eq!(held.noticed(place, true), None);
+        assert!(held.noticed(place, true).is_none());
         assert!(!held.is_empty(), "the place is taken while the output is sent");
-        assert_eq!(held.keep(place, vec![2]), Some(vec![2]));
+        assert_eq!(*held.keep(place, Output::new(vec![2])).expect("no notice to come"), [2]);
         assert!(held.is_empty());
     }
 
@@ -131,7 +133,7 @@ mod tests {
         let mut held = Held::default();
         let all: Vec<_> = std::iter::from_fn(|| held.place()).collect();
         assert_eq!(all, (0..PLACES_MAX).collect::<Vec<_>>());
-        assert_eq!(held.keep(3, Vec::new()), Some(Vec::new()));
+        assert!(held.keep(3, Output::default()).is_some());
         assert_eq!(held.place(), Some(3));
     }
 }

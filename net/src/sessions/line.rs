@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::deadlines::Times;
 use super::held::{Held, Place};
+use super::output::Output;
 use super::{Session, SessionId, Shared};
 use crate::tls::{Channel, Rights};
 
@@ -13,10 +14,12 @@ pub struct Line {
     pub(crate) id: SessionId,
     pub(crate) flags: Flags,
     /// Output that is being filled.
-    pub(crate) output: Vec<u8>,
+    pub(crate) output: Output,
     /// Output that is being sent, as it goes to the socket; not touched until the send is done.
-    sending: Vec<u8>,
+    sending: Output,
     sent: usize,
+    /// Bytes of the last output: the next may be as large.
+    last_bytes: usize,
     /// Where that output is held once it is sent, if the kernel goes on reading it.
     sending_place: Option<Place>,
     held: Held,
@@ -49,9 +52,10 @@ impl Line {
         Self {
             id,
             flags: Flags::default(),
-            output: Vec::new(),
-            sending: Vec::new(),
+            output: Output::default(),
+            sending: Output::default(),
             sent: 0,
+            last_bytes: 0,
             sending_place: None,
             held: Held::default(),
             times: Times::new(0),
@@ -136,6 +140,7 @@ impl Line {
         if self.sending.is_empty() {
             return None;
         }
+        self.last_bytes = self.sending.len();
         self.send_begins(shared);
         Some(&self.sending)
     }
@@ -145,6 +150,7 @@ impl Line {
         let is_last = owed == 0 && self.takes_no_more();
         let Some(tls) = &mut self.tls else { return };
         shared.equip(&mut self.sending);
+        debug_assert!(!self.output.has_block() && !self.sending.has_block(), "TLS has none");
         if !tls.is_shaking() {
             tls.seal(&self.output, &mut self.sending);
             shared.strip(&mut self.output);
@@ -169,16 +175,35 @@ impl Line {
             return false;
         }
         self.sent = 0;
-        match self.sending_place.take() {
-            Some(place) => {
-                let output = std::mem::take(&mut self.sending);
-                if let Some(mut output) = self.held.keep(place, output) {
-                    shared.strip(&mut output);
-                }
-            }
-            None => shared.strip(&mut self.sending),
+        let output = std::mem::take(&mut self.sending);
+        let output = match self.sending_place.take() {
+            Some(place) => self.held.keep(place, output),
+            None => Some(output),
+        };
+        if let Some(output) = output {
+            shared.strip_output(output);
         }
         true
+    }
+
+    /// Gives the output memory, if it has none.
+    #[inline]
+    pub(crate) fn equip<S: Session>(&mut self, shared: &mut Shared<S>) {
+        if self.output.capacity() == 0 {
+            let is_plain = self.tls.is_none();
+            self.output = shared.output(if is_plain { self.last_bytes } else { 0 });
+        }
+    }
+
+    /// Gives the memory of output back; nothing is sent any more.
+    pub(super) fn retire<S: Session>(&mut self, shared: &mut Shared<S>) {
+        shared.strip_output(std::mem::take(&mut self.output));
+        shared.strip_output(std::mem::take(&mut self.sending));
+    }
+
+    /// The registered memory that the send under way reads.
+    pub(super) fn registered(&self) -> Option<u16> {
+        self.sending.registered()
     }
 
     /// A place for the output that is being sent, so that the kernel may read it after the end of
@@ -199,8 +224,8 @@ impl Line {
     pub(super) fn noticed<S: Session>(&mut self, place: Place, shared: &mut Shared<S>) {
         self.times.moved(shared.now_ns);
         let in_use = self.sending_place == Some(place);
-        if let Some(mut output) = self.held.noticed(place, in_use) {
-            shared.strip(&mut output);
+        if let Some(output) = self.held.noticed(place, in_use) {
+            shared.strip_output(output);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What of a session is being sent, and what the kernel still reads of it.
 
-use super::{Place, Session, SessionId, Sessions, find, settle};
+use super::{Blocks, Place, Session, SessionId, Sessions, find, settle};
 
 impl<S: Session> Sessions<S> {
     /// Bytes to send, unless a send is under way. They stay valid and in place until
@@ -35,6 +35,16 @@ impl<S: Session> Sessions<S> {
     /// The bytes of the send under way.
     pub(crate) fn rest_of_send(&mut self, id: SessionId) -> Option<&[u8]> {
         find(&mut self.slots, id)?.line().rest_of_send()
+    }
+
+    /// The registered memory that the send under way reads, if it is registered.
+    pub(crate) fn registered(&mut self, id: SessionId) -> Option<u16> {
+        find(&mut self.slots, id)?.line().registered()
+    }
+
+    /// The registered memory of these sessions.
+    pub(crate) fn blocks(&mut self) -> &mut Blocks {
+        &mut self.shared.blocks
     }
 
     /// The kernel goes on reading the output in `place`, whatever becomes of the session, until it

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use coreside_shard::rkyv::util::AlignedVec;
 
 use super::deadlines::Spans;
+use super::output::{Blocks, Output};
 use super::wheel::Wheel;
 use super::{Bounds as _, Line, Session, SessionId, SessionsStats};
 use crate::native::frame::ALIGN;
@@ -26,6 +27,8 @@ pub struct Shared<S: Session> {
     /// Empty buffers that keep their memory for the next connection that needs one, so that idle
     /// connections hold none.
     pub(super) spare: Vec<Vec<u8>>,
+    /// Registered memory for large outputs.
+    pub(super) blocks: Blocks,
     /// The time, as far as anybody has said it.
     pub(super) now_ns: u64,
     pub(super) spans: Spans,
@@ -54,6 +57,7 @@ impl<S: Session> Shared<S> {
             dirty: Vec::new(),
             ready: VecDeque::new(),
             spare: Vec::new(),
+            blocks: Blocks::default(),
             now_ns: 0,
             wheel: Wheel::new(),
             tls: None,
@@ -78,6 +82,20 @@ impl<S: Session> Shared<S> {
         if capacity > 0 && capacity <= SPARE_BYTES_MAX && self.spare.len() < SPARE_MAX {
             buffer.clear();
             self.spare.push(buffer);
+        }
+    }
+
+    /// Memory for an output, which is expected to have so many bytes.
+    #[inline]
+    pub(super) fn output(&mut self, bytes: usize) -> Output {
+        let block = if self.blocks.suits(bytes) { self.blocks.take() } else { None };
+        block.unwrap_or_else(|| Output::new(self.spare.pop().unwrap_or_default()))
+    }
+
+    /// Takes the memory of an output, and what is in it.
+    pub(super) fn strip_output(&mut self, output: Output) {
+        if let Some(output) = self.blocks.give(output) {
+            self.strip(&mut output.into_bytes());
         }
     }
 

@@ -53,8 +53,9 @@ pub struct SendCost {
     pub plain_ns: u64,
     /// The same, without a copy.
     pub zero_copy_ns: u64,
-    /// The same, from memory of which the kernel keeps the pages.
-    pub registered_ns: u64,
+    /// The same, from memory of which the kernel keeps the pages; `None` where it does not, because
+    /// there is a limit to memory that may be locked.
+    pub registered_ns: Option<u64>,
     /// The part of the sends without a copy that the kernel has copied all the same.
     pub copied: f64,
 }
@@ -70,7 +71,7 @@ enum Way {
 const WAYS: [Way; 3] = [Way::Plain, Way::ZeroCopy, Way::Registered];
 
 /// Outputs under way at a time.
-const UNDER_WAY: usize = 8;
+const UNDER_WAY: usize = 4;
 
 /// How long the peer may take nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -108,18 +109,24 @@ impl Calibration {
 
     fn cost(&self, sender: &mut Sender, bytes: usize) -> Result<SendCost, NetError> {
         let count = (self.round_bytes / bytes.max(1)).max(2 * UNDER_WAY);
+        let ways = if sender.is_registered { &WAYS[..] } else { &WAYS[..2] };
         let mut times = WAYS.map(|_| Vec::with_capacity(self.rounds));
         let (mut copied, mut notices) = (0, 0);
         for _ in 0..self.rounds {
-            for (way, times) in WAYS.into_iter().zip(&mut times) {
-                let round = sender.round(way, bytes, count).map_err(NetError::Enter)?;
+            for (way, times) in ways.iter().zip(&mut times) {
+                let round = sender.round(*way, bytes, count).map_err(NetError::Enter)?;
                 times.push(round.busy_ns / count as u64);
                 (copied, notices) = (copied + round.copied, notices + round.notices);
             }
         }
-        let [plain_ns, zero_copy_ns, registered_ns] = times.map(median);
-        let copied = copied as f64 / f64::from(notices.max(1));
-        Ok(SendCost { bytes, plain_ns, zero_copy_ns, registered_ns, copied })
+        let [plain, zero_copy, registered] = times.map(median);
+        Ok(SendCost {
+            bytes,
+            plain_ns: plain.unwrap_or_default(),
+            zero_copy_ns: zero_copy.unwrap_or_default(),
+            registered_ns: registered,
+            copied: f64::from(copied) / f64::from(notices.max(1)),
+        })
     }
 }
 
@@ -136,9 +143,9 @@ fn throw_away(mut stream: TcpStream) {
     while stream.read(&mut bytes).is_ok_and(|len| len > 0) {}
 }
 
-fn median(mut times: Vec<u64>) -> u64 {
+fn median(mut times: Vec<u64>) -> Option<u64> {
     times.sort_unstable();
-    times[times.len() / 2]
+    times.get(times.len() / 2).copied()
 }
 
 /// One connection, and what is sent on it.
@@ -146,6 +153,7 @@ struct Sender {
     ring: IoUring,
     socket: RawFd,
     outputs: Vec<Vec<u8>>,
+    is_registered: bool,
 }
 
 /// What a round has come to.
@@ -169,8 +177,8 @@ impl Sender {
             .map(|output| libc::iovec { iov_base: output.as_mut_ptr().cast(), iov_len: bytes })
             .collect();
         // SAFETY: the outputs lie still until the ring is dropped: it is the first of the fields.
-        unsafe { ring.submitter().register_buffers(&pages) }.map_err(NetError::Buffers)?;
-        Ok(Self { ring, socket: stream.as_raw_fd(), outputs })
+        let is_registered = unsafe { ring.submitter().register_buffers(&pages) }.is_ok();
+        Ok(Self { ring, socket: stream.as_raw_fd(), outputs, is_registered })
     }
 
     /// Sends `count` outputs and waits until the kernel is done with them.
@@ -262,7 +270,7 @@ mod tests {
         };
         assert_eq!(costs.len(), 2);
         for cost in costs {
-            assert!(cost.plain_ns > 0 && cost.zero_copy_ns > 0 && cost.registered_ns > 0);
+            assert!(cost.plain_ns > 0 && cost.zero_copy_ns > 0 && cost.registered_ns != Some(0));
             assert!(cost.copied > 0.99, "{cost:?}");
         }
     }

@@ -96,6 +96,31 @@ impl Engine {
         }
     }
 
+    /// Makes room for this many numbers of registered memory, for sends without a copy. Returns
+    /// whether there is any use for it.
+    pub(super) fn reserve_blocks(&mut self, count: u16) -> bool {
+        match self {
+            Self::Uring(ring) => {
+                let is_used = ring.sends.zero_copy_min_bytes() < usize::MAX && count > 0;
+                is_used && ring.reserve_blocks(count)
+            }
+            Self::Epoll(_) => false,
+        }
+    }
+
+    /// Registers memory under this number. Returns whether the kernel does it.
+    ///
+    /// # Safety
+    /// Nothing is to be sent under this number once the memory has another use.
+    #[expect(unsafe_code, reason = "memory whose pages the kernel keeps")]
+    pub(super) unsafe fn register_block(&mut self, number: u16, memory: &mut Vec<u8>) -> bool {
+        match self {
+            // SAFETY: as the caller promises.
+            Self::Uring(ring) => unsafe { ring.register_block(number, memory) },
+            Self::Epoll(_) => false,
+        }
+    }
+
     /// Where the ends of sends without a copy are counted.
     pub(super) fn zero_copy(&mut self) -> Option<&mut Sends> {
         match self {
@@ -141,6 +166,37 @@ impl Engine {
         }
     }
 
+    /// Receives into a buffer of the net, once. Where that is no cheaper, it goes on.
+    #[must_use = "the queue may be full"]
+    pub(super) fn receive_once(&mut self, socket: RawFd, group: u16, token: u64) -> bool {
+        match self {
+            Self::Uring(ring) => ring.receive_once(socket, group, token),
+            Self::Epoll(epoll) => epoll.receive(socket, token),
+        }
+    }
+
+    /// Receives up to `len` bytes into the memory at `start`, once.
+    ///
+    /// # Safety
+    /// The memory must stay in place, and be touched by nobody else, until the completion of this
+    /// operation is taken, or the engine is dropped.
+    #[must_use = "the queue may be full"]
+    #[expect(unsafe_code, reason = "an operation on memory that stays with the caller")]
+    pub(super) unsafe fn receive_into(
+        &mut self,
+        socket: RawFd,
+        start: *mut u8,
+        len: usize,
+        token: u64,
+    ) -> bool {
+        match self {
+            // SAFETY: as the caller promises.
+            Self::Uring(ring) => unsafe { ring.receive_into(socket, start, len, token) },
+            // SAFETY: as the caller promises.
+            Self::Epoll(epoll) => unsafe { epoll.receive_into(socket, start, len, token) },
+        }
+    }
+
     /// Sends `bytes` whole, unless an error intervenes.
     ///
     /// # Safety
@@ -164,18 +220,20 @@ impl Engine {
     ///
     /// # Safety
     /// `bytes` must stay in place until the completion of this operation, and, if it says so, its
-    /// notice is taken, or the engine is dropped. What the peer gets is what they hold meanwhile.
+    /// notice is taken, or the engine is dropped. What the peer gets is what they hold meanwhile. If
+    /// a number is given, they lie in the memory that is registered under it.
     #[must_use = "the queue may be full"]
     #[expect(unsafe_code, reason = "an operation on memory that stays with the caller")]
     pub(super) unsafe fn send_zero_copy(
         &mut self,
         socket: RawFd,
         bytes: &[u8],
+        registered: Option<u16>,
         token: u64,
     ) -> bool {
         match self {
             // SAFETY: as the caller promises.
-            Self::Uring(ring) => unsafe { ring.send_zero_copy(socket, bytes, token) },
+            Self::Uring(ring) => unsafe { ring.send_zero_copy(socket, bytes, registered, token) },
             // SAFETY: as the caller promises; it is as good as a send whose notice does not come.
             Self::Epoll(epoll) => unsafe { epoll.send(socket, bytes, token) },
         }

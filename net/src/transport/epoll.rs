@@ -14,11 +14,14 @@
 
 #![expect(unsafe_code, reason = "system calls on memory of this process")]
 
+mod receives;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+use self::receives::Room;
 use super::buffers::Buffers;
 use super::engine::{BATCH, Completion};
 use super::error::NetError;
@@ -53,6 +56,8 @@ struct Watched {
     socket: RawFd,
     /// The token of the receive that is under way.
     receive: Option<u64>,
+    /// Where that receive writes, if not into a buffer of the net.
+    room: Option<Room>,
     send: Option<Sending>,
     readable: bool,
     /// The stream has an end: no edge follows when what is before it has been received.
@@ -139,17 +144,6 @@ impl Epoll {
     /// Forgets the listener of this token's protocol, which is about to be closed.
     pub(super) fn forget_listener(&mut self, token: u64) {
         self.listeners[protocol(token) as usize] = None;
-    }
-
-    pub(super) fn receive(&mut self, socket: RawFd, token: u64) -> bool {
-        match self.watch(socket, token) {
-            Ok(watched) => {
-                watched.receive = Some(token);
-                self.list(token);
-            }
-            Err(error) => self.fail(token, &error),
-        }
-        true
     }
 
     /// Sends what the socket takes now, and the rest when it takes more.
@@ -282,54 +276,6 @@ impl Epoll {
         }
     }
 
-    /// Receives once from each connection that has something, as long as there are buffers.
-    fn serve_sockets(&mut self, buffers: &mut Buffers) {
-        for _ in 0..self.ready.len() {
-            if self.done.len() >= BATCH {
-                return;
-            }
-            let Some(&token) = self.ready.front() else { return };
-            let Some(buffer) = buffers.borrow() else {
-                // The next in line is the first to get one.
-                self.waits_for_buffers += 1;
-                return;
-            };
-            self.ready.pop_front();
-            if !self.receive_once(token, buffer, buffers) {
-                buffers.put_back(buffer);
-            }
-        }
-    }
-
-    /// Returns whether there is something in the buffer now.
-    fn receive_once(&mut self, token: u64, buffer: u16, buffers: &mut Buffers) -> bool {
-        let Some(watched) = find(&mut self.sockets, token) else { return false };
-        watched.listed = false;
-        let Some(token) = watched.receive else { return false };
-        let room = buffers.room(buffer);
-        self.calls += 1;
-        // SAFETY: the kernel writes at most as many bytes as there is room for, into memory that is
-        // borrowed for the call.
-        let result = unsafe {
-            libc::recv(watched.socket, room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT)
-        };
-        match outcome(result) {
-            len @ 1.. => {
-                watched.readable = watched.ended || len as usize == room.len();
-                self.done.push_back(goes_on(token, len, Some(buffer)));
-                self.list(token);
-                return true;
-            }
-            error if would_wait(error) => watched.readable = false,
-            error if error == -libc::EINTR => self.list(token),
-            end => {
-                watched.receive = None;
-                self.done.push_back(ended(token, end));
-            }
-        }
-        false
-    }
-
     /// Sends until all is sent or the socket takes no more.
     fn go_on_sending(&mut self, token: u64) {
         let Some(watched) = find(&mut self.sockets, token) else { return };
@@ -391,6 +337,7 @@ impl Epoll {
             owner: owner(token),
             socket,
             receive: None,
+            room: None,
             send: None,
             readable: false,
             ended: false,

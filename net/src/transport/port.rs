@@ -9,6 +9,7 @@
 
 #![expect(unsafe_code, reason = "descriptors that the kernel made")]
 
+mod direct;
 mod sends;
 
 use std::io::Write;
@@ -16,7 +17,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use super::accept::Acceptor;
-use super::buffers::{Buffers, GROUP};
+use super::buffers::Buffers;
 use super::engine::{Completion, Engine};
 use super::error::NetError;
 use super::socket::{GENERATION_MASK, Kind, Protocol, Socket, place, token};
@@ -47,6 +48,10 @@ pub(super) struct Port<S: Session> {
     pub(super) refused: u64,
     /// Receives that ended because no buffer was free.
     pub(super) buffers_exhausted: u64,
+    /// So much of a request is to be missing that it is received straight into place.
+    direct_min_bytes: usize,
+    /// Receives straight into place.
+    pub(super) direct_receives: u64,
 }
 
 impl<S: Session> Port<S> {
@@ -55,6 +60,7 @@ impl<S: Session> Port<S> {
         limits: S::Limits,
         listener: Option<TcpListener>,
         no_room: Vec<u8>,
+        direct_min_bytes: usize,
     ) -> Result<Self, NetError> {
         Ok(Self {
             protocol,
@@ -66,6 +72,8 @@ impl<S: Session> Port<S> {
             moving: Vec::new(),
             refused: 0,
             buffers_exhausted: 0,
+            direct_min_bytes,
+            direct_receives: 0,
         })
     }
 
@@ -91,7 +99,7 @@ impl<S: Session> Port<S> {
             }
             // The operation that was told to end reports for itself.
             Kind::Cancel => {}
-            Kind::Receive => debug_assert!(false, "goes to `received`"),
+            Kind::Receive | Kind::Direct => debug_assert!(false, "goes to `received`"),
         }
     }
 
@@ -156,7 +164,9 @@ impl<S: Session> Port<S> {
         if socket.closing {
             self.release_if_quiet(slot);
         } else if socket.receiving {
-            if !self.sessions.wants_input(socket.id) && !socket.cancelling {
+            let goes_on = self.sessions.wants_input(socket.id)
+                && !self.sessions.wants_direct(socket.id, self.direct_min_bytes);
+            if !goes_on && !socket.cancelling {
                 // If the queue is full, the next completion of this receive tries again.
                 let target = token(protocol, Kind::Receive, socket.id);
                 socket.cancelling = engine.cancel(target, token(protocol, Kind::Cancel, socket.id));
@@ -278,24 +288,31 @@ impl<S: Session> Port<S> {
     /// Starts the receives that are wanted and possible; returns how many.
     fn arm(&mut self, engine: &mut Engine) -> usize {
         let mut count = 0;
-        let Self { unarmed, sockets, sessions, protocol, .. } = self;
+        let mut unarmed = std::mem::take(&mut self.unarmed);
         unarmed.retain(|id| {
             let generation = id.generation & GENERATION_MASK;
-            let Some(socket) = find(sockets, id.slot, generation) else {
+            let Some(socket) = find(&mut self.sockets, id.slot, generation) else {
                 return false;
             };
             socket.listed = false;
             if socket.closing || socket.input_ended {
                 socket.wants_receive = false;
-            } else if sessions.wants_input(*id) {
-                let token = token(*protocol, Kind::Receive, *id);
-                socket.receiving = engine.receive(socket.descriptor(), GROUP, token);
-                socket.wants_receive = !socket.receiving;
-                socket.listed = !socket.receiving;
-                count += usize::from(socket.receiving);
+                return false;
             }
-            socket.listed
+            if !self.sessions.wants_input(*id) {
+                return false;
+            }
+            let receiving = self.start_receive(*id, engine);
+            if let Some(socket) = find(&mut self.sockets, id.slot, generation) {
+                socket.receiving = receiving;
+                socket.wants_receive = !receiving;
+                socket.listed = !receiving;
+            }
+            count += usize::from(receiving);
+            !receiving
         });
+        debug_assert!(self.unarmed.is_empty(), "a receive that starts lists nobody");
+        self.unarmed = unarmed;
         count
     }
 
@@ -358,7 +375,7 @@ impl<S: Session> Port<S> {
     ) {
         let Some(socket) = find(&mut self.sockets, slot, generation) else { return };
         match kind {
-            Kind::Receive => socket.receiving = completion.more,
+            Kind::Receive | Kind::Direct => socket.receiving = completion.more,
             Kind::Send => socket.sending = false,
             Kind::ZeroCopy if completion.is_notice => {
                 socket.notices -= 1;

@@ -70,6 +70,35 @@ impl Ring {
         unsafe { self.push(entry.build().user_data(token)) }
     }
 
+    /// Receives once, into a buffer of `group`.
+    #[must_use = "the queue may be full"]
+    pub(super) fn receive_once(&mut self, socket: RawFd, group: u16, token: u64) -> bool {
+        // A length of 0 stands for that of the buffer.
+        let entry = opcode::Recv::new(types::Fd(socket), std::ptr::null_mut(), 0).buf_group(group);
+        let entry = entry.build().flags(squeue::Flags::BUFFER_SELECT);
+        // SAFETY: the memory is that of the registered group, for which its registrar vouches.
+        unsafe { self.push(entry.user_data(token)) }
+    }
+
+    /// Receives `len` bytes into the memory at `start`, or fewer if the stream ends or fails.
+    ///
+    /// # Safety
+    /// The memory must stay in place, and be touched by nobody else, until the completion of this
+    /// operation is taken, or the ring is dropped.
+    #[must_use = "the queue may be full"]
+    pub(super) unsafe fn receive_into(
+        &mut self,
+        socket: RawFd,
+        start: *mut u8,
+        len: usize,
+        token: u64,
+    ) -> bool {
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        let entry = opcode::Recv::new(types::Fd(socket), start, len).flags(libc::MSG_WAITALL);
+        // SAFETY: the caller keeps the memory until the completion.
+        unsafe { self.push(entry.build().user_data(token)) }
+    }
+
     /// Sends `bytes` whole, unless an error intervenes.
     ///
     /// # Safety
@@ -100,17 +129,38 @@ impl Ring {
         self.sends.refuse(refusal);
     }
 
+    /// Makes room for this many numbers of registered memory. Returns whether the kernel does it.
+    pub(super) fn reserve_blocks(&mut self, count: u16) -> bool {
+        self.ring.submitter().register_buffers_sparse(u32::from(count)).is_ok()
+    }
+
+    /// Registers memory under this number, instead of what was. Returns whether the kernel does it.
+    ///
+    /// # Safety
+    /// Nothing is to be sent under this number once the memory has another use.
+    pub(super) unsafe fn register_block(&mut self, number: u16, memory: &mut Vec<u8>) -> bool {
+        let start = memory.as_mut_ptr().cast();
+        let block = libc::iovec { iov_base: start, iov_len: memory.capacity() };
+        // SAFETY: the memory is there, and the kernel holds its pages; the caller sees to the rest.
+        let outcome = unsafe {
+            self.ring.submitter().register_buffers_update(u32::from(number), &[block], None)
+        };
+        outcome.is_ok()
+    }
+
     /// Sends `bytes` whole without copying them, unless an error intervenes. If the completion says
     /// that there is more, a second one is the notice that the bytes are read no more.
     ///
     /// # Safety
     /// `bytes` must stay in place until the completion of this operation, and, if it says so, its
-    /// notice is taken, or the ring is dropped. What the peer gets is what they hold meanwhile.
+    /// notice is taken, or the ring is dropped. What the peer gets is what they hold meanwhile. If a
+    /// number is given, they lie in the memory that is registered under it.
     #[must_use = "the queue may be full"]
     pub(super) unsafe fn send_zero_copy(
         &mut self,
         socket: RawFd,
         bytes: &[u8],
+        registered: Option<u16>,
         token: u64,
     ) -> bool {
         /// `IORING_SEND_ZC_REPORT_USAGE`: the notice says whether the kernel has copied.
@@ -118,8 +168,10 @@ impl Ring {
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let entry = opcode::SendZc::new(types::Fd(socket), bytes.as_ptr(), len)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
-            .zc_flags(REPORT_USAGE);
+            .zc_flags(REPORT_USAGE)
+            .buf_index(registered);
         self.sends.stats.zero_copy += 1;
+        self.sends.stats.registered += u64::from(registered.is_some());
         // SAFETY: the caller keeps the bytes until the notice.
         unsafe { self.push(entry.build().user_data(token)) }
     }

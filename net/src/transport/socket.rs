@@ -14,7 +14,7 @@
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 
-use crate::sessions::{PLACES_MAX, Place, SessionId};
+use crate::sessions::{Direct, PLACES_MAX, Place, SessionId};
 
 /// One connection.
 pub(super) struct Socket {
@@ -24,6 +24,10 @@ pub(super) struct Socket {
     pub(super) receiving: bool,
     /// That receive was told to end, because nobody can take its bytes for now.
     pub(super) cancelling: bool,
+    /// What that receive writes to, if it is one into the memory of a request.
+    pub(super) direct: Option<Direct>,
+    /// The last request was such a one, and so may be the next.
+    pub(super) in_bulk: bool,
     /// A send is under way.
     pub(super) sending: bool,
     /// Sends without a copy whose memory the kernel may still read.
@@ -49,6 +53,8 @@ impl Socket {
             stream,
             receiving: false,
             cancelling: false,
+            direct: None,
+            in_bulk: false,
             sending: false,
             notices: 0,
             is_copied: false,
@@ -102,6 +108,8 @@ pub(super) enum Kind {
     Cancel = 3,
     Accept = 4,
     PollListener = 5,
+    /// A receive into the memory of a request.
+    Direct = 6,
     /// A send without a copy. Its [`place`] is added.
     ZeroCopy = 64,
 }
@@ -153,6 +161,7 @@ pub(super) fn parts(token: u64) -> (Option<Kind>, u32, u32) {
         3 => Some(Kind::Cancel),
         4 => Some(Kind::Accept),
         5 => Some(Kind::PollListener),
+        6 => Some(Kind::Direct),
         64.. => Some(Kind::ZeroCopy),
         _ => None,
     };

@@ -26,7 +26,9 @@ pub struct SendStats {
     pub plain: u64,
     /// Sends without a copy.
     pub zero_copy: u64,
-    /// Of those, how many the kernel is done with.
+    /// Of those, how many from memory of which the kernel keeps the pages.
+    pub registered: u64,
+    /// Of those without a copy, how many the kernel is done with.
     pub notices: u64,
     /// Of those in turn, how many it has copied all the same.
     pub copied: u64,

@@ -85,12 +85,14 @@ impl fmt::Display for Curve {
             "bytes", "send", "SEND_ZC", "registered", "copied"
         )?;
         for cost in &self.costs {
-            let [plain, zero_copy, registered] =
-                [cost.plain_ns, cost.zero_copy_ns, cost.registered_ns].map(|ns| ns as f64 / 1e3);
+            let us = |ns: u64| format!("{:.2}", ns as f64 / 1e3);
             writeln!(
                 f,
-                "{:>9} {plain:>9.2} {zero_copy:>9.2} {registered:>11.2} {:>6.0}%",
+                "{:>9} {:>9} {:>9} {:>11} {:>6.0}%",
                 cost.bytes,
+                us(cost.plain_ns),
+                us(cost.zero_copy_ns),
+                cost.registered_ns.map_or("-".to_owned(), us),
                 cost.copied * 100.0
             )?;
         }
@@ -123,19 +125,19 @@ impl Curve {
     /// A bar for each size and way: nanoseconds per KiB, on a logarithmic scale.
     fn draw(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let per_kib = |ns: u64, cost: &SendCost| ns as f64 * 1024.0 / cost.bytes.max(1) as f64;
-        let all = self.costs.iter().flat_map(|cost| {
-            [cost.plain_ns, cost.zero_copy_ns, cost.registered_ns].map(|ns| per_kib(ns, cost))
+        let ways = |cost: &SendCost| {
+            [(Some(cost.plain_ns), "="), (Some(cost.zero_copy_ns), "o"), (cost.registered_ns, "+")]
+                .map(|(ns, mark)| ns.map(|ns| (per_kib(ns, cost), mark)))
+        };
+        let all = self.costs.iter().flat_map(ways).flatten();
+        let (least, most) = all.fold((f64::MAX, 1.0_f64), |(least, most), (ns, _)| {
+            (least.min(ns.max(1.0)), most.max(ns))
         });
-        let (least, most) = all
-            .fold((f64::MAX, 1.0_f64), |(least, most), ns| (least.min(ns.max(1.0)), most.max(ns)));
         // The least gets a bar, too.
         let (low, high) = ((least / 1.5).log10(), most.log10());
         writeln!(f, "\nNanoseconds per KiB, logarithmic: = send, o SEND_ZC, + registered\n")?;
         for cost in &self.costs {
-            for (ns, mark) in
-                [(cost.plain_ns, "="), (cost.zero_copy_ns, "o"), (cost.registered_ns, "+")]
-            {
-                let ns = per_kib(ns, cost);
+            for (ns, mark) in ways(cost).into_iter().flatten() {
                 let share = (ns.max(1.0).log10() - low) / (high - low).max(f64::MIN_POSITIVE);
                 let bar = mark.repeat((share * BAR_CHARS).round().clamp(0.0, BAR_CHARS) as usize);
                 let bytes = if mark == "=" { cost.bytes.to_string() } else { String::new() };
@@ -155,7 +157,7 @@ mod tests {
             bytes: 1024 << at,
             plain_ns: 1000,
             zero_copy_ns: *ns,
-            registered_ns: *ns,
+            registered_ns: Some(*ns),
             copied,
         };
         Curve { costs: zero_copy_ns.iter().enumerate().map(cost).collect(), is_loopback: false }

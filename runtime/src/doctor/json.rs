@@ -20,9 +20,10 @@ pub(super) fn report(report: &Report) -> String {
 /// The object of a curve.
 pub(super) fn curve(curve: &Curve) -> String {
     let costs = curve.costs.iter().map(|cost| {
+        let registered_ns = cost.registered_ns.map_or("null".to_owned(), |ns| ns.to_string());
         format!(
             r#"{{"bytes":{},"plain_ns":{},"zero_copy_ns":{},"registered_ns":{},"copied":{:.3}}}"#,
-            cost.bytes, cost.plain_ns, cost.zero_copy_ns, cost.registered_ns, cost.copied
+            cost.bytes, cost.plain_ns, cost.zero_copy_ns, registered_ns, cost.copied
         )
     });
     let costs: Vec<_> = costs.collect();
@@ -69,7 +70,7 @@ mod tests {
             )
         );
         let cost =
-            SendCost { bytes: 1, plain_ns: 2, zero_copy_ns: 3, registered_ns: 4, copied: 1.0 };
+            SendCost { bytes: 1, plain_ns: 2, zero_copy_ns: 3, registered_ns: None, copied: 1.0 };
         let text = curve(&Curve { costs: vec![cost], is_loopback: true });
         assert!(text.starts_with(r#"{"zero_copy_from_bytes":null,"costs":[{"bytes":1,"#), "{text}");
     }

@@ -49,17 +49,20 @@ impl Session {
     }
 
     /// What the frame at the front of `rest` lacks, if nothing else keeps it from being parsed.
-    pub(super) fn missing_bytes(&self, limits: &Limits) -> Option<usize> {
+    pub(super) fn missing_bytes(&self, limits: &Limits) -> usize {
         let rest = &self.rest[self.rest_at..];
-        if rest.is_empty() || self.line.flags.stalled || self.line.flags.ready {
-            return None;
+        if !self.greeted || self.line.flags.stalled || self.line.flags.ready {
+            return 0;
         }
-        let header = Header::read(rest, limits.frame_bytes_max).ok()??;
-        header.padded().checked_sub(rest.len())
+        match Header::read(rest, limits.frame_bytes_max) {
+            Ok(Some(header)) => header.padded().saturating_sub(rest.len()),
+            _ => 0,
+        }
     }
 
     pub(super) fn drop_input(&mut self) {
         self.rest = AlignedVec::new();
         self.rest_at = 0;
+        self.lent_bytes = 0;
     }
 }

@@ -94,7 +94,7 @@ impl Session {
         write: impl FnOnce(&mut Vec<u8>),
     ) {
         shared.owed -= 1;
-        shared.equip(&mut self.line.output);
+        self.line.equip(shared);
         let len = self.order.put(sequence, &mut self.line.output, write);
         // Rises at once, falls by a 64th of the difference.
         let falls = self.reply_bytes.saturating_sub(len) / 64;

@@ -97,6 +97,18 @@ impl<S: Session> Port<S> {
             self.sessions.kill(id);
         }
     }
+
+    /// Gives memory to blocks that have none.
+    #[inline]
+    pub(in super::super) fn renew_blocks(&mut self, engine: &mut Engine) {
+        while self.sessions.blocks().has_lost() {
+            // SAFETY: `Blocks` has the number used for this memory only, and only as long as it is
+            // where it is.
+            let register =
+                |number, memory: &mut _| unsafe { engine.register_block(number, memory) };
+            self.sessions.blocks().renew(register);
+        }
+    }
 }
 
 /// Sends what a session has begun to send without copying it, if the session has a place for it.
@@ -107,13 +119,16 @@ fn send_large<S: Session>(
     engine: &mut Engine,
 ) -> bool {
     let place = sessions.place_for_send(socket.id);
+    let registered = sessions.registered(socket.id);
     let bytes = sessions.rest_of_send(socket.id).unwrap_or_default();
     match place {
         // SAFETY: the session leaves the bytes in place until `end_send`, and behind it until it is
         // `noticed` as often as it was `lent`; it is closed only when no send is under way and no
-        // notice is to come. A net that is dropped before gives them up.
+        // notice is to come. A net that is dropped before gives them up. They are the memory of the
+        // block whose number they have, as `Output` says.
         Some(place) => unsafe {
-            engine.send_zero_copy(socket.descriptor(), bytes, zero_copy_token(token, place))
+            let token = zero_copy_token(token, place);
+            engine.send_zero_copy(socket.descriptor(), bytes, registered, token)
         },
         // SAFETY: the session leaves the bytes in place until `end_send` or `close`, and is closed
         // only when no send is under way.
