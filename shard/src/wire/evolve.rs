@@ -9,6 +9,7 @@
 //! the version that was asked in.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{
     Decode, Encode, WireCall, WireError, WireRow, WireType, message_id, schema, shape_of_call,
@@ -77,14 +78,15 @@ pub trait Previous<M: Message>: WireType + Decode {
     /// The message that this one stands for.
     ///
     /// # Errors
-    /// [`Unconvertible`] where there is none: the caller is told, and nothing is done.
+    /// [`Unconvertible`] where there is none: the caller is told, and nothing is done. A panic is
+    /// taken for it.
     fn upgrade(self) -> Result<M, Unconvertible>;
 
     /// What the caller is told.
     ///
     /// # Errors
     /// [`Unconvertible`] where that version cannot say it: the caller is told that the work was
-    /// done.
+    /// done. A panic is taken for it.
     fn downgrade(reply: M::Reply) -> Result<Self::Reply, Unconvertible>;
 }
 
@@ -135,13 +137,15 @@ where
     M: Message,
     P: Previous<M>,
 {
-    let message = P::decode(body)?.upgrade().map_err(|Unconvertible| WireError::Unconvertible)?;
+    let before = P::decode(body)?;
+    let message =
+        converted(|| before.upgrade()).map_err(|Unconvertible| WireError::Unconvertible)?;
     let key = E::Key::from_words(key);
     match call {
         WireCall::Tell => shard.tell::<E, M>(key, message).map_err(|_| WireError::Full),
         WireCall::Ask { deadline_ns, ticket } => shard
             .ask::<E, M, _>(key, message, deadline_ns, move |answer, outside| {
-                match answer.map(P::downgrade) {
+                match answer.map(|reply| converted(|| P::downgrade(reply))) {
                     Ok(Ok(reply)) => outside.answer_wire(ticket, Ok(&reply)),
                     Ok(Err(Unconvertible)) => outside.answer_wire(ticket, Ok(&Unsayable)),
                     Err(error) => outside.answer_wire(ticket, Err(error)),
@@ -149,6 +153,12 @@ where
             })
             .map_err(|_| WireError::Full),
     }
+}
+
+/// Converts outside of any turn, where a panic of the service's own code would be one of the shard:
+/// it says that there is no counterpart. Nothing is half done, as conversions own what they have.
+fn converted<T>(convert: impl FnOnce() -> Result<T, Unconvertible>) -> Result<T, Unconvertible> {
+    catch_unwind(AssertUnwindSafe(convert)).unwrap_or(Err(Unconvertible))
 }
 
 /// A reply that the caller's version has nothing for.
