@@ -297,6 +297,7 @@ impl<'a> Driver<'a> {
                 latency.saturating_record_n(latency_ns, u64::from(stamp.count));
             }
         };
+        let credit = session.credit();
         let replies = session
             .receive(bytes, errors, answered)
             .map_err(|error| Failure::Nonsense { session: received.session, error })?;
@@ -305,6 +306,9 @@ impl<'a> Driver<'a> {
             self.outstanding -= replies;
             self.quiet_since_ns = now_ns;
             window.last_done_ns = now_ns;
+        }
+        if self.sessions[received.session].credit() > credit {
+            self.quiet_since_ns = now_ns;
         }
         self.ring.give_back(received);
         Ok(())
@@ -354,7 +358,7 @@ impl<'a> Driver<'a> {
         let Some(outbox) = self.ring.outbox(session) else { return Ok(()) };
         let needed = phase.source.room_bytes();
         let (mut count, mut told) = (0, 0);
-        while count < wanted && outbox.room_bytes() >= needed {
+        while count < wanted && noted.may_send() && outbox.room_bytes() >= needed {
             let bytes = outbox.append(|bytes, at| phase.source.encode(noted, now_ns, bytes, at));
             self.sent_bytes += bytes as u64;
             count += 1;
@@ -412,7 +416,9 @@ impl<'a> Driver<'a> {
         for _ in 0..count {
             let session = self.cursor;
             self.cursor = if session + 1 == count { 0 } else { session + 1 };
-            if self.sessions[session].outstanding() < depth
+            let noted = &self.sessions[session];
+            if noted.outstanding() < depth
+                && noted.may_send()
                 && let Some(outbox) = self.ring.outbox(session)
                 && outbox.room_bytes() >= needed_bytes
             {
@@ -428,7 +434,8 @@ impl<'a> Driver<'a> {
             return Ok(true);
         }
         let quiet_ns = now_ns.saturating_sub(self.quiet_since_ns);
-        if self.outstanding == 0 || quiet_ns < self.timeout_ns {
+        let waits = self.outstanding > 0 || !self.sessions.iter().all(Session::may_send);
+        if !waits || quiet_ns < self.timeout_ns {
             return Ok(false);
         }
         if window.state == State::Closed {

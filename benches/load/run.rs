@@ -212,7 +212,7 @@ fn greet(
             return Err(Failure::Handshake { target, error: HandshakeError::OtherNumbers });
         }
         numbers = Some(granted.numbers);
-        let frames = Frames::new(granted.frame_bytes_max, Arc::clone(&refusals));
+        let frames = Frames::new(granted.frame_bytes_max, granted.tells_max, Arc::clone(&refusals));
         sessions.push(Session::Native { frames, calls: Calls::new(depth), shard });
     }
     Ok((sessions, numbers.unwrap_or_default()))

@@ -63,6 +63,30 @@ impl Session {
         }
     }
 
+    /// Whether another request may be sent, whatever it is, as far as the target's credit goes.
+    #[inline]
+    pub(crate) fn may_send(&self) -> bool {
+        self.credit() > 0
+    }
+
+    /// Requests that nobody answers and that may be sent before the target gives credit back.
+    #[inline]
+    pub(crate) fn credit(&self) -> u32 {
+        match self {
+            Self::Resp { .. } => u32::MAX,
+            Self::Native { frames, .. } => frames.tells_left(),
+        }
+    }
+
+    /// Notes a request that nobody answers.
+    #[inline]
+    pub(crate) fn tell(&mut self) {
+        match self {
+            Self::Resp { .. } => {}
+            Self::Native { frames, .. } => frames.tell(),
+        }
+    }
+
     /// The shard whose keys it is for.
     #[inline]
     pub(crate) fn shard(&self) -> Option<u16> {

@@ -168,7 +168,12 @@ impl Source {
                     numbers[index] = draw(numbers, number);
                 }
                 self.told = message.tells();
-                let call = if self.told { 0 } else { session.call(since_ns, message.index()) };
+                let call = if self.told {
+                    session.tell();
+                    0
+                } else {
+                    session.call(since_ns, message.index())
+                };
                 message.encode(numbers, call, out, at)
             }
         }

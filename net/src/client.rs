@@ -141,8 +141,8 @@ fn fmt_message(
     let Standing::OtherSchema { version: theirs, oldest, schema: their_schema } = standing else {
         return write!(
             f,
-            "the node has no message {name} (version {ours} here): register its entity type \
-             there, and if it is new, bring the node up to date first"
+            "the node has no message {name} (version {ours} here), or not for this client: \
+             register its entity type there; if the message is new, bring the node up to date first"
         );
     };
     write!(

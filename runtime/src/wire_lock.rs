@@ -34,6 +34,8 @@ struct LockedMessage {
     version: u16,
     id: u64,
     schema: u64,
+    /// Bits of the entity's key.
+    key_bits: u16,
     /// Arguments and reply.
     shape: String,
     /// The named types in it.
@@ -115,11 +117,16 @@ impl WireLock {
             let types = types
                 .map(|(name, _, lines)| LockedType { name: name.to_owned(), lines: lines.to_vec() })
                 .collect();
-            let (version, id, schema, is_previous) =
-                (row.version, row.id, row.schema, row.is_previous);
-            let message = LockedMessage { version, id, schema, shape, types, is_previous };
             let name = format!("{}.{}", row.name.0, row.name.1);
-            lock.messages.entry(name).or_default().push(message);
+            lock.messages.entry(name).or_default().push(LockedMessage {
+                version: row.version,
+                id: row.id,
+                schema: row.schema,
+                key_bits: u16::from(row.key_words) * 64,
+                shape,
+                types,
+                is_previous: row.is_previous,
+            });
         }
         lock
     }

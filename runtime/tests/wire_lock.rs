@@ -115,6 +115,29 @@ mod reduced {
     }
 }
 
+/// A key of another size, by the same messages.
+mod rekeyed {
+    use super::released::Order;
+    use coreside::{entity, handlers};
+
+    #[entity(key = u128)]
+    pub struct Shop {}
+
+    #[handlers]
+    impl Shop {
+        #[local]
+        #[wire]
+        pub fn place(&mut self, order: Order) -> bool {
+            order.count > 0
+        }
+
+        #[wire]
+        pub fn price(&self, item: u64) -> u64 {
+            item
+        }
+    }
+}
+
 fn lock<E: Entity>() -> WireLock {
     Node::builder().entity::<E>().wire_lock().expect("a table")
 }
@@ -176,6 +199,12 @@ fn message_that_is_gone_and_one_that_is_renumbered_break() {
         WireBreak::Renumbered { name: price, version: 1, here: 7 },
     ];
     assert_eq!(breaks::<reduced::Shop>(), expected);
+}
+
+#[test]
+fn key_of_another_size_breaks() {
+    let key = |name: &str| WireBreak::OtherKey { name: name.to_owned(), bits: 64 };
+    assert_eq!(breaks::<rekeyed::Shop>(), [key("Shop.place"), key("Shop.price")]);
 }
 
 /// A folder of this test alone, removed with it.

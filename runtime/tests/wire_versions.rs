@@ -108,11 +108,13 @@ mod current {
         type Reply = i64;
 
         fn upgrade(self) -> Result<ShopPrice, Unconvertible> {
+            assert_ne!(self.euros, -1, "panics, as conversions may");
             let cents = self.euros.checked_mul(100).ok_or(Unconvertible)?;
             Ok(ShopPrice { cents })
         }
 
         fn downgrade(cents: i64) -> Result<i64, Unconvertible> {
+            assert!(cents > -200, "panics, as conversions may");
             Ok(cents / 100)
         }
     }
@@ -266,6 +268,18 @@ fn client_that_is_ahead_of_the_node_is_told_to_wait_for_it() {
     for part in ["Shop.place has version 2", "takes version 1", "bring the node up to date first"] {
         assert!(text.contains(part), "{text}");
     }
+    node.stop();
+}
+
+#[test]
+fn conversion_that_panics_is_an_error_of_its_message_alone() {
+    let (node, address) = start(Node::builder().entity::<current::Shop>());
+    let old = Client::builder().entity::<released::Shop>().connect(address).expect("served");
+    let price = |euros| old.entity::<released::Shop>(1).price(euros).wait();
+    assert_eq!(price(-1), Err(AskError::NotSent));
+    assert_eq!(price(-2), Err(AskError::MaybeExecuted));
+    assert_eq!(price(5), Ok(5), "the shard lives, and so does the entity");
+    assert_eq!(node.stats().faults, 0);
     node.stop();
 }
 

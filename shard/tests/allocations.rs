@@ -97,6 +97,10 @@ struct Seen {
 
 impl WireType for Seen {
     const SCHEMA: u64 = schema("Seen", &[]);
+
+    fn shape(_: &mut Shapes) -> String {
+        "Seen".to_owned()
+    }
 }
 
 impl Message for Seen {

@@ -46,16 +46,46 @@ pub(crate) struct Frames {
     refusals: Arc<[Option<Refusal>]>,
     /// The calls of pings that are not answered. A node sends one and waits.
     pings: Vec<u32>,
+    /// Tells that may be sent before the node gives credit back.
+    tells_left: u32,
 }
 
 /// Pings that a node may send without an answer.
 const PINGS_MAX: usize = 8;
 
 impl Frames {
-    pub(crate) fn new(frame_bytes_max: u32, refusals: Arc<[Option<Refusal>]>) -> Self {
+    pub(crate) fn new(
+        frame_bytes_max: u32,
+        tells_max: u32,
+        refusals: Arc<[Option<Refusal>]>,
+    ) -> Self {
         const FIRST_BYTES: usize = 4096;
         let (rest, pings) = (Vec::with_capacity(FIRST_BYTES), Vec::with_capacity(PINGS_MAX));
-        Self { rest, frame_bytes_max, refusals, pings }
+        Self { rest, frame_bytes_max, refusals, pings, tells_left: tells_max }
+    }
+
+    /// Tells that may be sent before the node gives credit back.
+    #[inline]
+    pub(crate) fn tells_left(&self) -> u32 {
+        self.tells_left
+    }
+
+    /// Notes a tell that is sent.
+    ///
+    /// # Panics
+    /// When none may be sent.
+    #[inline]
+    pub(crate) fn tell(&mut self) {
+        assert!(self.tells_left > 0, "a tell beyond the credit");
+        self.tells_left -= 1;
+    }
+
+    /// Takes credit back: pairs of a call number, of which the load uses one, and a count.
+    fn take_credit(&mut self, content: &[u8]) {
+        for pair in content.as_chunks::<8>().0 {
+            let count = (u64::from_le_bytes(*pair) >> 32) as u32;
+            self.tells_left = self.tells_left.saturating_add(count);
+        }
     }
 
     /// Whether a ping waits for its answer.
@@ -146,6 +176,10 @@ impl Frames {
                 self.pings.push(header.call);
                 return Ok(None);
             }
+            Kind::Credit => {
+                self.take_credit(&frame[HEADER_BYTES..header.length as usize]);
+                return Ok(None);
+            }
             Kind::GoAway => return Err(FrameFault::GoAway(Code::from_byte(header.code))),
             kind => return Err(FrameFault::Kind(kind)),
         }
@@ -204,7 +238,7 @@ mod tests {
         for piece in [1, 3, 15, 16, 17, 64, 100_000] {
             let mut calls = Calls::new(20);
             let bytes = stream(&mut calls, 20);
-            let mut frames = Frames::new(1024, Arc::new([None]));
+            let mut frames = Frames::new(1024, 1, Arc::new([None]));
             let (mut errors, mut answered) = (ErrorLog::default(), Vec::new());
             let mut count = 0;
             for bytes in bytes.chunks(piece) {
@@ -221,7 +255,7 @@ mod tests {
     #[test]
     fn pings_answer_nothing_and_are_answered_once() {
         let (mut calls, mut errors) = (Calls::new(2), ErrorLog::default());
-        let mut frames = Frames::new(1024, Arc::new([None]));
+        let mut frames = Frames::new(1024, 1, Arc::new([None]));
         let mut bytes = Header { call: 7, ..Header::new(Kind::Ping) }.to_bytes().to_vec();
         bytes.extend(stream(&mut calls, 1));
         let count = frames.scan(&bytes, &mut calls, &mut errors, |_| ());
@@ -237,10 +271,26 @@ mod tests {
     }
 
     #[test]
+    fn credit_comes_back_in_sums() {
+        let (mut calls, mut errors) = (Calls::new(2), ErrorLog::default());
+        let mut frames = Frames::new(1024, 1, Arc::new([None]));
+        frames.tell();
+        assert_eq!(frames.tells_left(), 0);
+        let mut bytes = Vec::new();
+        let written = Header::new(Kind::Credit).write_with(&mut bytes, |out| {
+            out.extend([0, 3, 0, 4].into_iter().flat_map(u32::to_le_bytes));
+            Ok::<(), ()>(())
+        });
+        assert_eq!(written, Ok(()));
+        assert_eq!(frames.scan(&bytes, &mut calls, &mut errors, |_| ()), Ok(0));
+        assert_eq!(frames.tells_left(), 7);
+    }
+
+    #[test]
     fn nonsense_and_surplus_are_faults() {
         let scan = |bytes: &[u8]| {
             let mut calls = Calls::new(1);
-            Frames::new(1024, Arc::new([None])).scan(
+            Frames::new(1024, 1, Arc::new([None])).scan(
                 bytes,
                 &mut calls,
                 &mut ErrorLog::default(),

@@ -19,6 +19,8 @@ pub(crate) struct Granted {
     /// The number of each of the workload's messages.
     pub(crate) numbers: Vec<u16>,
     pub(crate) frame_bytes_max: u32,
+    /// Tells that may be under way.
+    pub(crate) tells_max: u32,
     /// Of how many shards the node is made.
     pub(crate) shards: u16,
     /// What keys are hashed with, if the node tells.
@@ -144,7 +146,7 @@ pub(crate) fn shake(
 }
 
 fn grant(welcome: &Welcome, messages: &[Named], depth: u32) -> Result<Granted, HandshakeError> {
-    let &Welcome { frame_bytes_max, calls_max, shards, hash_key, .. } = welcome;
+    let &Welcome { frame_bytes_max, calls_max, tells_max, shards, hash_key, .. } = welcome;
     if depth > calls_max {
         return Err(HandshakeError::Depth { depth, calls_max });
     }
@@ -163,7 +165,7 @@ fn grant(welcome: &Welcome, messages: &[Named], depth: u32) -> Result<Granted, H
         }
     };
     let numbers = messages.iter().zip(&welcome.messages).map(number).collect::<Result<_, _>>()?;
-    Ok(Granted { numbers, frame_bytes_max, shards, hash_key })
+    Ok(Granted { numbers, frame_bytes_max, tells_max, shards, hash_key })
 }
 
 #[cfg(test)]
@@ -190,8 +192,13 @@ mod tests {
             messages: vec![standing],
         };
         let known = welcome(4_096, Standing::Number(3));
-        let granted =
-            Granted { numbers: vec![3], frame_bytes_max: 4_096, shards: 1, hash_key: None };
+        let granted = Granted {
+            numbers: vec![3],
+            frame_bytes_max: 4_096,
+            tells_max: 8,
+            shards: 1,
+            hash_key: None,
+        };
         assert_eq!(grant(&known, &messages, 8).expect("within all bounds"), granted);
         let error = |welcome: &Welcome, depth| {
             grant(welcome, &messages, depth).expect_err("beyond a bound").to_string()

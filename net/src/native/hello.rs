@@ -171,15 +171,12 @@ impl Hello {
                 return Standing::Number(number as u16);
             }
             let versions = || rows.iter().filter(is_this);
-            match (
-                versions().max_by_key(|row| row.version),
-                versions().map(|row| row.version).min(),
-            ) {
-                (Some(&WireRow { version, schema, .. }), Some(oldest)) => {
-                    Standing::OtherSchema { version, oldest, schema }
-                }
-                _ => Standing::Unknown,
-            }
+            let newest = versions().max_by_key(|row| row.version);
+            let Some(&WireRow { version, schema, .. }) = newest else {
+                return Standing::Unknown;
+            };
+            let oldest = versions().map(|row| row.version).min().unwrap_or(version);
+            Standing::OtherSchema { version, oldest, schema }
         };
         self.messages.iter().map(standing).collect()
     }

@@ -46,6 +46,13 @@ pub enum WireBreak {
         /// Entity type and method.
         name: String,
     },
+    /// The entity has a key of another size.
+    OtherKey {
+        /// Entity type and method.
+        name: String,
+        /// Bits of the key in the last release.
+        bits: u16,
+    },
 }
 
 /// What has changed and breaks nothing.
@@ -70,7 +77,11 @@ impl fmt::Display for WireBreak {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Removed { name } => {
-                write!(f, "{name} is gone: keep the handler and its `#[wire]` for one more release")
+                write!(
+                    f,
+                    "{name} is gone: keep the handler, its name and its `#[wire]` for one more \
+                     release"
+                )
             }
             Self::Changed { name, version, difference } => {
                 write!(
@@ -97,6 +108,11 @@ impl fmt::Display for WireBreak {
             Self::OtherId { name } => {
                 write!(f, "{name} has another number than before: ids are made of names alone")
             }
+            Self::OtherKey { name, bits } => write!(
+                f,
+                "{name} has a key of another size: clients know it with {bits} bits, and a key has \
+                 no versions"
+            ),
         }
     }
 }
@@ -153,6 +169,9 @@ fn missed(name: &str, was: &LockedMessage, here: &[LockedMessage]) -> Option<Wir
     };
     if newest.id != was.id {
         return Some(WireBreak::OtherId { name });
+    }
+    if newest.key_bits != was.key_bits {
+        return Some(WireBreak::OtherKey { name, bits: was.key_bits });
     }
     match here.iter().find(|is| is.schema == was.schema) {
         Some(is) if is.version == version => return None,

@@ -21,11 +21,12 @@ impl fmt::Display for WireLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(HEAD)?;
         for (name, versions) in &self.messages {
-            for LockedMessage { version, id, schema, shape, .. } in versions {
+            for LockedMessage { version, id, schema, key_bits, shape, .. } in versions {
                 writeln!(f, "\n{MESSAGE}{name}")?;
                 writeln!(f, "{INDENT}version {version}")?;
                 writeln!(f, "{INDENT}id {id:016x}")?;
                 writeln!(f, "{INDENT}schema {schema:016x}")?;
+                writeln!(f, "{INDENT}key {key_bits}")?;
                 writeln!(f, "{INDENT}{shape}")?;
             }
         }
@@ -52,6 +53,7 @@ impl FromStr for WireLock {
                     version: lines.number("version ", 10)?,
                     id: lines.number("id ", 16)?,
                     schema: lines.number("schema ", 16)?,
+                    key_bits: lines.number("key ", 10)?,
                     shape: lines.indented().ok_or_else(|| lines.error())?.to_owned(),
                     types: BTreeSet::new(),
                     is_previous: false,

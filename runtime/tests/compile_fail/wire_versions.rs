@@ -41,6 +41,9 @@ struct Marked {
 #[wire(message)]
 struct Unnamed(u8);
 
+#[wire(message)]
+enum NoMessage {}
+
 /// Euros, then cents.
 #[wire(version = 2, from = Alike)]
 struct Cents {

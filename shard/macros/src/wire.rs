@@ -62,6 +62,10 @@ fn expand_item(
 ) -> Result<TokenStream, Error> {
     let (ident, shape) = match item {
         Item::Struct(item) => (&item.ident, of_struct(item, options)?),
+        Item::Enum(item) if matches!(options.origin, Origin::Message) => {
+            let message = "a message is a struct: a field for each argument";
+            return Err(Error::new_spanned(&item.ident, message));
+        }
         Item::Enum(item) => (&item.ident, of_enum(item, options)),
         _ => return Ok(TokenStream::new()),
     };

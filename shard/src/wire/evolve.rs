@@ -9,6 +9,7 @@
 //! the version that was asked in.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{
     Decode, Encode, WireCall, WireError, WireRow, WireType, message_id, pass_on, schema,
@@ -17,6 +18,8 @@ use super::{
 use crate::entity::{Handler, Message};
 use crate::key::{Key, KeyWords};
 use crate::lease::Body;
+use crate::pending::Outside;
+use crate::reply::AskError;
 use crate::shard::Shard;
 
 /// What `#[wire]` makes of a value's type: what it looked like in the version before.
@@ -79,14 +82,15 @@ pub trait Previous<M: Message>: WireType + Decode {
     /// The message that this one stands for.
     ///
     /// # Errors
-    /// [`Unconvertible`] where there is none: the caller is told, and nothing is done.
+    /// [`Unconvertible`] where there is none: the caller is told, and nothing is done. A panic is
+    /// taken for it.
     fn upgrade(self) -> Result<M, Unconvertible>;
 
     /// What the caller is told.
     ///
     /// # Errors
     /// [`Unconvertible`] where that version cannot say it: the caller is told that the work was
-    /// done.
+    /// done. A panic is taken for it.
     fn downgrade(reply: M::Reply) -> Result<Self::Reply, Unconvertible>;
 }
 
@@ -138,23 +142,30 @@ where
     M: Message<Reply: Encode>,
     P: Previous<M>,
 {
+    let before = P::decode(body.bytes())?;
     let message =
-        P::decode(body.bytes())?.upgrade().map_err(|Unconvertible| WireError::Unconvertible)?;
+        converted(|| before.upgrade()).map_err(|Unconvertible| WireError::Unconvertible)?;
     match call {
         WireCall::Tell | WireCall::TellNoted { .. } => pass_on::<E, M>(shard, key, message, call),
-        WireCall::Ask { deadline_ns, ticket } => shard
-            .ask::<E, M, _>(
-                E::Key::from_words(key),
-                message,
-                deadline_ns,
-                move |answer, outside| match answer.map(P::downgrade) {
+        WireCall::Ask { deadline_ns, ticket } => {
+            let then =
+                move |answer: Result<M::Reply, AskError>, outside: &mut dyn Outside| match answer
+                    .map(|reply| converted(|| P::downgrade(reply)))
+                {
                     Ok(Ok(reply)) => outside.answer_wire(ticket, Ok(&reply)),
                     Ok(Err(Unconvertible)) => outside.answer_wire(ticket, Ok(&Unsayable)),
                     Err(error) => outside.answer_wire(ticket, Err(error)),
-                },
-            )
-            .map_err(|_| WireError::Full),
+                };
+            let key = E::Key::from_words(key);
+            shard.ask::<E, M, _>(key, message, deadline_ns, then).map_err(|_| WireError::Full)
+        }
     }
+}
+
+/// Converts outside of any turn, where a panic of the service's own code would be one of the shard:
+/// it says that there is no counterpart. Nothing is half done, as conversions own what they have.
+fn converted<T>(convert: impl FnOnce() -> Result<T, Unconvertible>) -> Result<T, Unconvertible> {
+    catch_unwind(AssertUnwindSafe(convert)).unwrap_or(Err(Unconvertible))
 }
 
 /// A reply that the caller's version has nothing for.
