@@ -42,8 +42,8 @@
 //!   by having much to do.
 //! - **Faults** are their entity's: what follows is declared ([`Life`]), the asker is told, the
 //!   supervisor gets a [`Fault`], and nobody else notices.
-//! - **Versions.** A node takes the messages of the last release beside its own, and a test holds it
-//!   to that ([`NodeBuilder::assert_wire_lock`]).
+//! - **Versions.** A node takes the messages of the last release beside its own, and a test holds
+//!   it to that ([`NodeBuilder::assert_wire_lock`]).
 //! - **Bounds.** Every queue has one, set with the [`NodeBuilder`] or the entity's [`Life`].
 //!
 //! [`listen`]: NodeBuilder::listen
