@@ -43,7 +43,7 @@ use coreside_shard::Ticket;
 use self::addresses::{Addresses, Source};
 pub use self::deadlines::Deadlines;
 use self::deadlines::Times;
-pub use self::direct::Direct;
+pub use self::direct::{Direct, Memory};
 pub(crate) use self::held::{PLACES_MAX, Place};
 pub use self::line::Line;
 pub(crate) use self::output::Blocks;

@@ -1,9 +1,7 @@
 //! The rest of a long frame is received straight into `rest`.
 
-use coreside_shard::rkyv::util::AlignedVec;
-
-use super::{ALIGN, Header, Intake, Limits, Session, Shared};
-use crate::sessions::Direct;
+use super::{Header, Intake, Limits, Session, Shared};
+use crate::sessions::{Direct, Memory};
 
 impl Session {
     /// What the frame at the front of `rest` lacks, if nothing else keeps it from being parsed.
@@ -32,18 +30,23 @@ impl Session {
             rest.resize(left, 0);
             self.rest_at = 0;
         }
-        self.lent_bytes = rest.len() + lacking;
-        Some(Direct::new(rest, lacking))
+        let direct = Direct::new(Memory::Aligned(rest), lacking);
+        self.lent_bytes = direct.bytes();
+        Some(direct)
     }
 
     /// Takes `rest` back with what has come of the frame.
     pub(super) fn fill_rest<I: Intake>(
         &mut self,
-        bytes: AlignedVec<ALIGN>,
+        memory: Memory,
         intake: &mut I,
         shared: &mut Shared,
     ) {
         self.lent_bytes = 0;
+        let Memory::Aligned(bytes) = memory else {
+            debug_assert!(false, "it comes back as it was lent");
+            return;
+        };
         if self.line.flags.ending || self.line.flags.killed {
             return;
         }
