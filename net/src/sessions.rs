@@ -430,7 +430,7 @@ fn find<S>(slots: &mut [Slot<S>], id: SessionId) -> Option<&mut S> {
 fn note<S: Session>(session: &mut S, before: usize, requests: u64, shared: &mut Shared<S>) {
     shared.unparsed_bytes = shared.unparsed_bytes - before + session.unparsed_bytes();
     if shared.stats.requests != requests {
-        session.line().times.heard(shared.now_ns);
+        deadlines::heard(session, shared);
     }
 }
 
