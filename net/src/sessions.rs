@@ -43,7 +43,7 @@ use coreside_shard::{Body, Ticket};
 use self::addresses::{Addresses, Source};
 pub use self::deadlines::Deadlines;
 use self::deadlines::Times;
-pub use self::direct::Direct;
+pub use self::direct::{Direct, Memory};
 pub(crate) use self::held::{PLACES_MAX, Place};
 pub use self::line::Line;
 pub(crate) use self::output::Blocks;
@@ -455,7 +455,7 @@ fn find<S>(slots: &mut [Slot<S>], id: SessionId) -> Option<&mut S> {
 fn note<S: Session>(session: &mut S, before: usize, requests: u64, shared: &mut Shared<S>) {
     shared.unparsed_bytes = shared.unparsed_bytes - before + session.unparsed_bytes();
     if shared.stats.requests != requests {
-        session.line().times.heard(shared.now_ns);
+        deadlines::heard(session, shared);
     }
 }
 

@@ -136,6 +136,20 @@ fn idle_client_is_asked_for_a_sign_of_life_and_lives_if_it_gives_one() {
 }
 
 #[test]
+fn idle_client_is_closed_although_its_handshake_could_take_any_time() {
+    let deadlines = Deadlines { idle: Some(Duration::from_secs(60)), ..Deadlines::NONE };
+    let limits = native::Limits { deadlines, ..native::Limits::default() };
+    let mut line = Line::<native::Session>::new(limits);
+    assert!(line.pass_ms(100_000));
+    line.receive(&hello());
+    assert_eq!(line.output()[4], Kind::Welcome as u8);
+    assert!(line.pass_ms(30_000 + SLACK_MS));
+    assert_eq!(line.output(), frame(Kind::Ping));
+    assert!(line.pass_ms(29_000));
+    assert!(!line.pass_ms(1_000 + SLACK_MS));
+}
+
+#[test]
 fn redis_clients_may_idle_as_long_as_they_like() {
     let mut line = Line::<resp::Session>::new(Limits::default());
     line.receive(b"PING\r\n");

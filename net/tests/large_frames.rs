@@ -301,7 +301,7 @@ fn many_who_declare_much_are_not_given_it_in_advance() {
     let mut config = config(64 << 10);
     config.native.input_bytes_total_max = 8 << 20;
     let node = Node::start(config);
-    // Each may have a message of 3 MiB; half of the bound is for memory that is lent.
+    // Half of the bound is for memory that is lent, a MiB at a time.
     let streams: Vec<_> = (0..16)
         .map(|_| {
             let mut stream = node.greeted();
@@ -314,7 +314,7 @@ fn many_who_declare_much_are_not_given_it_in_advance() {
     other.write_all(&ping(7, 64)).expect("sent");
     assert_eq!(read_header(&mut other).expect("it is served").call, 7);
     if driver::driven(NetConfig::default()).driver == DriverKind::Uring {
-        assert_eq!(node.shared.direct_receives.load(Ordering::SeqCst), 1);
+        assert!(node.shared.direct_receives.load(Ordering::SeqCst) <= 4);
     }
     assert_eq!(node.shared.connections.load(Ordering::SeqCst), 17, "100 kB each are not too many");
     drop((streams, other));

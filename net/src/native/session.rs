@@ -39,7 +39,7 @@ use super::frame::{ALIGN, Code, HEADER_BYTES, Header, KEY_BYTES, Kind, Message, 
 use super::hello::{Hello, Welcome};
 use super::intake::Intake;
 use super::limits::Limits;
-use crate::sessions::{Direct, Line, Session as _, SessionId, Sessions, Talk};
+use crate::sessions::{Direct, Line, Memory, Session as _, SessionId, Sessions, Talk};
 
 type Shared = crate::sessions::Shared<Session>;
 
@@ -74,7 +74,7 @@ pub struct Session {
     rest: AlignedVec<ALIGN>,
     /// Where that frame begins: a multiple of 16.
     rest_at: usize,
-    /// Bytes of `rest`, with room for the rest of its frame, while it is lent.
+    /// Bytes of `rest`, with its room, while it is lent.
     lent_bytes: usize,
 }
 
@@ -403,12 +403,14 @@ impl crate::sessions::Session for Session {
     fn end(&mut self) {
         self.line.flags.ending = true;
         self.line.flags.stalled = false;
+        self.lent_bytes = 0;
         self.drop_input();
     }
 
     fn kill(&mut self) {
         self.line.flags.killed = true;
         self.line.flags.stalled = false;
+        self.lent_bytes = 0;
         self.drop_input();
         self.line.output.clear();
     }
@@ -477,8 +479,8 @@ impl<I: Intake> Talk<I> for Session {
         }
     }
 
-    fn fill(&mut self, bytes: AlignedVec<ALIGN>, intake: &mut I, shared: &mut Shared) {
-        self.fill_rest(bytes, intake, shared);
+    fn fill(&mut self, memory: Memory, intake: &mut I, shared: &mut Shared) {
+        self.fill_rest(memory, intake, shared);
     }
 
     fn resume(&mut self, intake: &mut I, shared: &mut Shared) {

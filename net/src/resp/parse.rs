@@ -5,7 +5,7 @@
 //!   has read, so bytes are looked at once however they are cut (an unfinished count, of at most
 //!   ten digits, is the exception).
 //! - What it says depends on the bytes alone, never on how they were cut.
-//! - No memory is taken for a declared length, only for arguments that have arrived.
+//! - No memory is taken here for a declared length, only for arguments that have arrived.
 
 use coreside_shard::Span;
 
@@ -99,6 +99,12 @@ impl Parser {
     /// Memory held for the command being read, beside its bytes.
     pub(crate) fn held_bytes(&self) -> usize {
         self.spans.len() * size_of::<Span>()
+    }
+
+    /// Bytes that the argument being read lacks, of `have` bytes of its command; 0 where its length
+    /// is not known yet.
+    pub(crate) fn lacking_bytes(&self, have: usize) -> usize {
+        self.bulk_len.map_or(0, |len| (self.at + len as usize + 2).saturating_sub(have))
     }
 
     /// Forgets the command; the next bytes begin another one (or the same one again).

@@ -8,6 +8,7 @@
 //! answer, a send that is done) reports the session as ready again, so nobody has to look for it.
 
 mod answer;
+mod direct;
 mod request;
 
 use std::collections::VecDeque;
@@ -23,7 +24,7 @@ use super::order::Order;
 use super::parse::{Parsed, Parser};
 use super::write::Protocol;
 use crate::sessions::Session as _;
-use crate::sessions::{Line, SessionId, Talk};
+use crate::sessions::{Direct, Line, Memory, SessionId, Talk};
 
 /// What all RESP sessions of a shard share.
 pub(crate) type Shared = crate::sessions::Shared<Session>;
@@ -41,6 +42,8 @@ pub struct Session {
     unparsed: Vec<u8>,
     /// Where that command begins.
     unparsed_at: usize,
+    /// Bytes of `unparsed`, with its room, while it is lent.
+    lent_bytes: usize,
     gathers: VecDeque<Gather>,
     /// Memory held by `gathers`.
     gathered_bytes: usize,
@@ -70,6 +73,7 @@ impl Session {
             parser: Parser::new(),
             unparsed: Vec::new(),
             unparsed_at: 0,
+            lent_bytes: 0,
             gathers: VecDeque::new(),
             gathered_bytes: 0,
             barrier: false,
@@ -179,7 +183,15 @@ impl crate::sessions::Session for Session {
     }
 
     fn unparsed_bytes(&self) -> usize {
-        self.unparsed.len() + self.parser.held_bytes()
+        self.unparsed.len() + self.lent_bytes + self.parser.held_bytes()
+    }
+
+    fn lacks(&self, limits: &Limits) -> usize {
+        self.lacking_bytes(limits)
+    }
+
+    fn lend(&mut self, limits: &Limits) -> Option<Direct> {
+        self.lend_unparsed(limits)
     }
 
     /// A session that cannot parse takes only a few, and none if the sessions of the shard hold
@@ -199,12 +211,14 @@ impl crate::sessions::Session for Session {
     fn end(&mut self) {
         self.line.flags.ending = true;
         self.line.flags.stalled = false;
+        self.lent_bytes = 0;
         self.drop_input();
     }
 
     fn kill(&mut self) {
         self.line.flags.killed = true;
         self.line.flags.stalled = false;
+        self.lent_bytes = 0;
         self.drop_input();
         self.line.output.clear();
         self.gathers = VecDeque::new();
@@ -250,6 +264,10 @@ impl<I: Intake> Talk<I> for Session {
             shared.stats.limit_closes += 1;
             self.kill();
         }
+    }
+
+    fn fill(&mut self, memory: Memory, intake: &mut I, shared: &mut Shared) {
+        self.fill_unparsed(memory, intake, shared);
     }
 
     fn resume(&mut self, intake: &mut I, shared: &mut Shared) {

@@ -187,6 +187,17 @@ pub(super) fn file<S: Session>(session: &mut S, shared: &mut Shared<S>) {
     line.file(due_ns, shared);
 }
 
+/// Notes that a whole request has come. The first one may begin a deadline, where the handshake had
+/// none.
+#[inline]
+pub(super) fn heard<S: Session>(session: &mut S, shared: &mut Shared<S>) {
+    let times = &mut session.line().times;
+    times.heard(shared.now_ns);
+    if times.filed == NEVER && shared.spans.idle_ns != NEVER {
+        file(session, shared);
+    }
+}
+
 /// Looks at a session whose time has come.
 pub(super) fn look<S: Session>(session: &mut S, shared: &mut Shared<S>) {
     if session.line().flags.killed {

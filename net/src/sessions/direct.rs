@@ -12,38 +12,70 @@ use coreside_shard::rkyv::util::AlignedVec;
 use super::{Bounds as _, Session, SessionId, Sessions, Talk, find, note, settle};
 use crate::native::frame::ALIGN;
 
+/// The memory of a request.
+#[derive(Debug)]
+pub enum Memory {
+    /// Begins at a multiple of 16, for archives.
+    Aligned(AlignedVec<ALIGN>),
+    /// Begins anywhere.
+    Plain(Vec<u8>),
+}
+
 /// The beginning of a request, with room for its rest.
 #[derive(Debug)]
 pub struct Direct {
-    bytes: AlignedVec<ALIGN>,
+    memory: Memory,
     room: usize,
 }
 
+/// Memory that is taken ahead of what has come, however much is declared.
+const AHEAD_BYTES_MAX: usize = 2 << 20;
+
 impl Direct {
-    /// `bytes`, with room for `room` more.
-    pub(crate) fn new(mut bytes: AlignedVec<ALIGN>, room: usize) -> Self {
-        bytes.reserve_exact(room);
-        Self { bytes, room }
+    /// `memory`, with room for the `lacking` bytes, or, of many, for the first.
+    pub(crate) fn new(mut memory: Memory, lacking: usize) -> Self {
+        // What is left over is worth the next one.
+        let room = if lacking > AHEAD_BYTES_MAX { AHEAD_BYTES_MAX / 2 } else { lacking };
+        match &mut memory {
+            Memory::Aligned(bytes) => bytes.reserve(room),
+            Memory::Plain(bytes) => bytes.reserve(room),
+        }
+        Self { memory, room }
+    }
+
+    /// Bytes that have come, and that there is room for.
+    pub(crate) fn bytes(&self) -> usize {
+        let len = match &self.memory {
+            Memory::Aligned(bytes) => bytes.len(),
+            Memory::Plain(bytes) => bytes.len(),
+        };
+        len + self.room
     }
 
     /// Where the rest belongs, and how much it is. The memory stays where it is until `self` is
     /// dropped or filled.
     pub(crate) fn room(&mut self) -> (*mut u8, usize) {
-        let at = self.bytes.len();
+        let (start, at) = match &mut self.memory {
+            Memory::Aligned(bytes) => (bytes.as_mut_ptr(), bytes.len()),
+            Memory::Plain(bytes) => (bytes.as_mut_ptr(), bytes.len()),
+        };
         // SAFETY: there is room behind the bytes, so the pointer stays within the allocation.
-        (unsafe { self.bytes.as_mut_ptr().add(at) }, self.room)
+        (unsafe { start.add(at) }, self.room)
     }
 
     /// The beginning, with what has come of the rest.
     ///
     /// # Safety
     /// The first `len` bytes of the [room](Self::room) must have been written.
-    pub(crate) unsafe fn filled(mut self, len: usize) -> AlignedVec<ALIGN> {
+    pub(crate) unsafe fn filled(mut self, len: usize) -> Memory {
         assert!(len <= self.room, "the kernel writes no more than it was told");
-        let before = self.bytes.len();
-        // SAFETY: the caller says that they are written, and `new` has reserved them.
-        unsafe { self.bytes.set_len(before + len) };
-        self.bytes
+        match &mut self.memory {
+            // SAFETY: the caller says that they are written, and `new` has reserved them.
+            Memory::Aligned(bytes) => unsafe { bytes.set_len(bytes.len() + len) },
+            // SAFETY: the caller says that they are written, and `new` has reserved them.
+            Memory::Plain(bytes) => unsafe { bytes.set_len(bytes.len() + len) },
+        }
+        self.memory
     }
 }
 
@@ -55,10 +87,11 @@ impl<S: Session> Sessions<S> {
         let shared = &self.shared;
         let Some(session) = find(&mut self.slots, id) else { return false };
         let lacks = session.lacks(&shared.limits);
-        // What is declared counts as if it had come; who has no room for it waits for it in pieces.
+        // What there is room for counts as if it had come.
+        let ahead = lacks.min(AHEAD_BYTES_MAX);
         lacks >= min.max(1)
             && session.line().tls.is_none()
-            && shared.unparsed_bytes + lacks <= shared.limits.unparsed_bytes_max() / 2
+            && shared.unparsed_bytes + ahead <= shared.limits.unparsed_bytes_max() / 2
     }
 
     /// Takes the memory for the rest of a request, if it [is wanted](Self::wants_direct).
@@ -74,20 +107,16 @@ impl<S: Session> Sessions<S> {
         direct
     }
 
-    /// Gives the memory back. `bytes` are those of [`Direct::filled`], the last `len` of them new.
-    pub(crate) fn fill<I>(
-        &mut self,
-        id: SessionId,
-        (bytes, len): (AlignedVec<ALIGN>, usize),
-        intake: &mut I,
-    ) where
+    /// Gives the memory back, as [`Direct::filled`] made it; the last `len` bytes are new.
+    pub(crate) fn fill<I>(&mut self, id: SessionId, (memory, len): (Memory, usize), intake: &mut I)
+    where
         S: Talk<I>,
     {
         let Some(session) = find(&mut self.slots, id) else { return };
         let shared = &mut self.shared;
         shared.stats.bytes_in += len as u64;
         let (before, requests) = (session.unparsed_bytes(), shared.stats.requests);
-        session.fill(bytes, intake, shared);
+        session.fill(memory, intake, shared);
         note(session, before, requests, shared);
         settle(session, shared);
     }

@@ -3,13 +3,11 @@
 use std::net::SocketAddr;
 
 use coreside_shard::Body;
-use coreside_shard::rkyv::util::AlignedVec;
 
 use super::deadlines::Deadlines;
-use super::direct::Direct;
+use super::direct::{Direct, Memory};
 use super::line::Line;
 use super::{SessionId, Shared};
-use crate::native::frame::ALIGN;
 
 /// One connection of a protocol, as a state machine without I/O. Its methods are for
 /// [`Sessions`](super::Sessions).
@@ -35,15 +33,11 @@ pub trait Session: Sized {
     fn wants_input(&self, limits: &Self::Limits, is_crowded: bool) -> bool;
     /// How many bytes the request under way lacks, if they may be received straight into place.
     #[doc(hidden)]
-    fn lacks(&self, _limits: &Self::Limits) -> usize {
-        0
-    }
+    fn lacks(&self, limits: &Self::Limits) -> usize;
     /// Lends the memory for what it [lacks](Self::lacks). Until it comes back, the memory counts as
     /// unparsed.
     #[doc(hidden)]
-    fn lend(&mut self, _limits: &Self::Limits) -> Option<Direct> {
-        None
-    }
+    fn lend(&mut self, limits: &Self::Limits) -> Option<Direct>;
     /// Whether the connection has served its purpose and everything owed has been handed out.
     #[doc(hidden)]
     fn is_finished(&self) -> bool;
@@ -93,9 +87,7 @@ pub trait Talk<I>: Session {
     /// Takes memory back that was [lent](Session::lend), with what has come of the rest, and sends
     /// on the requests that are whole.
     #[doc(hidden)]
-    fn fill(&mut self, _bytes: AlignedVec<ALIGN>, _intake: &mut I, _shared: &mut Shared<Self>) {
-        debug_assert!(false, "it has lent nothing");
-    }
+    fn fill(&mut self, memory: Memory, intake: &mut I, shared: &mut Shared<Self>);
     /// Goes on with bytes that waited.
     #[doc(hidden)]
     fn resume(&mut self, intake: &mut I, shared: &mut Shared<Self>);

@@ -42,9 +42,9 @@ pub struct NetConfig {
     /// of 16 kB (differences below the spread of 5 %), so the default is the one that takes less
     /// memory.
     pub buffer_bytes: u32,
-    /// So many bytes of a native message are to be missing that the rest of it is received straight
-    /// into the memory where its beginning lies (default: 64 KiB). What is received otherwise is
-    /// copied there, unless a buffer holds the whole of it.
+    /// So many bytes of a native message, or of an argument of a RESP command, are to be missing
+    /// that the rest is received straight into the memory where its beginning lies (default:
+    /// 64 KiB). What is received otherwise is copied there, unless a buffer holds the whole of it.
     pub direct_min_bytes: u32,
     /// Which outputs are sent without a copy (default: none). What pays depends on the way to the
     /// clients: over loopback nothing does.

@@ -153,8 +153,8 @@ impl Ring {
     ///
     /// # Safety
     /// `bytes` must stay in place until the completion of this operation, and, if it says so, its
-    /// notice is taken, or the ring is dropped. What the peer gets is what they hold meanwhile. If a
-    /// number is given, they lie in the memory that is registered under it.
+    /// notice is taken, or the ring is dropped. What the peer gets is what they hold meanwhile.
+    /// They lie in the memory that is registered under the number, if one is given.
     #[must_use = "the queue may be full"]
     pub(super) unsafe fn send_zero_copy(
         &mut self,

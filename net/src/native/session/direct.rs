@@ -1,9 +1,7 @@
 //! The rest of a long frame is received straight into `rest`.
 
-use coreside_shard::rkyv::util::AlignedVec;
-
-use super::{ALIGN, Intake, Limits, Session, Shared};
-use crate::sessions::Direct;
+use super::{Intake, Limits, Session, Shared};
+use crate::sessions::{Direct, Memory};
 
 impl Session {
     /// Lends `rest`, from the first byte of the frame on.
@@ -19,18 +17,23 @@ impl Session {
             rest.resize(left, 0);
             self.rest_at = 0;
         }
-        self.lent_bytes = rest.len() + missing;
-        Some(Direct::new(rest, missing))
+        let direct = Direct::new(Memory::Aligned(rest), missing);
+        self.lent_bytes = direct.bytes();
+        Some(direct)
     }
 
     /// Takes `rest` back with what has come of the frame.
     pub(super) fn fill_rest<I: Intake>(
         &mut self,
-        bytes: AlignedVec<ALIGN>,
+        memory: Memory,
         intake: &mut I,
         shared: &mut Shared,
     ) {
         self.lent_bytes = 0;
+        let Memory::Aligned(bytes) = memory else {
+            debug_assert!(false, "it comes back as it was lent");
+            return;
+        };
         if self.line.flags.ending || self.line.flags.killed {
             return;
         }

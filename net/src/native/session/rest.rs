@@ -63,6 +63,5 @@ impl Session {
     pub(super) fn drop_input(&mut self) {
         self.rest = AlignedVec::new();
         self.rest_at = 0;
-        self.lent_bytes = 0;
     }
 }

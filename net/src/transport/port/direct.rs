@@ -71,8 +71,8 @@ impl<S: Session> Port<S> {
         socket.receiving = false;
         let len = completion.result.max(0) as usize;
         // SAFETY: the kernel has written as many bytes as it says.
-        let bytes = unsafe { direct.filled(len) };
-        self.sessions.fill(id, (bytes, len), intake);
+        let memory = unsafe { direct.filled(len) };
+        self.sessions.fill(id, (memory, len), intake);
         match completion.result {
             1.. => {}
             0 => {
