@@ -260,8 +260,9 @@ impl ClientBuilder {
     }
 }
 
-/// Calls entities of a node from any thread and any async executor. Cheap to clone; the connection
-/// is closed when the last clone is dropped.
+/// Calls entities of a node from any thread and any async executor. Cheap to clone. When the last
+/// clone is dropped the connection is closed, behind what was sent; what still waits for its turn
+/// to be sent (see [`ClientRequest`]) is not.
 ///
 /// # Examples
 /// ```no_run

@@ -266,7 +266,7 @@ fn whoever_tells_with_patience_is_slowed_by_whom_it_tells() {
     let mut cx = Context::from_waker(Waker::noop());
     let tell = |number| Box::pin(client.entity::<Gate>(SLOW).pass(number).tell());
     for number in 0..4 {
-        assert_eq!(tell(number).as_mut().poll(&mut cx), Poll::Ready(Ok(())));
+        assert!(matches!(tell(number).as_mut().poll(&mut cx), Poll::Ready(Ok(()))));
     }
     let (mut fifth, mut given_up, mut last) = (tell(4), tell(5), tell(6));
     for tell in [&mut fifth, &mut given_up, &mut last] {

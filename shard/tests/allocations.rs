@@ -11,8 +11,8 @@ use coreside_shard::rkyv::util::AlignedVec;
 use coreside_shard::rkyv::{Archive, Deserialize, Serialize};
 use coreside_shard::{
     Address, Archived, AskError, AsyncCx, Cx, Encode, Entity, Handler, HashKey, Later, Message,
-    Now, Outside, Placement, Registration, Registry, ReplyTo, Shard, ShardConfig, SharedBytes,
-    Terminated, Ticket, Via, ViewHandler, WireCall, WireType, look, mesh, schema,
+    Now, Outside, Placement, Registration, Registry, ReplyTo, Shapes, Shard, ShardConfig,
+    SharedBytes, Terminated, Ticket, Via, ViewHandler, WireCall, WireType, look, mesh, schema,
 };
 
 thread_local! {

@@ -1,5 +1,6 @@
 //! Asks that wait for their answers, by call number.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,8 +32,11 @@ impl Call {
 #[derive(Default)]
 pub(super) struct Calls {
     places: Vec<Place>,
-    free: Vec<u32>,
+    /// In the order in which they became free.
+    free: VecDeque<u32>,
     len: usize,
+    /// Tells the calls apart that ever were.
+    next_serial: u64,
     /// When an overdue ask is looked for next; not later than any deadline.
     next_look: Option<Instant>,
 }
@@ -42,11 +46,16 @@ struct Place {
     /// The high bits of the call number: tells the calls apart that had this place.
     turn: u32,
     call: Option<Call>,
+    serial: u64,
 }
 
 /// Places take the low bits of a call number.
 const PLACE_BITS: u32 = 20;
 const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
+
+/// So many places are used in turn, however few calls there are: a number comes again after four
+/// million calls, and no answer is so late.
+const PLACES_MIN: usize = 1024;
 
 impl Calls {
     pub(super) fn len(&self) -> usize {
@@ -56,23 +65,26 @@ impl Calls {
     /// The number of the next call; [`put`](Self::put) makes it one. `None` when there are as many
     /// as there are numbers.
     pub(super) fn next(&mut self) -> Option<u32> {
-        if self.free.is_empty() {
+        if self.free.is_empty() || self.places.len() < PLACES_MIN {
             let place = self.places.len() as u32;
             if place > PLACE_MASK {
                 return None;
             }
             self.places.push(Place::default());
-            self.free.push(place);
+            self.free.push_front(place);
         }
-        let place = *self.free.last()?;
+        let place = *self.free.front()?;
         Some(self.places[place as usize].turn << PLACE_BITS | place)
     }
 
     pub(super) fn put(&mut self, number: u32, call: Call) {
-        let popped = self.free.pop();
+        let popped = self.free.pop_front();
         debug_assert_eq!(popped, Some(number & PLACE_MASK));
         self.next_look = [self.next_look, call.deadline].into_iter().flatten().min();
-        self.places[(number & PLACE_MASK) as usize].call = Some(call);
+        let place = &mut self.places[(number & PLACE_MASK) as usize];
+        place.call = Some(call);
+        place.serial = self.next_serial;
+        self.next_serial += 1;
         self.len += 1;
     }
 
@@ -84,15 +96,26 @@ impl Calls {
         }
         let call = place.call.take()?;
         place.turn = (place.turn + 1) & (u32::MAX >> PLACE_BITS);
-        self.free.push(index);
+        self.free.push_back(index);
         self.len -= 1;
         Some(call)
     }
 
-    /// The call of this number, if it still waits.
-    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Call> {
+    /// The serial of the next call.
+    pub(super) fn next_serial(&self) -> u64 {
+        self.next_serial
+    }
+
+    /// The call of this number and serial, if it still waits.
+    pub(super) fn get_mut(&mut self, (number, serial): (u32, u64)) -> Option<&mut Call> {
         let place = self.places.get_mut((number & PLACE_MASK) as usize)?;
-        place.call.as_mut().filter(|_| place.turn == number >> PLACE_BITS)
+        place.call.as_mut().filter(|_| place.serial == serial)
+    }
+
+    /// Takes out the call of this number and serial, if it still waits.
+    pub(super) fn take_this(&mut self, call: (u32, u64)) -> Option<Call> {
+        self.get_mut(call)?;
+        self.take(call.0)
     }
 
     pub(super) fn take_overdue(&mut self, now: Instant) -> Vec<Call> {
@@ -160,13 +183,26 @@ mod tests {
     #[test]
     fn number_names_its_call_once() {
         let mut calls = Calls::default();
-        let first = put(&mut calls, None);
-        assert!(calls.take(first).is_some());
-        let second = put(&mut calls, None);
-        assert!(calls.take(first).is_none(), "the place has another call now");
-        assert!(calls.take(second ^ 1).is_none(), "there is no such place");
-        assert!(calls.take(second).is_some());
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..10 * PLACES_MIN {
+            let serial = calls.next_serial();
+            let number = put(&mut calls, None);
+            assert!(seen.insert(number), "{number:08x} again so soon");
+            assert!(calls.take(number ^ 1).is_none(), "another place, or another turn");
+            assert!(calls.get_mut((number, serial + 1)).is_none());
+            assert!(calls.take_this((number, serial)).is_some());
+            assert!(calls.take(number).is_none());
+        }
         assert_eq!(calls.len(), 0);
+    }
+
+    #[test]
+    fn there_are_places_for_as_many_calls_as_there_are() {
+        let mut calls = Calls::default();
+        let numbers: Vec<_> = (0..3 * PLACES_MIN).map(|_| put(&mut calls, None)).collect();
+        assert_eq!(calls.len(), numbers.len());
+        assert!(numbers.iter().rev().all(|number| calls.take(*number).is_some()));
+        assert_eq!((calls.len(), calls.places.len()), (0, numbers.len()));
     }
 
     #[test]

@@ -125,6 +125,8 @@ impl Connection {
             output: Output::new(tls),
             sending: false,
             left: false,
+            blocked: false,
+            broken: false,
             told_at: None,
             leaves: false,
         });
@@ -158,8 +160,8 @@ impl Connection {
         }
     }
 
-    /// Sends the message. Returns whether it was sent; otherwise it waits, and `notice` is told when
-    /// it does no more.
+    /// Sends the message. Returns whether it was sent; otherwise it waits, and `notice` is told
+    /// when it does no more.
     pub(super) fn tell<M: Encode>(
         &self,
         letter: Letter<'_, M>,
@@ -284,13 +286,13 @@ impl Connection {
             match taken {
                 Ok(taken) if sent + taken < output.len() => {
                     up.output.put_back(output, sent + taken);
+                    up.blocked = true;
                     break;
                 }
                 Ok(_) => up.output.recycle(output),
                 Err(_) => {
-                    // The client's thread finds the connection broken, and mends it.
                     up.stream.shutdown(Shutdown::Both).unwrap_or_default();
-                    (up.sending, up.left) = (false, true);
+                    (up.sending, up.left, up.broken) = (false, true, true);
                     return;
                 }
             }
@@ -307,20 +309,24 @@ impl Connection {
 
     /// Whether sending is left to the client's thread.
     pub(super) fn has_left(&self) -> bool {
-        self.lock().link.as_ref().is_some_and(|up| up.left)
+        self.lock().link.as_ref().is_some_and(|up| up.left && !up.broken)
     }
 
-    /// Sends what was left, as far as the socket takes it.
-    pub(super) fn send_left(&self) {
+    /// Sends what was left, unless the socket takes nothing.
+    pub(super) fn send_left(&self, is_writable: bool) {
         let mut state = self.lock();
-        if let Some(up) = &mut state.link {
-            up.left = false;
+        if let Some(up) = &mut state.link
+            && up.left
+            && !up.broken
+            && (is_writable || !up.blocked)
+        {
+            (up.left, up.blocked) = (false, false);
             self.send(state);
         }
     }
 
-    /// Takes out the asks that are answered, each with its answer, and has others go on. Returns who
-    /// waited until something was sent that is sent now.
+    /// Takes out the asks that are answered, each with its answer, and has others go on. Returns
+    /// who waited until something was sent that is sent now.
     ///
     /// # Errors
     /// When there is more credit than was taken.

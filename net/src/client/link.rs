@@ -10,7 +10,7 @@ use coreside_shard::rkyv::util::AlignedVec;
 
 use super::calls::Call;
 use super::connection::{Answer, Common, Connection, FalseCredit};
-use super::wakeup::receive_some;
+use super::wakeup::{Found, receive_some};
 use super::{ClientError, message_error};
 use crate::native::credit;
 use crate::native::frame::{ALIGN, Code, FrameError, HEADER_BYTES, Header, Kind, VERSION};
@@ -60,11 +60,11 @@ pub(super) fn run(common: &Common, mut links: Vec<Link>) {
             std::thread::sleep(Duration::from_millis(10));
             continue;
         };
-        for (link, is_readable) in links.iter_mut().zip(found) {
-            if is_readable && link.read().is_err() {
+        for (link, found) in links.iter_mut().zip(found) {
+            if found.readable && link.read().is_err() {
                 link.lose();
             }
-            link.connection.send_left();
+            link.connection.send_left(found.writable);
         }
     }
     links.iter_mut().for_each(Link::close);
@@ -136,9 +136,14 @@ impl Link {
         while let Some(socket) = self.wanted()
             && self.connection.has_left()
             && let Some(left) = until.checked_duration_since(Instant::now())
-            && self.common.wakeup.wait(|| std::iter::once(Some(socket)), Some(left), None).is_ok()
+            && let Ok(found) =
+                self.common.wakeup.wait(|| [Some(socket)].into_iter(), Some(left), None)
         {
-            self.connection.send_left();
+            let Found { readable, writable } = found[0];
+            if readable && self.read().is_err() {
+                break;
+            }
+            self.connection.send_left(writable);
         }
         self.lose();
     }

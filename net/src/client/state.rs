@@ -41,6 +41,10 @@ pub(super) struct Up {
     pub(super) sending: bool,
     /// Sending is left to the client's thread: the socket takes no more, or more comes soon.
     pub(super) left: bool,
+    /// The socket takes no more.
+    pub(super) blocked: bool,
+    /// The socket takes nothing any more: the client's thread finds out, and mends it.
+    pub(super) broken: bool,
     /// When the last tell was written.
     pub(super) told_at: Option<Instant>,
     /// The node takes no more; what is under way is still answered.
@@ -109,7 +113,8 @@ impl State {
             window.begin(number, sort);
             return Ok(Some(number));
         }
-        window.hold(number, Held { sort, frame, call: header.call, notice });
+        let call = (header.call, self.calls.next_serial());
+        window.hold(number, Held { sort, frame, call, notice });
         Ok(None)
     }
 
@@ -121,22 +126,24 @@ impl State {
         }
     }
 
-    /// Writes what waited and may be under way now. Returns who waited for tells among it.
+    /// Writes what waited and may be under way now. Returns who waited for tells among it, and who
+    /// waits for nothing any more: whatever is theirs is dropped behind the lock, as it may be the
+    /// last of a task with requests of its own.
     pub(super) fn go_on(&mut self) -> Vec<Notice> {
         let mut notices = Vec::new();
         let Self { link: Some(up), calls } = self else { return notices };
         while let Some((account, Held { sort, mut frame, call, notice })) = up.window.next() {
             if notice.as_ref().is_some_and(|notice| Arc::strong_count(notice) == 1) {
                 // Whoever wanted it sent has given up.
+                notices.extend(notice);
                 up.window.end(account, sort, 1);
                 continue;
             }
             notices.extend(notice);
             if sort == Sort::Ask {
-                let waiting = calls.get_mut(call).filter(|call| call.is_wanted());
-                let Some(waiting) = waiting else {
+                let Some(waiting) = calls.get_mut(call).filter(|call| call.is_wanted()) else {
                     // Its time was up, or nobody waits for it any more.
-                    calls.take(call);
+                    notices.extend(calls.take_this(call).map(|call| call.pending));
                     up.window.end(account, Sort::Ask, 1);
                     continue;
                 };

@@ -16,6 +16,13 @@ pub(super) struct Wakeup {
     eventfd: File,
 }
 
+/// What a wait has found of a socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Found {
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+}
+
 impl Wakeup {
     pub(super) fn new() -> io::Result<Self> {
         // SAFETY: no memory is passed.
@@ -35,14 +42,14 @@ impl Wakeup {
 
     /// Waits until one of the `sockets` has something, or can take something if that is wanted of
     /// it, somebody wakes the thread, or `limit` has passed; looks again and again for as long as
-    /// `spin` says before it sleeps. Returns for each socket, in their order, whether there is
-    /// something to read; there is never anything in what is `None`.
+    /// `spin` says before it sleeps. Returns what was found of each socket, in their order; nothing
+    /// is found of what is `None`.
     pub(super) fn wait<S: Iterator<Item = Option<(RawFd, bool)>>>(
         &self,
         sockets: impl Fn() -> S,
         limit: Option<Duration>,
         spin: Option<Duration>,
-    ) -> io::Result<Vec<bool>> {
+    ) -> io::Result<Vec<Found>> {
         if let Some(spin) = spin {
             let start = Instant::now();
             let spin = limit.map_or(spin, |limit| limit.min(spin));
@@ -77,7 +84,7 @@ impl Wakeup {
         let count = unsafe { libc::poll(polled.as_mut_ptr(), len, limit_ms) };
         if count < 0 {
             let error = io::Error::last_os_error();
-            let sockets = vec![false; polled.len() - 1];
+            let sockets = vec![Found::default(); polled.len() - 1];
             let is_harmless = error.kind() == io::ErrorKind::Interrupted;
             return if is_harmless { Ok(Look { has_any: false, sockets }) } else { Err(error) };
         }
@@ -85,15 +92,18 @@ impl Wakeup {
             // Empty when another wait was ended by the same call.
             let _ = (&self.eventfd).read(&mut [0; 8]);
         }
-        let is_readable = |polled: &libc::pollfd| polled.revents & !libc::POLLOUT != 0;
-        Ok(Look { has_any: count > 0, sockets: polled[1..].iter().map(is_readable).collect() })
+        let found = |polled: &libc::pollfd| Found {
+            readable: polled.revents & !libc::POLLOUT != 0,
+            writable: polled.revents & libc::POLLOUT != 0,
+        };
+        Ok(Look { has_any: count > 0, sockets: polled[1..].iter().map(found).collect() })
     }
 }
 
 /// What one look has found.
 struct Look {
     has_any: bool,
-    sockets: Vec<bool>,
+    sockets: Vec<Found>,
 }
 
 /// Receives what is there, up to `room` bytes, and appends it to `input`; waits for it where the

@@ -32,8 +32,8 @@ pub(super) type Entity = (u16, KeyWords);
 pub(super) struct Held {
     pub(super) sort: Sort,
     pub(super) frame: Vec<u8>,
-    /// The number of an ask.
-    pub(super) call: u32,
+    /// The number of an ask, and its serial.
+    pub(super) call: (u32, u64),
     /// Who waits until a tell is sent.
     pub(super) notice: Option<Notice>,
 }
@@ -225,13 +225,14 @@ mod tests {
         let is_open = window.is_open(account, sort);
         match is_open {
             true => window.begin(account, sort),
-            false => window.hold(account, Held { sort, frame: vec![0; 48], call, notice: None }),
+            false => window
+                .hold(account, Held { sort, frame: vec![0; 48], call: (call, 0), notice: None }),
         }
         is_open
     }
 
     fn next(window: &mut Window) -> Option<u32> {
-        window.next().map(|(_, held)| held.call)
+        window.next().map(|(_, held)| held.call.0)
     }
 
     #[test]
@@ -271,7 +272,7 @@ mod tests {
             && let Some((number, held)) = window.next()
         {
             account = number;
-            calls.push(held.call);
+            calls.push(held.call.0);
         }
         assert_eq!(calls, [10, 20, 30, 11, 21, 31, 12, 22, 32]);
         assert_eq!((window.held_bytes(), window.by_entity.len()), (0, 0));
