@@ -7,8 +7,8 @@
 //! follows the frame that was cut is read in place again.
 //!
 //! # Leases
-//! A message that is handled in its archive stays where it was received: whoever lends the buffer is
-//! handed on with the body. `rest` is lent too, to a message that takes up most of it.
+//! A message that is handled in its archive stays where it was received: whoever lends the buffer
+//! is handed on with the body. `rest` is lent too, to a message that takes up most of it.
 //!
 //! # Pausing
 //! A session stops parsing while too many answers are outstanding, while messages of too many bytes
@@ -93,8 +93,8 @@ enum Handled {
 }
 
 impl Session {
-    /// Handles the whole frames at the front of `input`, which lies at a multiple of 16; returns how
-    /// many bytes they took.
+    /// Handles the whole frames at the front of `input`, which lies at a multiple of 16; returns
+    /// how many bytes they took.
     fn frames<I: Intake>(&mut self, input: Body<'_>, intake: &mut I, shared: &mut Shared) -> usize {
         debug_assert!(input.bytes().as_ptr().addr().is_multiple_of(ALIGN));
         self.line.flags.stalled = false;

@@ -144,8 +144,8 @@ impl Buffers {
     pub(super) fn read(&self, id: u16, len: usize, read: impl FnOnce(Body<'_>)) {
         let may = self.aside.len() < self.aside_max;
         let lender = OneBuffer { loan: &self.loans[usize::from(id)], memory: &self.bytes, may };
-        // SAFETY: whoever has a lease shares the loan, so the mapping stays, and `is_on_lease` keeps
-        // the buffer from being given; nobody writes to one that is not the engine's.
+        // SAFETY: whoever has a lease shares the loan, so the mapping stays, and `is_on_lease`
+        // keeps the buffer from being given; nobody writes to one that is not the engine's.
         read(unsafe { Body::lent(self.bytes(id, len), &lender) });
     }
 

@@ -6,8 +6,8 @@ use std::ops::AddAssign;
 use std::rc::Rc;
 
 use coreside::{
-    Address, Cx, Entity, Handler, Key, Later, Message, Name, ToValue, ValueWriter, Via, Visit,
-    entity, handlers,
+    Address, Archived, Cx, Entity, Handler, Key, Later, Message, Name, ToValue, ValueWriter, Via,
+    Visit, entity, handlers,
 };
 
 /// What a shard's accounts add up to.
@@ -52,6 +52,31 @@ impl Account {
         amount = amount.max(0);
         self.balance += amount;
         self.balance
+    }
+
+    /// Notes a text that lies in its archive, and how much it is about.
+    #[local]
+    #[wire]
+    #[archived]
+    #[fallible]
+    pub fn note_archived(
+        &mut self,
+        text: &Archived<String>,
+        amount: i64,
+        cx: &mut Cx<Self>,
+    ) -> Result<u64, String> {
+        let _ = (cx.key(), amount);
+        self.notes.push(text.as_str().into());
+        Ok(self.notes.len() as u64)
+    }
+
+    /// Whether there is such a note.
+    #[read]
+    #[local]
+    #[wire]
+    #[archived]
+    pub fn has_note(&self, text: &Archived<String>) -> bool {
+        self.notes.iter().any(|note| **note == **text)
     }
 
     /// The balance.

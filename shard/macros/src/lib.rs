@@ -194,11 +194,11 @@ pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
 /// argument.
 ///
 /// # Archives in place
-/// With `#[wire]` and `#[archived]`, arguments taken as `&Archived<T>` are looked at in the archive,
-/// which was checked once, and mostly lies in the buffer that the network wrote to; the buffer is
-/// kept until the message is gone. Other arguments are taken out as usual. A reference to an
-/// archive ends with the turn, so the method is a plain `fn`. References call it as any other, with
-/// `T`; a message from within the node becomes an archive in its turn.
+/// With `#[wire]` and `#[archived]`, arguments taken as `&Archived<T>` are looked at in the
+/// archive, which was checked once, and mostly lies in the buffer that the network wrote to; the
+/// buffer is kept until the message is gone. Other arguments are taken out as usual. A reference to
+/// an archive ends with the turn, so the method is a plain `fn`. References call it as any other,
+/// with `T`; a message from within the node becomes an archive in its turn.
 /// ```ignore
 /// // Runs in runtime/tests/wire.rs.
 /// #[local]
