@@ -23,10 +23,10 @@ mod intake;
 mod limits;
 mod session;
 
-pub use self::hello::{Hello, HelloError, Standing, Welcome};
+pub use self::hello::{Facts, Hello, HelloError, Standing, Welcome};
 pub use self::intake::Intake;
 pub use self::limits::Limits;
-pub use self::session::{Facts, Session};
+pub use self::session::Session;
 
 /// The native sessions of one shard.
 pub type Sessions = crate::sessions::Sessions<Session>;

@@ -21,6 +21,7 @@
 //! | `deadlines` | how long a connection may take for what it owes |
 //! | `wheel` | when to look at which session |
 //! | `shared` | what all sessions of a shard share |
+//! | `stats` | what was counted |
 //! | `addresses` | how many connections each address has |
 
 mod addresses;
@@ -33,6 +34,7 @@ mod output;
 mod parted;
 mod protocol;
 mod shared;
+mod stats;
 mod wheel;
 
 use std::net::SocketAddr;
@@ -50,6 +52,7 @@ pub(crate) use self::output::Blocks;
 pub(crate) use self::parted::Parted;
 pub use self::protocol::{Bounds, Session, Talk};
 pub use self::shared::Shared;
+pub use self::stats::SessionsStats;
 use crate::tls::{Opened, ServerTls};
 
 /// Names a session; a name is never used again.
@@ -59,33 +62,6 @@ pub struct SessionId {
     pub slot: u32,
     /// Tells the sessions apart that sat there one after the other.
     pub generation: u32,
-}
-
-/// What the sessions have done so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SessionsStats {
-    /// Connections opened.
-    pub opened: u64,
-    /// Connections closed.
-    pub closed: u64,
-    /// Bytes received.
-    pub bytes_in: u64,
-    /// Bytes sent.
-    pub bytes_out: u64,
-    /// Requests taken, wrong ones and those that the session answers itself included.
-    pub requests: u64,
-    /// Connections closed because the peer does not speak the protocol.
-    pub protocol_errors: u64,
-    /// Connections closed because they went beyond a limit.
-    pub limit_closes: u64,
-    /// Connections closed because they missed a deadline.
-    pub timeouts: u64,
-    /// Connections that were not opened because there were too many of their address.
-    pub address_refusals: u64,
-    /// Connections closed because of what they said instead of TLS, or in it.
-    pub tls_failures: u64,
-    /// Answers to connections that are gone.
-    pub late_answers: u64,
 }
 
 /// The sessions of one shard.

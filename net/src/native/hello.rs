@@ -45,6 +45,19 @@ pub struct Welcome {
     pub messages: Vec<Standing>,
 }
 
+/// What a welcome says of the node.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Facts {
+    /// This shard.
+    pub shard: u16,
+    /// How many there are.
+    pub shards: u16,
+    /// The cluster; 0 for none.
+    pub cluster: u128,
+    /// What keys are hashed with, where clients may know it.
+    pub hash_key: Option<HashKey>,
+}
+
 /// What a node says to a message of the hello.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {

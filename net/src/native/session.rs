@@ -11,11 +11,11 @@
 //! is handed on with the body. `rest` is lent too, to a message that takes up most of it.
 //!
 //! # Pausing
-//! A session stops parsing while too many answers are outstanding, while messages of too many bytes
-//! are not handled, while too much output is unsent or to be expected (the answers outstanding, each
-//! taken to be as large as the largest of late), or while the shard is congested. Bytes that arrive
-//! meanwhile wait in `rest`, and the peer's in its socket. Whatever ends the pause (an answer, a send
-//! that is done) reports the session as ready.
+//! A session stops parsing while too many answers are outstanding, while messages of too many
+//! bytes are not handled, while too much output is unsent or to be expected (the answers
+//! outstanding, each taken to be as large as the largest of late), or while the shard is
+//! congested. Bytes that arrive meanwhile wait in `rest`, and the peer's in its socket. Whatever
+//! ends the pause (an answer, a send that is done) reports the session as ready.
 //!
 //! | module | holds |
 //! |---|---|
@@ -31,30 +31,17 @@ use std::net::SocketAddr;
 
 use coreside_shard::rkyv::util::AlignedVec;
 use coreside_shard::{
-    AskError, Body, Encode, HashKey, Outside, Ticket, ToValue, WireCall, WireError, WireRow,
+    AskError, Body, Encode, Outside, Ticket, ToValue, WireCall, WireError, WireRow,
 };
 
 use super::credit::{self, Credit, TELL_TIME_US};
 use super::frame::{ALIGN, Code, HEADER_BYTES, Header, KEY_BYTES, Kind, Message, VERSION};
-use super::hello::{Hello, Welcome};
+use super::hello::{Facts, Hello, Welcome};
 use super::intake::Intake;
 use super::limits::Limits;
 use crate::sessions::{Direct, Line, Memory, Session as _, SessionId, Sessions, Talk};
 
 type Shared = crate::sessions::Shared<Session>;
-
-/// What a welcome says of the node.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Facts {
-    /// This shard.
-    pub shard: u16,
-    /// How many there are.
-    pub shards: u16,
-    /// The cluster; 0 for none.
-    pub cluster: u128,
-    /// What keys are hashed with, where clients may know it.
-    pub hash_key: Option<HashKey>,
-}
 
 /// The state of one connection.
 #[derive(Debug)]
