@@ -20,7 +20,7 @@ use coreside_net::native::{Hello, Limits};
 use coreside_net::{Listeners, Net, NetConfig, listen};
 use fake::Fake;
 
-const SIZES: [usize; 3] = [64 << 10, 256 << 10, 1 << 20];
+const SIZES: [usize; 4] = [64 << 10, 128 << 10, 256 << 10, 1 << 20];
 /// Bytes that are sent per round.
 const ROUND_BYTES: usize = 16 << 20;
 /// Messages that are sent before the first answer is waited for.
