@@ -79,7 +79,10 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> Future for ClientTell<E,
         }
         match self.sent.as_ref().map(|sent| sent.0.poll(cx.waker())) {
             Some(Poll::Pending) => Poll::Pending,
-            Some(Poll::Ready(is_sent)) => Poll::Ready(self.end(is_sent)),
+            Some(Poll::Ready(is_sent)) => {
+                self.sent = None;
+                Poll::Ready(self.end(is_sent))
+            }
             None => Poll::Ready(Ok(())),
         }
     }
