@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use coreside_shard::{Decode, Encode, Full, Handler, Message};
 
@@ -28,8 +28,8 @@ pub struct ClientTell<E: Handler<M>, M: Message> {
 struct Sent(Arc<Slot<bool>>);
 
 impl Pending for Sent {
-    fn end(&self, answer: Result<&[u8], Code>) {
-        self.0.fill(answer.is_ok());
+    fn end(&self, answer: Result<&[u8], Code>) -> Option<Waker> {
+        self.0.leave(answer.is_ok())
     }
 }
 
