@@ -279,7 +279,10 @@ fn whoever_tells_with_patience_is_slowed_by_whom_it_tells() {
         while fifth.as_mut().poll(&mut cx).is_pending() {
             other.entity::<Gate>(SLOW).open().wait().expect("a reply");
         }
-        while last.as_mut().poll(&mut cx).is_pending() || !waits.is_finished() {
+        while last.as_mut().poll(&mut cx).is_pending() {
+            other.entity::<Gate>(SLOW).open().wait().expect("a reply");
+        }
+        while !waits.is_finished() {
             other.entity::<Gate>(SLOW).open().wait().expect("a reply");
         }
         assert!(waits.join().expect("no panic"));

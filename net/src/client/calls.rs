@@ -2,14 +2,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::native::frame::Code;
 
 /// Waits for the answer to an ask.
 pub(super) trait Pending: Send + Sync {
-    /// Takes the archive of the reply, or why there is none.
-    fn end(&self, answer: Result<&[u8], Code>);
+    /// Takes the archive of the reply, or why there is none. Returns the task to be woken.
+    fn end(&self, answer: Result<&[u8], Code>) -> Option<Waker>;
 }
 
 /// An ask that waits.
@@ -171,7 +172,9 @@ mod tests {
     struct Nobody;
 
     impl Pending for Nobody {
-        fn end(&self, _: Result<&[u8], Code>) {}
+        fn end(&self, _: Result<&[u8], Code>) -> Option<Waker> {
+            None
+        }
     }
 
     fn put(calls: &mut Calls, deadline: Option<Instant>) -> u32 {

@@ -11,14 +11,21 @@
 //! relies on another one being polled. What is left by one that nobody polls again leaves with the
 //! next answer. A tell behind others is left to the client's thread.
 //!
+//! # Waking
+//! To wake a task of a thread that sleeps costs a switch of threads, to and fro where both share a
+//! core. So the tasks of one read stand in a line: the client's thread wakes one after the other,
+//! and so does whoever of them is polled first, for whose thread the others are neighbours.
+//!
 //! # Waiting
 //! What may not be under way yet waits in the [`Window`], as a whole frame, and is sent when
 //! answers and credit come in.
 
+use std::collections::VecDeque;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use coreside_shard::rkyv::util::AlignedVec;
@@ -73,6 +80,8 @@ impl Common {
 pub(super) struct Connection {
     common: Arc<Common>,
     state: Mutex<State>,
+    /// Tasks whose answers are there, to be woken.
+    woken: Mutex<VecDeque<Waker>>,
 }
 
 /// When a request is sent that has been written.
@@ -91,7 +100,8 @@ pub(super) struct Answer {
 
 impl Connection {
     pub(super) fn new(common: Arc<Common>) -> Self {
-        Self { common, state: Mutex::new(State { link: None, calls: Calls::default() }) }
+        let state = Mutex::new(State { link: None, calls: Calls::default() });
+        Self { common, state, woken: Mutex::default() }
     }
 
     /// Nothing that is done under the lock can leave the state half changed.
@@ -140,9 +150,9 @@ impl Connection {
         let notices = up.window.clear();
         let waiting = state.calls.take_waiting();
         drop(state);
-        for pending in waiting.into_iter().map(|call| call.pending).chain(notices) {
-            pending.end(Err(Code::NotSent));
-        }
+        let waiting = waiting.iter().map(|call| &*call.pending);
+        let waiting = waiting.chain(notices.iter().map(|notice| &**notice));
+        self.end_all(waiting.map(|pending| (pending, Err(Code::NotSent))));
     }
 
     /// The connection is lost: nobody will say what became of what was sent.
@@ -151,13 +161,13 @@ impl Connection {
         let link = state.link.take();
         let calls = std::mem::take(&mut state.calls);
         drop(state);
-        for notice in link.into_iter().flat_map(|mut up| up.window.clear()) {
-            notice.end(Err(Code::NotSent));
-        }
-        for call in calls.into_calls() {
+        let notices: Vec<_> = link.into_iter().flat_map(|mut up| up.window.clear()).collect();
+        self.end_all(notices.iter().map(|notice| (&**notice, Err(Code::NotSent))));
+        let calls: Vec<_> = calls.into_calls().collect();
+        self.end_all(calls.iter().map(|call| {
             let was_sent = call.account.is_some();
-            call.pending.end(Err(if was_sent { Code::MaybeExecuted } else { Code::NotSent }));
-        }
+            (&*call.pending, Err(if was_sent { Code::MaybeExecuted } else { Code::NotSent }))
+        }));
     }
 
     /// Sends the message. Returns whether it was sent; otherwise it waits, and `notice` is told
@@ -351,6 +361,37 @@ impl Connection {
         Ok(state.go_on())
     }
 
+    /// Ends what waited, and wakes its tasks.
+    pub(super) fn end_all<'a>(
+        &self,
+        ended: impl Iterator<Item = (&'a dyn Pending, Result<&'a [u8], Code>)>,
+    ) {
+        let mut wakers = VecDeque::<Waker>::new();
+        for (pending, answer) in ended {
+            let Some(waker) = pending.end(answer) else { continue };
+            if wakers.back().is_none_or(|last| !last.will_wake(&waker)) {
+                wakers.push_back(waker);
+            }
+        }
+        self.woken().append(&mut wakers);
+        loop {
+            // Not in the condition of the loop: whoever is woken takes the lock.
+            let next = self.woken().pop_front();
+            let Some(waker) = next else { return };
+            waker.wake();
+        }
+    }
+
+    /// Wakes the tasks that the client's thread has not come to.
+    pub(super) fn wake_others(&self) {
+        let wakers = std::mem::take(&mut *self.woken());
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn woken(&self) -> MutexGuard<'_, VecDeque<Waker>> {
+        self.woken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Sends what no future has sent so far.
     pub(super) fn send_rest(&self) {
         let state = self.lock();
@@ -370,11 +411,11 @@ impl Connection {
         overdue.iter().for_each(|call| state.end(call));
         let notices = state.go_on();
         self.send(state);
-        notices.iter().for_each(|notice| notice.end(Ok(&[])));
-        for call in overdue {
+        self.end_all(notices.iter().map(|notice| (&**notice, Ok(&[][..]))));
+        self.end_all(overdue.iter().map(|call| {
             let was_sent = call.account.is_some();
-            call.pending.end(Err(if was_sent { Code::MaybeExecuted } else { Code::Expired }));
-        }
+            (&*call.pending, Err(if was_sent { Code::MaybeExecuted } else { Code::Expired }))
+        }));
         left
     }
 }

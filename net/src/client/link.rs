@@ -293,13 +293,14 @@ impl Link {
         let taken = self.frames(&mut answers, &mut credit).map_err(io::Error::other)?;
         let mut ended = std::mem::take(&mut self.ended);
         let agreed = self.connection.take(answers, &credit, &mut ended);
-        for (call, answer) in ended.drain(..) {
-            call.pending.end(answer.outcome.map(|(from, to)| &self.input[from..to]));
-        }
+        self.connection.end_all(ended.iter().map(|(call, answer)| {
+            (&*call.pending, answer.outcome.map(|(from, to)| &self.input[from..to]))
+        }));
+        ended.clear();
         self.ended = ended;
         self.consume(taken);
         let notices = agreed.map_err(|FalseCredit| io::ErrorKind::InvalidData)?;
-        notices.iter().for_each(|notice| notice.end(Ok(&[])));
+        self.connection.end_all(notices.iter().map(|notice| (&**notice, Ok(&[][..]))));
         self.connection.send_rest();
         Ok(())
     }

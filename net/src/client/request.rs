@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use coreside_shard::{AskError, Decode, Encode, Full, Handler, Key, Message};
@@ -50,14 +50,25 @@ pub struct ClientRequest<E: Handler<M>, M: Message> {
     message: Option<M>,
     within: Duration,
     slot: Option<Arc<Answer<M>>>,
-    /// It has been written and waits to be sent: on which connection, and where in its output.
-    waits_at: Option<(usize, u64)>,
+    /// The number of its connection.
+    lane: usize,
+    /// It has been written and waits to be sent, and where in the output.
+    waits_at: Option<u64>,
 }
 
 impl<E: Handler<M>, M: Message> ClientRequest<E, M> {
     pub(super) fn new(client: Client, number: u16, key: E::Key, message: M) -> Self {
         let within = client.common().config.ask_timeout;
-        Self { client, number, key, message: Some(message), within, slot: None, waits_at: None }
+        Self {
+            client,
+            number,
+            key,
+            message: Some(message),
+            within,
+            slot: None,
+            lane: 0,
+            waits_at: None,
+        }
     }
 
     /// Ends the wait for the reply after `limit`. The time that is left travels with the message.
@@ -132,7 +143,7 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> ClientRequest<E, M> {
             let pending = Arc::<Answer<M>>::clone(&slot);
             match connection.ask(letter, self.within, pending, leaves) {
                 Ok(waits_at) => {
-                    self.waits_at = waits_at.map(|position| (lane, position));
+                    (self.lane, self.waits_at) = (lane, waits_at);
                     return Ok(slot);
                 }
                 Err(Unsent::Down) => {}
@@ -147,8 +158,8 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> ClientRequest<E, M> {
 impl<E: Handler<M>, M: Message> ClientRequest<E, M> {
     /// Sends the message, and those of others, if it still waits to be sent.
     fn flush(&mut self) {
-        if let Some((lane, position)) = self.waits_at.take() {
-            self.client.lane(lane).flush(position);
+        if let Some(position) = self.waits_at.take() {
+            self.client.lane(self.lane).flush(position);
         }
     }
 }
@@ -177,15 +188,17 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> Future for ClientRequest
             }
         }
         self.flush();
-        match &self.slot {
-            Some(slot) => slot.poll(cx.waker()),
-            None => Poll::Ready(Err(AskError::NotSent)),
+        let Some(slot) = &self.slot else { return Poll::Ready(Err(AskError::NotSent)) };
+        let answer = slot.poll(cx.waker());
+        if answer.is_ready() {
+            self.client.lane(self.lane).wake_others();
         }
+        answer
     }
 }
 
 impl<R: Decode + Send> Pending for Slot<Result<R, AskError>> {
-    fn end(&self, answer: Result<&[u8], Code>) {
+    fn end(&self, answer: Result<&[u8], Code>) -> Option<Waker> {
         let answer = match answer {
             // What was done is done, though nobody can read what came of it.
             Ok(body) => R::decode(body).map_err(|_| AskError::MaybeExecuted),
@@ -197,6 +210,6 @@ impl<R: Decode + Send> Pending for Slot<Result<R, AskError>> {
             }
             Err(_) => Err(AskError::MaybeExecuted),
         };
-        self.fill(answer);
+        self.leave(answer)
     }
 }

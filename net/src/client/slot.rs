@@ -34,6 +34,13 @@ impl<A> Slot<A> {
 
     /// Leaves the answer, and wakes who waits.
     pub fn fill(&self, answer: A) {
+        if let Some(waker) = self.leave(answer) {
+            waker.wake();
+        }
+    }
+
+    /// Leaves the answer, and wakes a thread that waits; a task is left to the caller.
+    pub(super) fn leave(&self, answer: A) -> Option<Waker> {
         let mut state = self.lock();
         state.answer = Some(answer);
         let (waker, sleeps) = (state.waker.take(), state.sleeps);
@@ -41,9 +48,7 @@ impl<A> Slot<A> {
         if sleeps {
             self.arrived.notify_one();
         }
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        waker
     }
 
     /// Blocks the current thread until the answer is there.

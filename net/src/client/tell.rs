@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use coreside_shard::{Decode, Encode, Full, Handler, Message};
 
@@ -28,8 +28,8 @@ pub struct ClientTell<E: Handler<M>, M: Message> {
 struct Sent(Arc<Slot<bool>>);
 
 impl Pending for Sent {
-    fn end(&self, answer: Result<&[u8], Code>) {
-        self.0.fill(answer.is_ok());
+    fn end(&self, answer: Result<&[u8], Code>) -> Option<Waker> {
+        self.0.leave(answer.is_ok())
     }
 }
 
@@ -79,7 +79,10 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> Future for ClientTell<E,
         }
         match self.sent.as_ref().map(|sent| sent.0.poll(cx.waker())) {
             Some(Poll::Pending) => Poll::Pending,
-            Some(Poll::Ready(is_sent)) => Poll::Ready(self.end(is_sent)),
+            Some(Poll::Ready(is_sent)) => {
+                self.sent = None;
+                Poll::Ready(self.end(is_sent))
+            }
             None => Poll::Ready(Ok(())),
         }
     }
