@@ -22,10 +22,10 @@ use crate::{Options, Rows, Summary, cores};
 const SHARDS: usize = 2;
 
 /// Clients, each with connections of its own, so that those of the second kind meet both shards.
-const CLIENTS: usize = 8;
+const CLIENTS: usize = 4;
 
 /// Requests outstanding of each client.
-const DEPTHS: [usize; 3] = [1, 8, 64];
+const DEPTHS: [usize; 3] = [1, 16, 128];
 
 /// Entities that are asked, in turn.
 const ENTITIES: u64 = 1000;
