@@ -28,7 +28,8 @@ use self::load::{Found, Load};
 use self::servers::{SIDES, Side};
 use crate::{Options, Rows, Summary, cores};
 
-pub use self::servers::{Server, WORD as SERVER, announced, end_with_input};
+pub use self::load::results;
+pub use self::servers::{Server, WORD as SERVER, announced, end_with_input, listening};
 
 /// The part of its own capacity at which a server is to answer evenly.
 const PART: f64 = 0.7;

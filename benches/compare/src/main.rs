@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! cd benches/compare
-//! cargo run --release -- [ring] [timers] [codec] [wire] [shards] [tls] [OPTIONS]
+//! cargo run --release -- [ring] [timers] [codec] [wire] [tls] [OPTIONS]
+//! cargo run --release -- shards --tools DIR [--seconds N] ..
 //! cargo run --release -- latency --tools DIR --redis FILE [--seconds N] ..
 //! ```
 //!
-//! Without a name, all are run; `latency` only with the programs that it needs. `--small` takes
-//! seconds, and its figures mean little. Rivals take turns in one process. One JSON object per row:
+//! Without a name, all are run; `shards` and `latency` only with the programs that they need.
+//! `--small` takes seconds, and its figures mean little. Rivals take turns in one process. One JSON
+//! object per row:
 //! `{"bench","ours","rival","theirs","ratio","unit","min","max"}`: medians, and the spread of ours.
 
 mod codec;

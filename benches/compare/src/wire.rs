@@ -32,7 +32,7 @@ mod glommio_loop;
 mod grpc;
 mod load;
 mod monoio_loop;
-pub mod ours;
+mod ours;
 mod server;
 mod tarpc_service;
 mod tokio_loop;

@@ -40,34 +40,40 @@ const DEPTH: &str = "64";
 /// # Errors
 /// When the load fails, or the server answers with an error.
 pub fn run(tools: &Tools, side: &Side, address: SocketAddr, load: Load) -> io::Result<Found> {
-    let name = format!("coreside-latency-{}.json", std::process::id());
-    let report = std::env::temp_dir().join(name);
     let core = cores::allowed().last().copied().unwrap_or_default();
     let mut command = Command::new(tools.programs.join("coreside-load"));
     command.args(["--quiet", "--check", "--connections", CONNECTIONS, "--keys", KEYS]);
     command.args(["--addr", &address.to_string(), "--cores", &core.to_string()]);
-    command.args(["--warmup", "1", "--duration", &load.seconds.to_string()]);
-    command.arg("--json").arg(&report).args(side.asks);
+    command.args(["--warmup", "1", "--duration", &load.seconds.to_string()]).args(side.asks);
     if let Some(rate) = load.rate {
         let rate = rate.to_string();
         command.args(["--depth", DEPTH, "--arrivals", "poisson", "--rate", &rate]);
     }
-    let output = command.output()?;
-    let text = std::fs::read_to_string(&report).unwrap_or_default();
-    std::fs::remove_file(&report).unwrap_or_default();
-    if !output.status.success() {
-        return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
-    }
-    match read(&text) {
+    match read(&results(&mut command)?) {
         Some(Found { rate: 0.0, .. }) => Err(io::Error::other("no reply in all the time")),
         Some(found) => Ok(found),
         None => Err(io::Error::other("the load's report has another form")),
     }
 }
 
-fn read(text: &str) -> Option<Found> {
-    let report: serde_json::Value = serde_json::from_str(text).ok()?;
-    let results = &report["results"];
+/// Runs `coreside-load`, and returns the results of its report.
+///
+/// # Errors
+/// When it fails: what it says.
+pub fn results(command: &mut Command) -> io::Result<serde_json::Value> {
+    let name = format!("coreside-compare-{}.json", std::process::id());
+    let report = std::env::temp_dir().join(name);
+    let output = command.arg("--json").arg(&report).output()?;
+    let text = std::fs::read_to_string(&report).unwrap_or_default();
+    std::fs::remove_file(&report).unwrap_or_default();
+    if !output.status.success() {
+        return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    let mut report: serde_json::Value = serde_json::from_str(&text).map_err(io::Error::other)?;
+    Ok(report["results"].take())
+}
+
+fn read(results: &serde_json::Value) -> Option<Found> {
     let us = |value: &serde_json::Value| Some(value.as_f64()? / 1e3);
     Some(Found {
         rate: results["rate_per_s"].as_f64()?,

@@ -70,9 +70,13 @@ fn actix(_tools: &Tools) -> io::Result<Server> {
     announced(Command::new(std::env::current_exe()?).arg(WORD), "listening on ")
 }
 
-/// A server that says where it listens.
+/// A server on the first core that says where it listens.
 pub fn announced(command: &mut Command, before: &str) -> io::Result<Server> {
-    let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+    listening(spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?, before)
+}
+
+/// The server that such a process is, once it has said where it listens.
+pub fn listening(mut child: Child, before: &str) -> io::Result<Server> {
     let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let unknown = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut server = Server { child, address: unknown, _output: None };
