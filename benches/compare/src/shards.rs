@@ -1,9 +1,9 @@
 //! Clients that know the shards beside clients that do not: one node with two shards, in one run.
 //!
 //! Those that know them send every request to the shard of its key; those that do not send it to
-//! the shard that the kernel gave their connection to, and half of them, and half of the answers, go
-//! from that shard to the other. Both are `coreside-load`, closed loop, depositing to accounts of
-//! the ledger. A ratio above 1 means that those that know serve more, or are sooner.
+//! the shard that the kernel gave their connection to, and half of them, and half of the answers,
+//! go from that shard to the other. Both are `coreside-load`, closed loop, depositing to accounts
+//! of the ledger. A ratio above 1 means that those that know serve more, or are sooner.
 //!
 //! Where the machine has fewer than three cores, shards and load share them, and it says so.
 
