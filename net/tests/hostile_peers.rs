@@ -13,6 +13,8 @@ mod handshake;
 mod random;
 #[path = "support/tls_property.rs"]
 mod tls;
+#[path = "support/trust.rs"]
+mod trust;
 
 use random::Random;
 

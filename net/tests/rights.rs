@@ -4,6 +4,8 @@
 mod certificates;
 #[path = "support/fake.rs"]
 mod fake;
+#[path = "support/trust.rs"]
+mod trust;
 
 use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
@@ -17,9 +19,10 @@ use coreside_net::sessions::{Session, SessionId, Sessions, Talk};
 use coreside_net::tls::{ServerTls, TlsConfig};
 use coreside_shard::{Body, KeyWords, Outside, Registry, WireCall, WireError, WireRow};
 use fake::Fake;
+use rustls::ClientConnection;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use trust::trusting;
 
 const NAME: &str = "node.example";
 const ADMIN: &str = "spiffe://cluster/admin";
@@ -113,19 +116,13 @@ impl World {
 }
 
 fn connection(authority: &Authority, identity: Option<Identity>) -> ClientConnection {
-    let certificate = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM");
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate(&authority.pem())).expect("a certificate");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("the provider has it")
-        .with_root_certificates(roots);
+    let builder = trusting(authority);
     let config = match identity {
         None => builder.with_no_client_auth(),
         Some(Identity { certificate: pem, key }) => {
+            let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM");
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
-            builder.with_client_auth_cert(vec![certificate(&pem)], key).expect("a pair")
+            builder.with_client_auth_cert(vec![certificate], key).expect("a pair")
         }
     };
     let name = ServerName::try_from(NAME).expect("a name");

@@ -4,6 +4,8 @@
 mod certificates;
 #[path = "support/fake.rs"]
 mod fake;
+#[path = "support/trust.rs"]
+mod trust;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -18,9 +20,9 @@ use coreside_net::sessions::{Session, SessionId, Sessions, Talk};
 use coreside_net::tls::{Renewal, ServerTls, TlsConfig, TlsError};
 use coreside_shard::Outside;
 use fake::Fake;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
+use trust::trusting;
 
 const NAME: &str = "node.example";
 
@@ -53,15 +55,7 @@ impl Setting {
 }
 
 fn client(authority: &Authority) -> ClientConnection {
-    let mut roots = RootCertStore::empty();
-    let root = CertificateDer::from_pem_slice(authority.pem().as_bytes()).expect("PEM");
-    roots.add(root).expect("a certificate");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("the provider has it")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = trusting(authority).with_no_client_auth();
     let name = ServerName::try_from(NAME).expect("a name");
     ClientConnection::new(Arc::new(config), name).expect("a client")
 }

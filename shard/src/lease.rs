@@ -125,14 +125,6 @@ impl<'a> Body<'a> {
         Some(Self { bytes: self.bytes.get(range)?, ..self })
     }
 
-    /// Only `part` of it. Bytes from elsewhere are none of the lender's.
-    #[inline]
-    pub fn narrow(self, part: &'a [u8]) -> Self {
-        let (whole, inner) = (self.bytes.as_ptr_range(), part.as_ptr_range());
-        let within = whole.start <= inner.start && inner.end <= whole.end;
-        Self { bytes: part, lender: if within { self.lender } else { None } }
-    }
-
     /// Where the bytes stay, and for how long.
     #[inline]
     pub(crate) fn keep(self) -> (NonNull<u8>, Lease) {
@@ -308,9 +300,9 @@ mod tests {
         let shared = SharedBytes::new(bytes);
         let body = shared.body(0);
         let start = body.bytes().as_ptr();
-        let (few, _) = body.narrow(&body.bytes()[..64]).keep();
+        let (few, _) = body.get(..64).expect("within").keep();
         assert_ne!(few.as_ptr().cast_const(), start);
-        let (most, lease) = body.narrow(&body.bytes()[..128]).keep();
+        let (most, lease) = body.get(..128).expect("within").keep();
         assert_eq!(most.as_ptr().cast_const(), start);
         let (rest, is_copy) = shared.take(128);
         assert_eq!((rest.len(), is_copy), (64, true));
@@ -324,11 +316,11 @@ mod tests {
     fn part_of_a_body_is_lent_and_other_bytes_are_not() {
         let lender = Bytes::new(128, 2);
         let body = lender.body();
-        let part = body.narrow(&body.bytes()[64..]);
+        let part = body.get(64..).expect("within");
         let (at, lease) = part.keep();
         assert_eq!(at.as_ptr().cast_const(), part.bytes().as_ptr());
         let copy = lender.memory.to_vec();
-        let elsewhere = body.narrow(&copy);
+        let elsewhere = Body::new(&copy);
         assert_ne!(elsewhere.keep().0.as_ptr().cast_const(), copy.as_ptr());
         assert_eq!(lender.left.get(), 1);
         drop(lease);

@@ -8,6 +8,8 @@ use std::sync::LazyLock;
 mod certificates;
 #[path = "../../tests/support/fake.rs"]
 mod fake;
+#[path = "../../tests/support/trust.rs"]
+mod trust;
 #[path = "../../tests/support/tls_property.rs"]
 mod property;
 

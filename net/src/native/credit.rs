@@ -62,13 +62,13 @@ impl Credit {
     /// Whether the peer may tell at all just now.
     #[inline]
     pub(super) fn allows_tell(&self, limits: &Limits) -> bool {
-        self.taken < limits.tells_max
+        self.room(limits).0 > 0
     }
 
     /// Whether so many bytes are under way that no more are taken.
     #[inline]
     pub(super) fn must_pause(&self, limits: &Limits) -> bool {
-        self.bytes >= limits.message_bytes_pause
+        self.room(limits).1 == 0
     }
 
     /// How many tells and how many bytes may be taken before one of the two above says no; the last

@@ -443,12 +443,12 @@ impl<I: Intake> Talk<I> for Session {
     fn receive(&mut self, mut input: Body<'_>, intake: &mut I, shared: &mut Shared) {
         let missing = self.missing_bytes(&shared.limits);
         if missing > 0
-            && let Some((first, others)) = input.bytes().split_at_checked(missing)
+            && let Some((first, others)) = input.get(..missing).zip(input.get(missing..))
         {
             // What follows the frame that was cut may be read where it lies again.
-            self.rest.extend_from_slice(first);
+            self.rest.extend_from_slice(first.bytes());
             self.frames_of_rest(intake, shared);
-            input = input.narrow(others);
+            input = others;
         }
         let bytes = input.bytes();
         if self.line.flags.ending || self.line.flags.killed || bytes.is_empty() {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use coreside_net::resp::{self, Limits};
 use coreside_net::sessions::{SessionId, Sessions};
 use coreside_net::tls::{ServerTls, TlsConfig};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 
 use crate::certificates::{Authority, Folder};
 use crate::fake::Fake;
+use crate::trust::trusting;
 
 const NAME: &str = "node.example";
 
@@ -27,15 +27,7 @@ impl Setting {
         let (authority, folder) = (Authority::new("first"), Folder::new());
         let (certificate, key) = folder.put_identity("node", &authority.certify(NAME));
         let node = ServerTls::load(TlsConfig::new(certificate, key)).expect("good files");
-        let mut roots = RootCertStore::empty();
-        let root = CertificateDer::from_pem_slice(authority.pem().as_bytes()).expect("PEM");
-        roots.add(root).expect("a certificate");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let client = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("the provider has it")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let client = trusting(&authority).with_no_client_auth();
         Self { node, client: Arc::new(client) }
     }
 }
