@@ -21,8 +21,11 @@ use coreside_net::native::frame::{Header, Kind};
 /// Bytes of the longest message and of the longest reply.
 const MESSAGE_BYTES: usize = 16 << 10;
 const CONNECTIONS: usize = 64;
-/// Of one connection, before it is closed.
+/// Of one connection, before it pauses and before it is closed.
+const OUTPUT_BYTES_PAUSE: usize = 32 << 10;
 const OUTPUT_BYTES: usize = 128 << 10;
+/// Of all connections of a port together, before the slowest is closed.
+const OUTPUT_BYTES_TOTAL: usize = 2 << 20;
 /// Of all connections of a port together.
 const INPUT_BYTES: usize = 2 << 20;
 const QUEUE_BYTES: usize = 1 << 20;
@@ -37,8 +40,8 @@ const DEAD_LETTERS: usize = 1024;
 const BOUND_BYTES: usize = {
     // A buffer that grows has twice what it holds, and is moved into another one meanwhile.
     let input = 2 * 3 * (INPUT_BYTES + MESSAGE_BYTES);
-    // What is filled and what is sent, and the reply that went beyond the limit.
-    let output = 2 * CONNECTIONS * 2 * (OUTPUT_BYTES + MESSAGE_BYTES);
+    // A buffer has twice what it holds here, too; and what comes until output is counted again.
+    let output = 2 * 2 * (OUTPUT_BYTES_TOTAL + CONNECTIONS * (OUTPUT_BYTES_PAUSE + MESSAGE_BYTES));
     // The longest handshake, and records of TLS on their way in and out.
     let tls = 2 * CONNECTIONS * (16 + 64 + 64) * 1024;
     let waiting = QUEUE_BYTES + (BUSY as usize * STASH + DEAD_LETTERS) * MESSAGE_BYTES;
@@ -89,8 +92,9 @@ fn service() {
         calls_max: 64,
         input_bytes_pause: 4096,
         input_bytes_total_max: INPUT_BYTES,
-        output_bytes_pause: 32 << 10,
+        output_bytes_pause: OUTPUT_BYTES_PAUSE,
         output_bytes_max: OUTPUT_BYTES,
+        output_bytes_total_max: OUTPUT_BYTES_TOTAL,
         connections_max: CONNECTIONS as u32,
         ..native::Limits::default()
     };
@@ -99,8 +103,9 @@ fn service() {
         query_bytes_max: 4 * MESSAGE_BYTES,
         query_bytes_total_max: INPUT_BYTES,
         query_bytes_pause: 4096,
-        output_bytes_pause: 32 << 10,
+        output_bytes_pause: OUTPUT_BYTES_PAUSE,
         output_bytes_max: OUTPUT_BYTES,
+        output_bytes_total_max: OUTPUT_BYTES_TOTAL,
         pipeline_max: 64,
         connections_max: CONNECTIONS as u32,
         ..Limits::default()
