@@ -386,7 +386,10 @@ impl<S: Session> Sessions<S> {
         take: impl FnOnce(&mut S, &mut Shared<S>),
     ) -> bool {
         let Some(session) = find(&mut self.slots, id) else { return false };
+        let before = session.unparsed_bytes();
         take(session, &mut self.shared);
+        // Whom its answers end parses no more, and holds nothing any more.
+        self.shared.unparsed_bytes = self.shared.unparsed_bytes - before + session.unparsed_bytes();
         let flags = &session.line().flags;
         if flags.ending || flags.input_ended {
             settle(session, &mut self.shared);
