@@ -5,12 +5,13 @@
 //! failed. So nothing above knows which one runs.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use super::buffers::Buffers;
 use super::epoll::Epoll;
 use super::error::NetError;
 use super::ring::Ring;
+use super::socket::{Kind, parts};
 use super::zero_copy::{SendStats, Sends, ZeroCopy};
 
 /// How a net deals with the kernel.
@@ -36,6 +37,17 @@ pub(super) struct Completion {
     pub(super) more: bool,
     /// It is the second one of a send without a copy; the result is made of flags.
     pub(super) is_notice: bool,
+}
+
+impl Completion {
+    /// Nobody will take what was completed: closes the connection, if one was accepted.
+    #[expect(unsafe_code, reason = "a descriptor that the kernel made")]
+    pub(super) fn discard(self) {
+        if parts(self.token).0 == Some(Kind::Accept) && self.result >= 0 {
+            // SAFETY: the descriptor was made for us, and nobody else has heard of it.
+            drop(unsafe { OwnedFd::from_raw_fd(self.result) });
+        }
+    }
 }
 
 /// Completions taken per pass; what is left waits for the next one.

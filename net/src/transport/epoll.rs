@@ -366,12 +366,7 @@ impl Epoll {
 impl Drop for Epoll {
     /// Closes connections that nobody has taken.
     fn drop(&mut self) {
-        for completion in self.done.drain(..) {
-            if parts(completion.token).0 == Some(Kind::Accept) && completion.result >= 0 {
-                // SAFETY: the descriptor was made for us, and nobody else has heard of it.
-                drop(unsafe { OwnedFd::from_raw_fd(completion.result) });
-            }
-        }
+        self.done.drain(..).for_each(Completion::discard);
     }
 }
 

@@ -273,6 +273,13 @@ impl Ring {
     }
 }
 
+impl Drop for Ring {
+    /// Closes connections that nobody has taken.
+    fn drop(&mut self) {
+        self.ring.completion().map(Completion::from).for_each(Completion::discard);
+    }
+}
+
 impl From<cqueue::Entry> for Completion {
     #[inline]
     fn from(entry: cqueue::Entry) -> Self {
