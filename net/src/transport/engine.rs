@@ -168,6 +168,15 @@ impl Engine {
         }
     }
 
+    /// To be called when a connection for which nothing is under way goes on at another shard.
+    pub(super) fn forget(&mut self, socket: RawFd, token: u64) {
+        match self {
+            // The kernel does nothing for a socket of which nothing was asked.
+            Self::Uring(_) => {}
+            Self::Epoll(epoll) => epoll.forget(socket, token),
+        }
+    }
+
     /// Receives into the buffers of the net until told otherwise.
     #[inline]
     #[must_use = "the queue may be full"]

@@ -146,6 +146,20 @@ impl Epoll {
         self.listeners[protocol(token) as usize] = None;
     }
 
+    /// Watches a connection no longer that is not closed here.
+    pub(super) fn forget(&mut self, socket: RawFd, token: u64) {
+        if self.find(token).is_some() {
+            self.sockets[protocol(token) as usize][parts(token).1 as usize] = None;
+            self.calls += 1;
+            let none = ptr::null_mut();
+            // SAFETY: takes a descriptor out of the set, touches no memory.
+            let result = unsafe {
+                libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, socket, none)
+            };
+            debug_assert_eq!(result, 0, "it is watched");
+        }
+    }
+
     /// Sends what the socket takes now, and the rest when it takes more.
     ///
     /// # Safety
