@@ -1,8 +1,8 @@
 //! What carries out the operations of a net: an io_uring ring, or calls when epoll says so.
 //!
 //! Both take the same operations and report on them with the same completions, in the same manner:
-//! accepts and receives go on until they are told to end or something fails, a send is whole or
-//! failed. So nothing above knows which one runs.
+//! accepts and receives go on until they are told to end or something fails, a send ends when the
+//! socket has taken some of it. So nothing above knows which one runs.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -218,7 +218,8 @@ impl Engine {
         }
     }
 
-    /// Sends `bytes` whole, unless an error intervenes.
+    /// Sends as much of `bytes` as the socket takes, once it takes any: whoever waits for a peer
+    /// learns that it goes on.
     ///
     /// # Safety
     /// `bytes` must stay in place and unchanged until the completion of this operation is taken, or
@@ -235,9 +236,9 @@ impl Engine {
         }
     }
 
-    /// Sends `bytes` whole without copying them, unless an error intervenes. If the completion says
-    /// that there is more, a second one is the notice that the bytes are read no more. For outputs
-    /// of at least [`zero_copy_min_bytes`](Self::zero_copy_min_bytes).
+    /// Sends as much of `bytes` as the socket takes, once it takes any, without copying it. If the
+    /// completion says that there is more, a second one is the notice that the bytes are read no
+    /// more. For outputs of at least [`zero_copy_min_bytes`](Self::zero_copy_min_bytes).
     ///
     /// # Safety
     /// `bytes` must stay in place until the completion of this operation, and, if it says so, its
