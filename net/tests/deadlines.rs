@@ -14,7 +14,7 @@ use std::time::Duration;
 use coreside_net::native::frame::{Header, Kind};
 use coreside_net::native::{self, Hello};
 use coreside_net::sessions::{Deadlines, Session, SessionId, Sessions, Talk};
-use coreside_net::{Limits, NetConfig, resp};
+use coreside_net::{Limits, NetConfig, listen, resp};
 use fake::Fake;
 use server::Server;
 
@@ -261,4 +261,30 @@ fn deadlines_close_sockets() {
     server.settle();
     assert_eq!(server.connections(), 1);
     assert_eq!(server.stop().sessions.timeouts, 50);
+}
+
+/// It is one send of the node, however long that takes.
+#[test]
+fn peer_that_reads_a_long_reply_slowly_gets_all_of_it() {
+    const STEPS: usize = 16;
+    const STEP_BYTES: usize = 512 << 10;
+    let listener =
+        listen("127.0.0.1:0".parse().expect("an address"), 1).expect("a port is free").remove(0);
+    let address = listener.local_addr().expect("it is bound");
+    // Connections take it over: the kernel holds little that the peer has not read.
+    socket2::SockRef::from(&listener).set_send_buffer_size(64 << 10).expect("a size");
+    let server = Server::on(listener, address, NetConfig::default(), None);
+    let mut stream = server.connect();
+    let len = STEPS * STEP_BYTES;
+    std::io::Write::write_all(&mut stream, format!("*2\r\n$4\r\nECHO\r\n${len}\r\n").as_bytes())
+        .expect("sent");
+    std::io::Write::write_all(&mut stream, &vec![b'x'; len + 2]).expect("sent");
+    let mut step = vec![0; STEP_BYTES];
+    for at in 0..STEPS {
+        stream.read_exact(&mut step).unwrap_or_else(|error| panic!("step {at}: {error}"));
+        server.settle();
+        server.shared.now_ns.fetch_add(20_000_000_000, Ordering::SeqCst);
+        server.settle();
+    }
+    assert_eq!(server.stop().sessions.timeouts, 0);
 }

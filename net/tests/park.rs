@@ -14,6 +14,7 @@ use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::sync::mpsc;
 use std::thread;
 
+use coreside_net::native::{Facts, Hello};
 use coreside_net::{Listeners, Net, NetConfig, listen};
 use fake::Fake;
 
@@ -75,4 +76,40 @@ fn sleeping_driver_is_woken_by_a_connection_by_bytes_and_by_the_end() {
     let (passes, stats) = driver.join().expect("no panic");
     assert_eq!(stats.sessions.requests, 100);
     assert!(passes < 2000, "{passes} passes: an idle driver costs nothing");
+}
+
+/// Otherwise each byte of it would wake two shards.
+#[test]
+fn connection_that_went_to_another_shard_concerns_its_first_one_no_more() {
+    let listener = listen("127.0.0.1:0".parse().expect("an address"), 1).expect("a port").remove(0);
+    let address = listener.local_addr().expect("bound");
+    let listeners = Listeners { native: Some(listener), ..Listeners::default() };
+    let mut net = Net::new(driver::driven(NetConfig::default()), listeners).expect("a net");
+    net.set_native_facts(Facts { shard: 0, shards: 2, ..Facts::default() });
+    let mut fake = Fake::default();
+    let mut stream = TcpStream::connect(address).expect("the net listens");
+    let mut hello = Vec::new();
+    let wanted = Hello { versions: (1, 1), shard: Some(1), cluster: 0, messages: Vec::new() };
+    wanted.write(&mut hello);
+    stream.write_all(&hello).expect("sent");
+    let moving = loop {
+        net.receive(&mut fake);
+        net.flush().expect("the engine works");
+        let moving = net.take_moving();
+        if !moving.is_empty() {
+            break moving;
+        }
+    };
+    while !net.is_idle() {
+        net.receive(&mut fake);
+        net.flush().expect("the engine works");
+    }
+    let enters = net.stats().enters;
+    for _ in 0..10 {
+        stream.write_all(b"for the other shard").expect("sent");
+        net.receive(&mut fake);
+        net.flush().expect("the engine works");
+    }
+    assert_eq!(net.stats().enters, enters);
+    drop(moving);
 }

@@ -321,6 +321,20 @@ fn output_beyond_its_limit_closes_the_connection() {
 }
 
 #[test]
+fn what_is_not_parsed_counts_no_more_when_answers_close_the_connection() {
+    let limits = Limits { output_bytes_max: 50_000, ..Limits::default() };
+    let mut client = Client::new(limits);
+    let unfinished = b"*2\r\n$4\r\nECHO\r\n$100000\r\n";
+    client.receive(&["GET big\r\n".repeat(10).as_bytes(), unfinished, &[0; 5000]].concat());
+    assert!(client.sessions.unparsed_bytes() > 5000);
+    client.fake.answer_all(&mut client.sessions);
+    assert!(client.is_finished());
+    assert_eq!(client.sessions.unparsed_bytes(), 0, "others pay for what is left in the sum");
+    client.sessions.close(client.id);
+    assert_eq!(client.sessions.unparsed_bytes(), 0);
+}
+
+#[test]
 fn declared_lengths_take_no_memory() {
     let mut client = Client::new(Limits::default());
     client.receive(b"*1048576\r\n$536870912\r\n");

@@ -11,10 +11,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Duration;
 
-use coreside_net::{Limits, NetConfig};
+use coreside_net::{Limits, Listeners, Net, NetConfig, listen};
 use random::Random;
-use server::Server;
+use server::{Server, driven};
 
 fn commands(server: &Server) -> u64 {
     server.shared.commands.load(Ordering::SeqCst)
@@ -249,6 +250,24 @@ fn one_connection_too_many_is_told_so() {
     fourth.write_all(b"PING\r\n").expect("sent");
     read_exactly(&mut fourth, "+PONG\r\n");
     assert_eq!(server.stop().refused, 1);
+}
+
+/// The kernel accepts before anybody looks; who was accepted hears of the end all the same.
+#[test]
+fn net_that_is_dropped_closes_connections_that_it_has_not_seen() {
+    let address = "127.0.0.1:0".parse().expect("an address");
+    let listener = listen(address, 1).expect("a port is free").remove(0);
+    let address = listener.local_addr().expect("it is bound");
+    let listeners = Listeners { resp: Some(listener), ..Listeners::default() };
+    let mut net = Net::new(driven(NetConfig::default()), listeners).expect("a net");
+    let mut streams = [(); 3].map(|()| TcpStream::connect(address).expect("it listens"));
+    net.flush().expect("the engine works");
+    drop(net);
+    for stream in &mut streams {
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("not zero");
+        let outcome = stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+        assert!(matches!(outcome, Ok(0) | Err(ErrorKind::ConnectionReset)), "{outcome:?}");
+    }
 }
 
 #[test]

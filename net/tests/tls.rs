@@ -197,6 +197,14 @@ fn native_frames_pass_and_are_aligned() {
 }
 
 #[test]
+fn requests_right_behind_the_handshake_are_no_part_of_it() {
+    let setting = Setting::new();
+    let request = format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n$30000\r\n{}\r\n", "x".repeat(30_000));
+    // As one receive, which a large buffer makes of it.
+    assert_eq!(setting.resp().talk(request.as_bytes(), usize::MAX), b"+OK\r\n");
+}
+
+#[test]
 fn many_replies_share_a_record() {
     let setting = Setting::new();
     let mut line = setting.resp();

@@ -462,6 +462,10 @@ impl Drop for Net {
             self.engine.take(&mut batch);
             for completion in batch.drain(..) {
                 let (Some(kind), slot, generation) = parts(completion.token) else { continue };
+                if kind == Kind::Accept {
+                    completion.discard();
+                    continue;
+                }
                 match protocol(completion.token) {
                     Protocol::Resp => self.resp.note_end((kind, slot, generation), completion),
                     Protocol::Native => self.native.note_end((kind, slot, generation), completion),
