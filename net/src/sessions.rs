@@ -428,10 +428,7 @@ impl<S: Session> Sessions<S> {
     ) -> bool {
         self.shared.handled(message_bytes);
         let Some(session) = find(&mut self.slots, id) else { return false };
-        let before = session.unparsed_bytes();
         take(session, &mut self.shared);
-        // Whom its answers end parses no more, and holds nothing any more.
-        self.shared.unparsed_bytes = self.shared.unparsed_bytes - before + session.unparsed_bytes();
         let flags = &session.line().flags;
         if flags.ending || flags.input_ended {
             settle(session, &mut self.shared);

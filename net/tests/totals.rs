@@ -102,19 +102,6 @@ fn replies_that_wait_for_an_earlier_one_count_as_output() {
 }
 
 #[test]
-fn input_of_a_connection_whose_output_grew_too_large_counts_no_more() {
-    let limits = Limits { output_bytes_max: 3 * BIG_BYTES, pipeline_max: 4, ..Limits::default() };
-    let mut client = Client::new(limits);
-    client.receive("GET big\r\n".repeat(100).as_bytes());
-    assert!(client.sessions.unparsed_bytes() > 0, "most of them wait");
-    client.fake.answer_all(&mut client.sessions);
-    assert!(client.is_finished(), "too much output");
-    client.receive(b"GET big\r\n");
-    client.sessions.close(client.id);
-    assert_eq!((client.sessions.unparsed_bytes(), client.sessions.owed_count()), (0, 0));
-}
-
-#[test]
 fn connections_pause_at_their_share_while_outputs_are_many() {
     // Each may have 30,000 unsent; all of them together half of 80,000, so that each has 10,000.
     let limits = Limits {
