@@ -1,26 +1,22 @@
 //! Any bytes from outside: the property of the fuzz target `native_session`, on a bounded number of
 //! mutations of inputs that go some way.
 
-#[path = "support/native_property.rs"]
-mod property;
-#[path = "support/random.rs"]
-mod random;
-
-use random::Random;
+use crate::native_property;
+use crate::random::Random;
 
 /// About two seconds where this was written.
 const MUTATIONS: u64 = 200_000;
 
 #[test]
 fn any_bytes_cut_anywhere_mean_the_same_and_harm_nothing() {
-    let rows = property::rows();
-    let seeds = property::seeds(&rows);
+    let rows = native_property::rows();
+    let seeds = native_property::seeds(&rows);
     for seed in &seeds {
-        property::check(&rows, seed);
+        native_property::check(&rows, seed);
     }
     for number in 0..MUTATIONS {
         let input = mutate(&seeds, &mut Random::new(number));
-        let outcome = std::panic::catch_unwind(|| property::check(&rows, &input));
+        let outcome = std::panic::catch_unwind(|| native_property::check(&rows, &input));
         assert!(outcome.is_ok(), "mutation {number}: {input:?}");
     }
 }

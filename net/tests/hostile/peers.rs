@@ -1,22 +1,10 @@
 //! Any bytes from a peer: the properties of the fuzz targets `handshake`, `frames`, `tls` and
 //! `client`, on their corpora and a bounded number of mutations.
 
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/client_property.rs"]
-mod client;
-#[path = "support/fake.rs"]
-mod fake;
-#[path = "support/handshake_property.rs"]
-mod handshake;
-#[path = "support/random.rs"]
-mod random;
-#[path = "support/tls_property.rs"]
-mod tls;
-#[path = "support/trust.rs"]
-mod trust;
-
-use random::Random;
+use crate::client_property;
+use crate::handshake_property;
+use crate::random::Random;
+use crate::tls_property;
 
 /// The inputs that are part of the repository.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
@@ -68,22 +56,22 @@ fn mutate(corpus: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
 
 #[test]
 fn any_handshake_is_read_as_it_was_written_or_refused() {
-    check_all("handshake", 100_000, handshake::check_handshake);
+    check_all("handshake", 100_000, handshake_property::check_handshake);
 }
 
 #[test]
 fn any_stream_falls_into_frames_or_is_refused() {
-    check_all("frames", 100_000, handshake::check_frames);
+    check_all("frames", 100_000, handshake_property::check_frames);
 }
 
 #[test]
 fn any_records_say_what_was_said_or_end_the_connection() {
-    let setting = tls::Setting::new();
-    check_all("tls", 500, |input| tls::check(&setting, input));
+    let setting = tls_property::Setting::new();
+    check_all("tls", 500, |input| tls_property::check(&setting, input));
 }
 
 #[test]
 fn every_ask_ends_whatever_the_node_says() {
-    let node = client::Node::new();
-    check_all("client", 1_000, |input| client::check(&node, input));
+    let node = client_property::Node::new();
+    check_all("client", 1_000, |input| client_property::check(&node, input));
 }

@@ -1,16 +1,11 @@
 //! Who may call what: by the names in the certificates of clients, over sessions without sockets.
 
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/fake.rs"]
-mod fake;
-#[path = "support/trust.rs"]
-mod trust;
-
 use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
 
-use certificates::{Authority, Folder, Identity};
+use crate::certificates::{Authority, Folder, Identity};
+use crate::fake::Fake;
+use crate::trust::trusting;
 use coreside_macros::{entity, handlers};
 use coreside_net::native::frame::{Code, Header, Kind};
 use coreside_net::native::{self, Hello, Standing, Welcome};
@@ -18,11 +13,9 @@ use coreside_net::resp;
 use coreside_net::sessions::{Session, SessionId, Sessions, Talk};
 use coreside_net::tls::{ServerTls, TlsConfig};
 use coreside_shard::{Body, KeyWords, Outside, Registry, WireCall, WireError, WireRow};
-use fake::Fake;
 use rustls::ClientConnection;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use trust::trusting;
 
 const NAME: &str = "node.example";
 const ADMIN: &str = "spiffe://cluster/admin";

@@ -1,20 +1,13 @@
 //! What the transport promises, over loopback.
 
-#[path = "support/fake.rs"]
-mod fake;
-#[path = "support/random.rs"]
-mod random;
-#[path = "support/server.rs"]
-mod server;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
 use std::thread;
 
+use crate::random::Random;
+use crate::server::Server;
 use coreside_net::{Limits, NetConfig};
-use random::Random;
-use server::Server;
 
 fn commands(server: &Server) -> u64 {
     server.shared.commands.load(Ordering::SeqCst)

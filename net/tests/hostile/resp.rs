@@ -1,18 +1,8 @@
 //! Any bytes from outside: the property of the fuzz target `resp_session`, on a bounded number of
 //! mutations of its corpus.
 
-#[path = "support/client.rs"]
-mod client;
-#[path = "support/fake.rs"]
-mod fake;
-#[path = "support/hostile.rs"]
-mod property;
-#[path = "support/random.rs"]
-mod random;
-#[path = "support/replies.rs"]
-mod replies;
-
-use random::Random;
+use crate::random::Random;
+use crate::resp_property;
 
 /// About two seconds where this was written.
 const MUTATIONS: u64 = 20_000;
@@ -22,11 +12,11 @@ fn any_bytes_cut_anywhere_mean_the_same_and_harm_nothing() {
     let corpus = corpus();
     assert!(corpus.len() >= 10, "the corpus is part of the repository");
     for seed in &corpus {
-        property::check(seed);
+        resp_property::check(seed);
     }
     for number in 0..MUTATIONS {
         let input = mutate(&corpus, &mut Random::new(number));
-        let outcome = std::panic::catch_unwind(|| property::check(&input));
+        let outcome = std::panic::catch_unwind(|| resp_property::check(&input));
         assert!(outcome.is_ok(), "mutation {number}: {}", input.escape_ascii());
     }
 }

@@ -1,13 +1,6 @@
 //! Outputs that are sent without a copy: they arrive whole, and the memory that the kernel reads
 //! stays until it says that it is done, and no longer than the peer has time.
 
-#[path = "support/fake.rs"]
-mod fake;
-#[path = "support/random.rs"]
-mod random;
-#[path = "support/server.rs"]
-mod server;
-
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -16,11 +9,12 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use crate::driver::driven;
+use crate::fake::Fake;
+use crate::random::Random;
+use crate::server::Server;
 use coreside_net::sessions::Deadlines;
 use coreside_net::{DriverKind, Limits, Listeners, Net, NetConfig, ZeroCopy, listen};
-use fake::Fake;
-use random::Random;
-use server::{Server, driven};
 
 const LARGE: usize = 3 << 20;
 

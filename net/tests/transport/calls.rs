@@ -1,15 +1,11 @@
 //! System calls belong to passes, not to messages.
 
-#[path = "support/driver.rs"]
-mod driver;
-#[path = "support/fake.rs"]
-mod fake;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use crate::driver;
+use crate::fake::Fake;
 use coreside_net::{DriverKind, Listeners, Net, NetConfig, listen};
-use fake::Fake;
 
 const CONNECTIONS: usize = 64;
 const REPLY: &[u8] = b"$10\r\nvalue of a\r\n";

@@ -1,8 +1,5 @@
 //! Clients and nodes over TLS and real sockets: who is let in, and who is not.
 
-#[path = "support/certificates.rs"]
-mod certificates;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -11,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use certificates::{Authority, Folder};
+use crate::certificates;
+use crate::certificates::{Authority, Folder};
 use coreside_macros::{entity, handlers};
 use coreside_net::client::{Client, ClientBuilder, ClientError};
 use coreside_net::tls::{ClientTls, ServerTls, TlsConfig};

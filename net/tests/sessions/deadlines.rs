@@ -1,22 +1,17 @@
 //! How long a connection may take, and how many there may be: sessions without sockets, at times
 //! that the tests choose.
 
-#[path = "support/fake.rs"]
-mod fake;
-#[path = "support/server.rs"]
-mod server;
-
 use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::fake::Fake;
+use crate::server::Server;
 use coreside_net::native::frame::{Header, Kind};
 use coreside_net::native::{self, Hello};
 use coreside_net::sessions::{Deadlines, Session, SessionId, Sessions, Talk};
 use coreside_net::{Limits, NetConfig, resp};
-use fake::Fake;
-use server::Server;
 
 /// Deadlines are kept to two granules of the wheel.
 const SLACK_MS: u64 = 270;

@@ -1,8 +1,5 @@
 //! What a client does on its connection, seen from the other end: a node that is this test.
 
-#[path = "support/read_frame.rs"]
-mod read_frame;
-
 use std::future::Future;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,12 +8,12 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
+use crate::read_frame::read_frame;
 use coreside_macros::{entity, handlers};
 use coreside_net::client::Client;
 use coreside_net::native::frame::{Header, Kind, VERSION};
 use coreside_net::native::{Hello, Standing, Welcome};
 use coreside_shard::{AskError, Encode};
-use read_frame::read_frame;
 
 #[entity(crate = coreside_shard)]
 struct Mirror;

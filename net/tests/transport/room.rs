@@ -1,20 +1,13 @@
 //! What somebody is told for whom there is no room where connections speak TLS.
 
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/fake.rs"]
-mod fake;
-#[path = "support/server.rs"]
-mod server;
-
 use std::io::Read;
 use std::time::Duration;
 
-use certificates::{Authority, Folder};
+use crate::certificates::{Authority, Folder};
+use crate::server::Server;
 use coreside_net::client::{Client, ClientError};
 use coreside_net::tls::{ClientTls, ServerTls, TlsConfig};
 use coreside_net::{Limits, NetConfig};
-use server::Server;
 
 #[test]
 fn one_connection_too_many_is_told_so_in_the_words_of_tls() {

@@ -1,11 +1,6 @@
 //! Long messages: what is missing of them is received straight into place, and whatever becomes of
 //! their connection meanwhile.
 
-#[path = "support/driver.rs"]
-mod driver;
-#[path = "support/random.rs"]
-mod random;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -13,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::driver;
+use crate::random::Random;
 use coreside_macros::{entity, handlers};
 use coreside_net::client::Client;
 use coreside_net::native::frame::{HEADER_BYTES, Header, Kind, VERSION};
@@ -20,7 +17,6 @@ use coreside_net::native::{self, Hello};
 use coreside_net::sessions::Deadlines;
 use coreside_net::{DriverKind, Listeners, Net, NetConfig, NetStats, listen};
 use coreside_shard::{AskError, HashKey, Now, Registry, Shard, ShardConfig};
-use random::Random;
 
 const FRAME_BYTES_MAX: u32 = 4 << 20;
 

@@ -2,11 +2,6 @@
 
 #![expect(unsafe_code, reason = "an eventfd, as a driver has one")]
 
-#[path = "support/driver.rs"]
-mod driver;
-#[path = "support/fake.rs"]
-mod fake;
-
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,8 +9,9 @@ use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::sync::mpsc;
 use std::thread;
 
+use crate::driver;
+use crate::fake::Fake;
 use coreside_net::{Listeners, Net, NetConfig, listen};
-use fake::Fake;
 
 /// Sleeps until the descriptor is readable.
 fn wait_for(descriptor: RawFd) {

@@ -1,28 +1,21 @@
 //! TLS over sessions without sockets: what a peer can do to it, byte by byte.
 
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/fake.rs"]
-mod fake;
-#[path = "support/trust.rs"]
-mod trust;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use certificates::{Authority, Folder};
+use crate::certificates::{Authority, Folder};
+use crate::fake::Fake;
+use crate::trust::trusting;
 use coreside_net::native::frame::{Header, Kind};
 use coreside_net::native::{self, Hello};
 use coreside_net::resp;
 use coreside_net::sessions::{Session, SessionId, Sessions, Talk};
 use coreside_net::tls::{Renewal, ServerTls, TlsConfig, TlsError};
 use coreside_shard::Outside;
-use fake::Fake;
 use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
-use trust::trusting;
 
 const NAME: &str = "node.example";
 

@@ -1,13 +1,11 @@
 //! The native protocol from a client to an entity and back, over real sockets.
 
-#[path = "support/driver.rs"]
-mod driver;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::driver;
 use coreside_macros::{entity, handlers, wire};
 use coreside_net::client::{Client, ClientError};
 use coreside_net::native::{HelloError, Standing};

@@ -1,20 +1,11 @@
 //! What sessions promise: parsing, order, gathering, pausing, limits.
 
-#[path = "support/client.rs"]
-mod client;
-#[path = "support/fake.rs"]
-mod fake;
-#[path = "support/random.rs"]
-mod random;
-#[path = "support/reference.rs"]
-mod reference;
-#[path = "support/replies.rs"]
-mod replies;
-
-use client::{Client, talk};
+use crate::client::{Client, talk};
+use crate::random::Random;
+use crate::reference;
+use crate::replies;
 use coreside_net::resp::{Limits, Sessions};
 use coreside_shard::Outside;
-use random::Random;
 
 /// A pipeline with every shape of command.
 const MIXED: &[u8] = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n\
