@@ -18,5 +18,3 @@ impl Account {
         self.balance
     }
 }
-
-fn main() {}

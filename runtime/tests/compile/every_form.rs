@@ -244,7 +244,8 @@ fn account(key: Name) -> AccountRef<Nowhere> {
 
 fn handles<E: Handler<M>, M: Message<Reply = R>, R>() {}
 
-fn main() {
+#[test]
+fn every_form_compiles() {
     handles::<Account, AccountTransfer, Result<i64, String>>();
     handles::<Account, AccountTouch, ()>();
     handles::<remote::Counter, CounterIncrement, u64>();

@@ -184,7 +184,8 @@ impl Order {
     fn touch(&mut self) {}
 }
 
-fn main() -> Result<(), NodeError> {
+#[test]
+fn lives_and_turns_are_as_declared() -> Result<(), NodeError> {
     let expected = Life {
         on_fault: OnFault::Restart,
         backoff: Backoff {

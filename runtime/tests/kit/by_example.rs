@@ -1,5 +1,5 @@
 //! How to test entities with the kit, by example: a saga, a timer, a fault, a poison message, an
-//! async turn, a supervisor. `kit_methods.rs` has the rest of the kit.
+//! async turn, a supervisor. `methods.rs` has the rest of the kit.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What the kit promises, method by method. `kit.rs` shows how to test with it,
-//! and `kit_others.rs` has what concerns supervisors, watchers and activation.
+//! What the kit promises, method by method. `by_example.rs` shows how to test with it,
+//! and `others.rs` has what concerns supervisors, watchers and activation.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;

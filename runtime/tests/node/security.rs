@@ -1,13 +1,10 @@
 //! What a node refuses for the sake of safety.
 
-#[path = "../../net/tests/support/certificates.rs"]
-mod certificates;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use certificates::{Authority, Folder};
+use crate::certificates::{Authority, Folder};
 use coreside::{
     Client, ClientError, ClientTls, Deadlines, Limits, NetConfig, Node, NodeBuilder, NodeError,
     TlsConfig, entity, handlers,

@@ -3,18 +3,15 @@
 
 #![expect(unsafe_code, reason = "limits are set with system calls")]
 
-#[path = "support/filter.rs"]
-mod filter;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::filter::{refuse_uring, where_refused};
 use coreside::{
     DriverChoice, DriverKind, Idle, Node, NodeBuilder, NodeError, ZeroCopy, entity, handlers,
 };
-use filter::{refuse_uring, where_refused};
 
 #[entity]
 struct Counter {
@@ -155,9 +152,10 @@ fn not_enough_memory_to_lock() {
 
 #[test]
 fn choice_of_epoll_is_told_in_one_line() {
-    for (test, reason) in
-        [("refused", "io_uring is forbidden"), ("not_enough_memory_to_lock", "MemLockLimit")]
-    {
+    for (test, reason) in [
+        ("driver::refused", "io_uring is forbidden"),
+        ("driver::not_enough_memory_to_lock", "MemLockLimit"),
+    ] {
         let text = told_by(test);
         let told: Vec<_> = text.lines().filter(|line| line.starts_with("coreside: ")).collect();
         assert_eq!(told.len(), 1, "{text}");

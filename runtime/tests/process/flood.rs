@@ -3,16 +3,13 @@
 
 #![expect(unsafe_code, reason = "the limit of another process is set with a system call")]
 
-#[path = "../../net/tests/support/certificates.rs"]
-mod certificates;
-
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use certificates::{Authority, Folder};
+use crate::certificates::{Authority, Folder};
 use coreside::{Client, ClientTls, Limits, NetConfig, Node, TlsConfig, entity, handlers};
 use coreside_net::native;
 use coreside_net::native::Hello;
@@ -132,7 +129,7 @@ impl Service {
     fn start(tls: Option<(&Folder, ClientTls)>) -> Self {
         let this = std::env::current_exe().expect("this binary has a path");
         let mut command = Command::new(this);
-        command.args(["--ignored", "--exact", "service", "--nocapture", "--test-threads=1"]);
+        command.args(["--ignored", "--exact", "flood::service", "--nocapture", "--test-threads=1"]);
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         // Else the allocator reserves 64 MiB for each thread, used or not, and those would count.
         command.env("MALLOC_ARENA_MAX", "1");

@@ -59,7 +59,7 @@ impl Service {
     fn start() -> Self {
         let this = std::env::current_exe().expect("this binary has a path");
         let mut process = Command::new(this)
-            .args(["--ignored", "--exact", "service", "--nocapture", "--test-threads=1"])
+            .args(["--ignored", "--exact", "signals::service", "--nocapture", "--test-threads=1"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -1,13 +1,12 @@
-//! A parked node sleeps, and wakes in time. These tests look at the process's time and let some
-//! pass, so they stand in a binary of their own and take turns.
+//! A parked node sleeps, and wakes in time.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::take_turns;
 use coreside::{AskError, Cx, Idle, Later, Node, NodeBuilder, ReplyTo, entity, handlers};
 
 #[entity]
@@ -39,12 +38,6 @@ impl Counter {
         self.kept.push(reply_to);
         later
     }
-}
-
-/// One test at a time.
-fn take_turns() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn builder(shards: usize) -> NodeBuilder {

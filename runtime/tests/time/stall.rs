@@ -6,10 +6,11 @@
 
 use std::fs;
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::take_turns;
 use coreside::{
     AskError, Cx, Idle, Later, Node, NodeBuilder, StallConfig, StallReport, entity, handlers,
 };
@@ -79,12 +80,6 @@ impl Worker {
         spin_for_a_while(Duration::from_millis(8));
         *count += 1;
     }
-}
-
-/// One test at a time: the others' work would be in the way of its ticks.
-fn take_turns() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn builder(shards: usize) -> (NodeBuilder, Receiver<StallReport>) {

@@ -1,23 +1,18 @@
 //! Any bytes as any message of the examples: the property of the fuzz target `wire_types`, on a
 //! bounded number of mutations.
 
-#[path = "../examples/ledger.rs"]
-#[expect(dead_code, reason = "only its entity is of use here")]
-mod ledger;
-#[path = "support/wire_types.rs"]
-mod property;
-
+use crate::wire_types;
 use std::path::Path;
 
 const MUTATIONS: u64 = 200_000;
 
 #[test]
 fn any_bytes_are_a_message_or_are_refused() {
-    let seeds = property::seeds();
-    seeds.iter().for_each(|seed| property::check(seed));
+    let seeds = wire_types::seeds();
+    seeds.iter().for_each(|seed| wire_types::check(seed));
     for number in 0..MUTATIONS {
         let input = mutate(&seeds, &mut Random(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1));
-        let checked = std::panic::catch_unwind(|| property::check(&input));
+        let checked = std::panic::catch_unwind(|| wire_types::check(&input));
         assert!(checked.is_ok(), "mutation {number}: {input:?}");
     }
 }

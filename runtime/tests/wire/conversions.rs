@@ -4,10 +4,7 @@ use coreside::rkyv::util::AlignedVec;
 use coreside::{Evolve, Previous, Unconvertible, WireType, entity, handlers, wire};
 use coreside_shard::{Decode, Encode};
 
-#[path = "../../net/tests/support/random.rs"]
-mod random;
-
-use random::Random;
+use crate::random::Random;
 
 /// The types as they were, written by hand.
 mod was {

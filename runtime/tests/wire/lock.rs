@@ -2,11 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::ledger;
 use coreside::{Entity, Node, WireBreak, WireChange, WireLock, WireLockError};
-
-#[expect(dead_code, reason = "of the example, its messages alone are of interest here")]
-#[path = "../examples/ledger.rs"]
-mod ledger;
 
 /// What the last release had.
 mod released {
