@@ -56,7 +56,7 @@ fn shard_with_a_broken_stopwatch() {
 fn broken_invariant_of_the_runtime_aborts_the_process() {
     let this = std::env::current_exe().expect("this binary has a path");
     let output = Command::new(this)
-        .args(["--ignored", "--exact", "shard_with_a_broken_stopwatch", "--nocapture"])
+        .args(["--ignored", "--exact", "broken::shard_with_a_broken_stopwatch", "--nocapture"])
         .output()
         .expect("it starts");
     let text = String::from_utf8_lossy(&output.stderr);

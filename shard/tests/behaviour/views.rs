@@ -2,13 +2,10 @@
 //! is kept until the message is gone, whatever becomes of it.
 #![expect(unsafe_code, reason = "memory is lent as a receiver does it")]
 
-#[path = "behaviour/shards.rs"]
-#[allow(dead_code, reason = "shared with the other tests, which use all of it")]
-mod shards;
-
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use crate::shards::{HASH, Started, start};
 use coreside_shard::rkyv::util::AlignedVec;
 use coreside_shard::rkyv::{Archive, Deserialize, Serialize};
 use coreside_shard::{
@@ -16,7 +13,6 @@ use coreside_shard::{
     OnFault, Reason, Registration, Registry, Shapes, Shard, ShardConfig, Ticket, Via, View,
     ViewHandler, WireCall, WireError, WireType, look, schema,
 };
-use shards::{HASH, Started, start};
 
 /// What the reader does when it reads.
 const PANIC: u8 = 1;
