@@ -1,5 +1,5 @@
 //! Back pressure from an entity to those who call it, over real sockets: who waits, where, and who
-//! does not.
+//! does not. A binary of its own, as one test looks at the memory of the process.
 
 #[path = "support/driver.rs"]
 mod driver;
