@@ -270,6 +270,7 @@ fn peer_that_reads_a_long_reply_slowly_gets_all_of_it() {
     socket2::SockRef::from(&listener).set_send_buffer_size(64 << 10).expect("a size");
     let server = Server::on(listener, address, NetConfig::default(), None);
     let mut stream = server.connect();
+    socket2::SockRef::from(&stream).set_recv_buffer_size(64 << 10).expect("a size");
     let len = STEPS * STEP_BYTES;
     std::io::Write::write_all(&mut stream, format!("*2\r\n$4\r\nECHO\r\n${len}\r\n").as_bytes())
         .expect("sent");
@@ -278,7 +279,7 @@ fn peer_that_reads_a_long_reply_slowly_gets_all_of_it() {
     for at in 0..STEPS {
         stream.read_exact(&mut step).unwrap_or_else(|error| panic!("step {at}: {error}"));
         server.settle();
-        server.shared.now_ns.fetch_add(20_000_000_000, Ordering::SeqCst);
+        server.shared.now_ns.fetch_add(10_000_000_000, Ordering::SeqCst);
         server.settle();
     }
     assert_eq!(server.stop().sessions.timeouts, 0);
