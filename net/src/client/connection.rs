@@ -243,10 +243,12 @@ impl Connection {
         }
     }
 
-    /// Answers a ping.
+    /// Answers a ping; not that of a node that reads nothing.
     pub(super) fn pong(&self, call: u32) {
         let mut state = self.lock();
-        if let Some(up) = &mut state.link {
+        if let Some(up) = &mut state.link
+            && up.output.unsent_bytes() <= self.common.config.output_bytes_max
+        {
             let pong = Header { call, ..Header::new(Kind::Pong) };
             let written = up.output.write(|out| {
                 pong.write(out);
@@ -433,3 +435,52 @@ const SENDS_MAX: usize = 8;
 /// A node says that more tells were handled than it was sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct FalseCredit;
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use coreside_shard::Registry;
+
+    use super::*;
+    use crate::native::frame::VERSION;
+
+    #[test]
+    fn pings_of_a_node_that_reads_nothing_fill_no_memory() {
+        let table = Registry::new().build().expect("nothing twice");
+        let config = ClientConfig { output_bytes_max: 4096, ..ClientConfig::default() };
+        let common = Arc::new(Common::new(config, table).expect("a descriptor"));
+        let connection = Connection::new(common);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let stream = Arc::new(TcpStream::connect(address).expect("it listens"));
+        let _node = listener.accept().expect("it is there");
+        let welcome = Welcome {
+            version: VERSION,
+            shard: 0,
+            shards: 1,
+            cluster: 0,
+            frame_bytes_max: 1024,
+            calls_max: 1,
+            tells_max: 1,
+            entity_messages_max: 1,
+            hash_key: None,
+            messages: Vec::new(),
+        };
+        connection.up(stream, None, &welcome, Vec::new());
+        let unsent_bytes = || {
+            let state = connection.lock();
+            state.link.as_ref().expect("it is up").output.unsent_bytes()
+        };
+        // Until the socket takes no more, and then as many again.
+        let mut pings = 0;
+        while unsent_bytes() == 0 {
+            connection.pong(pings);
+            pings += 1;
+        }
+        for call in 0..pings.max(1000) {
+            connection.pong(call);
+        }
+        assert!(unsent_bytes() <= 4096 + 16, "{} bytes", unsent_bytes());
+    }
+}
