@@ -5,17 +5,19 @@ mod read_frame;
 
 use std::future::Future;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coreside_macros::{entity, handlers};
-use coreside_net::client::Client;
-use coreside_net::native::frame::{Header, Kind, VERSION};
+use coreside_net::client::{Client, ClientBuilder};
+use coreside_net::native::frame::{Code, Header, Kind, VERSION};
 use coreside_net::native::{Hello, Standing, Welcome};
-use coreside_shard::{AskError, Encode};
+use coreside_shard::{AskError, Encode, HashKey, Placement};
 use read_frame::read_frame;
 
 #[entity(crate = coreside_shard)]
@@ -28,37 +30,63 @@ impl Mirror {
     fn echo(&self, word: u64) -> u64 {
         word
     }
+
+    #[local]
+    #[wire]
+    fn weigh(&self, bytes: Vec<u8>) -> u64 {
+        bytes.len() as u64
+    }
+}
+
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    (listener, address)
+}
+
+fn builder() -> ClientBuilder {
+    Client::builder().entity::<Mirror>().ask_timeout(Duration::from_secs(60))
+}
+
+const WELCOME: Welcome = Welcome {
+    version: VERSION,
+    shard: 0,
+    shards: 1,
+    cluster: 0,
+    frame_bytes_max: 1 << 16,
+    calls_max: 1000,
+    tells_max: 1000,
+    entity_messages_max: 1000,
+    hash_key: None,
+    messages: Vec::new(),
+};
+
+/// The next connection, and its hello.
+fn accept(listener: &TcpListener) -> (TcpStream, Hello) {
+    let (mut stream, _) = listener.accept().expect("a client");
+    let (header, content) = read_frame(&mut stream).expect("a hello");
+    assert_eq!(header.kind, Kind::Hello);
+    (stream, Hello::read(&content, 100).expect("a hello"))
+}
+
+/// Greets the next connection, and says this behind the welcome.
+fn greet(listener: &TcpListener, welcome: &Welcome, behind: &[u8]) -> TcpStream {
+    let (mut stream, hello) = accept(listener);
+    let messages = (0..hello.messages.len() as u16).map(Standing::Number).collect();
+    let mut out = Vec::new();
+    Welcome { messages, ..welcome.clone() }.write(&mut out);
+    out.extend_from_slice(behind);
+    stream.write_all(&out).expect("sent");
+    stream
 }
 
 /// A client, and the other end of its connection.
 fn pair(calls_max: u32, entity_messages_max: u16) -> (Client, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
-    let node = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a client");
-        let (header, content) = read_frame(&mut stream).expect("a hello");
-        assert_eq!(header.kind, Kind::Hello);
-        let hello = Hello::read(&content, 100).expect("a hello");
-        let welcome = Welcome {
-            version: VERSION,
-            shard: 0,
-            shards: 1,
-            cluster: 0,
-            frame_bytes_max: 1 << 16,
-            calls_max,
-            tells_max: calls_max,
-            entity_messages_max,
-            hash_key: None,
-            messages: (0..hello.messages.len() as u16).map(Standing::Number).collect(),
-        };
-        let mut out = Vec::new();
-        welcome.write(&mut out);
-        stream.write_all(&out).expect("sent");
-        stream
-    });
-    let builder = Client::builder().entity::<Mirror>().ask_timeout(Duration::from_secs(60));
+    let (listener, address) = listener();
+    let welcome = Welcome { calls_max, tells_max: calls_max, entity_messages_max, ..WELCOME };
+    let node = thread::spawn(move || greet(&listener, &welcome, &[]));
     // Nobody listens any more: a connection that is lost stays lost.
-    let client = builder.connect(address).expect("a welcome");
+    let client = builder().connect(address).expect("a welcome");
     (client, node.join().expect("no panic"))
 }
 
@@ -255,4 +283,34 @@ fn client_that_is_dropped_sends_what_it_was_told() {
     }
     ends.join().expect("no panic");
     assert_eq!((seen, told), (60_000, 60_000));
+}
+
+#[test]
+fn every_code_says_whether_anything_was_done() {
+    let (client, mut stream) = pair(1000, 1000);
+    for (code, error) in [
+        (Code::NotSent, AskError::NotSent),
+        (Code::MaybeExecuted, AskError::MaybeExecuted),
+        (Code::Failed, AskError::Failed),
+        (Code::Expired, AskError::Expired),
+        (Code::Full, AskError::NotSent),
+        (Code::Invalid, AskError::NotSent),
+        (Code::Unknown, AskError::NoSuchMessage),
+        (Code::TooLong, AskError::Unsayable),
+        (Code::Unconvertible, AskError::Unconvertible),
+        (Code::Unsayable, AskError::Unsayable),
+    ] {
+        let mut asking = ask(&client, 1);
+        assert!(poll(&mut asking).is_pending());
+        let mut out = Vec::new();
+        let call = read_asks(&mut stream, 1)[0];
+        Header { call, code: code as u8, ..Header::new(Kind::Error) }.write(&mut out);
+        stream.write_all(&out).expect("sent");
+        loop {
+            match poll(&mut asking) {
+                Poll::Ready(answer) => break assert_eq!(answer, Err(error), "{code}"),
+                Poll::Pending => thread::yield_now(),
+            }
+        }
+    }
 }
