@@ -314,3 +314,37 @@ fn every_code_says_whether_anything_was_done() {
         }
     }
 }
+
+#[test]
+fn a_task_that_panics_when_it_is_woken_harms_no_other() {
+    #[derive(Default)]
+    struct Panics(AtomicBool);
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+            panic!("part of the test");
+        }
+    }
+
+    let (client, mut stream) = pair(1000, 1000);
+    let mut first = ask(&client, 1);
+    let panics = Arc::new(Panics::default());
+    let waker = Waker::from(Arc::clone(&panics));
+    assert!(first.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let calls = read_asks(&mut stream, 1);
+    reply(&mut stream, &calls);
+    while !panics.0.load(Ordering::SeqCst) {
+        thread::yield_now();
+    }
+    assert_eq!(poll(&mut first), Poll::Ready(Ok(7)));
+    let mut second = ask(&client, 2);
+    assert!(poll(&mut second).is_pending());
+    let calls = read_asks(&mut stream, 1);
+    reply(&mut stream, &calls);
+    let until = Instant::now() + Duration::from_secs(20);
+    while poll(&mut second) != Poll::Ready(Ok(7)) {
+        assert!(Instant::now() < until, "nobody reads answers any more");
+        thread::yield_now();
+    }
+}

@@ -23,6 +23,7 @@
 use std::collections::VecDeque;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -380,14 +381,14 @@ impl Connection {
             // Not in the condition of the loop: whoever is woken takes the lock.
             let next = self.woken().pop_front();
             let Some(waker) = next else { return };
-            waker.wake();
+            wake(waker);
         }
     }
 
     /// Wakes the tasks that the client's thread has not come to.
     pub(super) fn wake_others(&self) {
         let wakers = std::mem::take(&mut *self.woken());
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(wake);
     }
 
     fn woken(&self) -> MutexGuard<'_, VecDeque<Waker>> {
@@ -452,6 +453,12 @@ mod tests {
         let common = Arc::new(Common::new(config, table).expect("a descriptor"));
         let connection = Connection::new(common);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+/// Wakes a task. That may be the last of it, and so drop what is the caller's: a panic there, which
+/// the panic hook reports, is not to end the thread that all other tasks rely on.
+fn wake(waker: Waker) {
+    catch_unwind(AssertUnwindSafe(|| waker.wake())).unwrap_or_default();
+}
+
         let address = listener.local_addr().expect("it is bound");
         let stream = Arc::new(TcpStream::connect(address).expect("it listens"));
         let _node = listener.accept().expect("it is there");
