@@ -213,7 +213,7 @@ impl Connection {
         let header = Header { call, time_us: micros(within), ..Header::new(Kind::Ask) };
         let account = state.write(header, letter, None, &self.common)?;
         // An instant that the clock cannot name is as good as never.
-        let deadline = Instant::now().checked_add(within + GRACE);
+        let deadline = Instant::now().checked_add(within.saturating_add(GRACE));
         let look = state.calls.next_look();
         state.calls.put(call, Call { pending, deadline, account });
         let is_earlier = state.calls.next_look() != look;
