@@ -242,6 +242,7 @@ impl ClientBuilder {
             && !common.config.any_shard
             && welcome.shard < welcome.shards
         {
+            && welcome.shards <= SHARDS_MAX
             route = Some(Route { hash_key, placement: Placement::even(welcome.shards) });
             links[0].settle_at(welcome.shard);
             for shard in (0..welcome.shards).filter(|shard| *shard != welcome.shard) {
@@ -295,6 +296,9 @@ struct Route {
 }
 
 impl Client {
+/// A client does not open more connections, whatever the node says.
+const SHARDS_MAX: u16 = 1024;
+
     /// Prepares a client.
     pub fn builder() -> ClientBuilder {
         ClientBuilder { registry: Registry::new(), config: ClientConfig::default() }

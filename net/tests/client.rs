@@ -348,3 +348,21 @@ fn a_task_that_panics_when_it_is_woken_harms_no_other() {
         thread::yield_now();
     }
 }
+
+#[test]
+fn a_node_cannot_have_a_client_open_any_number_of_connections() {
+    let (listener, address) = listener();
+    let hash_key = Some(HashKey::new(1));
+    let welcome = Welcome { shards: u16::MAX, hash_key, ..WELCOME };
+    let node = thread::spawn(move || greet(&listener, &welcome, &[]));
+    let client = builder().connect(address).expect("a welcome");
+    assert_eq!(client.connections(), 1);
+    let mut stream = node.join().expect("no panic");
+    let mut asking = ask(&client, 1);
+    assert!(poll(&mut asking).is_pending());
+    let calls = read_asks(&mut stream, 1);
+    reply(&mut stream, &calls);
+    while poll(&mut asking) != Poll::Ready(Ok(7)) {
+        thread::yield_now();
+    }
+}
