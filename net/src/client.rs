@@ -13,11 +13,13 @@
 //! | `output` | what waits to be sent |
 //! | `state` | all of these, of one connection |
 //! | `connection` | what requests and the client's thread share of one connection |
-//! | `link` | the client's thread: connects, reads, ends what is overdue |
+//! | `dial` | one attempt to connect and to shake hands |
+//! | `link` | the client's thread: reads, ends what is overdue, has connected again what was lost |
 //! | `wakeup` | how that thread is woken |
 
 mod calls;
 mod connection;
+mod dial;
 mod link;
 mod output;
 mod request;
@@ -263,7 +265,8 @@ impl ClientBuilder {
 
 /// Calls entities of a node from any thread and any async executor. Cheap to clone. When the last
 /// clone is dropped the connection is closed, behind what was sent; what still waits for its turn
-/// to be sent (see [`ClientRequest`]) is not.
+/// to be sent (see [`ClientRequest`]) is not. That blocks until the node has what it was told, for
+/// a second at most.
 ///
 /// # Examples
 /// ```no_run

@@ -286,6 +286,47 @@ fn client_that_is_dropped_sends_what_it_was_told() {
 }
 
 #[test]
+fn tells_of_a_client_that_is_dropped_arrive_though_the_node_has_more_to_say() {
+    let (client, mut stream) = pair(1000, 1000);
+    let tell = |_| client.entity::<Mirror>(1).weigh(vec![7; 40_000]).try_tell().is_ok();
+    assert!((0..200).all(tell));
+    // It fills the buffers of both sockets, and what is in the client's is not to be lost.
+    let ends = thread::spawn(move || drop(client));
+    let (mut seen, mut ping) = (0, Vec::new());
+    Header::new(Kind::Ping).write(&mut ping);
+    while let Some((header, _)) = read_frame(&mut stream) {
+        seen += u32::from(header.kind == Kind::Tell);
+        // A client that is gone does not hear it.
+        let _ = stream.write_all(&ping);
+    }
+    drop(stream);
+    ends.join().expect("no panic");
+    assert_eq!(seen, 200);
+}
+
+#[test]
+fn a_time_without_end_is_a_time_like_any_other() {
+    let (listener, address) = listener();
+    let node = thread::spawn(move || greet(&listener, &WELCOME, &[]));
+    let builder = builder().connect_timeout(Duration::MAX).backoff(Duration::MAX, Duration::MAX);
+    let client = builder.connect(address).expect("a welcome");
+    let mut stream = node.join().expect("no panic");
+    let mut asking: Asking =
+        Box::pin(client.entity::<Mirror>(1).echo(1).within(Duration::MAX)) as Asking;
+    assert!(poll(&mut asking).is_pending());
+    let calls = read_asks(&mut stream, 1);
+    reply(&mut stream, &calls);
+    while poll(&mut asking) != Poll::Ready(Ok(7)) {
+        thread::yield_now();
+    }
+    drop(stream);
+    while client.is_connected() {
+        thread::yield_now();
+    }
+    assert_eq!(client.entity::<Mirror>(1).echo(1).wait(), Err(AskError::NotSent));
+}
+
+#[test]
 fn every_code_says_whether_anything_was_done() {
     let (client, mut stream) = pair(1000, 1000);
     for (code, error) in [
@@ -350,6 +391,22 @@ fn a_task_that_panics_when_it_is_woken_harms_no_other() {
 }
 
 #[test]
+fn what_comes_together_with_the_welcome_is_heard() {
+    let (listener, address) = listener();
+    let node = thread::spawn(move || {
+        let mut ping = Vec::new();
+        Header { call: 77, ..Header::new(Kind::Ping) }.write(&mut ping);
+        greet(&listener, &WELCOME, &ping)
+    });
+    let client = builder().connect(address).expect("a welcome");
+    let mut stream = node.join().expect("no panic");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time");
+    let (header, _) = read_frame(&mut stream).expect("a pong");
+    assert_eq!((header.kind, header.call), (Kind::Pong, 77));
+    drop(client);
+}
+
+#[test]
 fn a_node_cannot_have_a_client_open_any_number_of_connections() {
     let (listener, address) = listener();
     let hash_key = Some(HashKey::new(1));
@@ -365,4 +422,56 @@ fn a_node_cannot_have_a_client_open_any_number_of_connections() {
     while poll(&mut asking) != Poll::Ready(Ok(7)) {
         thread::yield_now();
     }
+}
+
+#[test]
+fn an_attempt_to_connect_again_keeps_nobody_waiting() {
+    let (listener, address) = listener();
+    let hash_key = HashKey::new(1);
+    let (accepted, streams) = std::sync::mpsc::channel();
+    let node = thread::spawn(move || {
+        for shard in 0..2 {
+            let welcome = Welcome { shard, shards: 2, hash_key: Some(hash_key), ..WELCOME };
+            accepted.send(greet(&listener, &welcome, &[])).expect("the test waits");
+        }
+        let (hangs, hello) = accept(&listener);
+        assert_eq!(hello.shard, Some(1));
+        hangs
+    });
+    let builder = builder().connect_timeout(Duration::from_secs(20));
+    let client = builder.connect(address).expect("two welcomes");
+    let mut first = streams.recv().expect("a connection");
+    drop(streams.recv().expect("another connection"));
+    // The shard that it is to be on is busy.
+    let hangs = node.join().expect("no panic");
+    let is_of_first = |key: &u64| Placement::even(2).shard(hash_key.hash(*key)) == 0;
+    let key = (0..).find(is_of_first).expect("every second");
+    let mut asking = ask(&client, key);
+    assert!(poll(&mut asking).is_pending());
+    let calls = read_asks(&mut first, 1);
+    reply(&mut first, &calls);
+    while poll(&mut asking) != Poll::Ready(Ok(7)) {
+        thread::yield_now();
+    }
+    assert!(is_silent(&hangs), "it was answered before the attempt was over");
+    drop((asking, client));
+    assert!(is_silent(&hangs), "nor does the end wait for it");
+}
+
+#[test]
+fn connections_that_never_hold_are_tried_again_later_and_later() {
+    let (listener, address) = listener();
+    let node = thread::spawn(move || {
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            drop(greet(&listener, &WELCOME, &[]));
+            waits.push(Instant::now());
+        }
+        waits
+    });
+    let (first, longest) = (Duration::from_millis(1), Duration::from_secs(60));
+    let client = builder().backoff(first, longest).connect(address).expect("a welcome");
+    let waits = node.join().expect("no panic");
+    assert!(waits[8] - waits[7] >= Duration::from_millis(100), "{waits:?}");
+    drop(client);
 }

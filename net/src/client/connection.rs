@@ -346,6 +346,11 @@ impl Connection {
     pub(super) fn take(
         &self,
         answers: Vec<Answer>,
+    /// Whether all tells that were sent are known to have been handled.
+    pub(super) fn is_told_all(&self) -> bool {
+        self.lock().link.as_ref().is_none_or(|up| up.window.has_no_tells())
+    }
+
         credit: &[(u32, u32)],
         ended: &mut Vec<(Call, Answer)>,
     ) -> Result<Vec<Notice>, FalseCredit> {

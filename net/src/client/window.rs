@@ -172,6 +172,11 @@ impl Window {
         notices
     }
 
+    /// Whether no tell is under way.
+    pub(super) fn has_no_tells(&self) -> bool {
+        self.under_way[Sort::Tell as usize] == 0
+    }
+
     /// Bytes of what waits.
     pub(super) fn held_bytes(&self) -> usize {
         self.held_bytes
