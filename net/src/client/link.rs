@@ -233,6 +233,7 @@ impl Link {
         let stream = Arc::new(stream);
         self.frame_bytes_max = welcome.frame_bytes_max;
         self.input = input;
+        self.common.renew_route(&welcome);
         self.connection.up(Arc::clone(&stream), tls, &welcome, numbers);
         self.stream = Some(stream);
         self.since = Instant::now();
