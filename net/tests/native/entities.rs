@@ -224,7 +224,7 @@ fn tells_arrive_in_order_before_the_ask_behind_them() {
     }
     let orders = client.entity::<Book>(1).orders().within(Duration::from_secs(20)).wait();
     // 5,000 orders of some 90 bytes do not fit into a frame of 256 KiB: the work was done.
-    assert_eq!(orders, Err(AskError::MaybeExecuted));
+    assert_eq!(orders, Err(AskError::Unsayable));
     assert_eq!(client.entity::<Book>(1).place(order(0)).wait(), Ok(5_001));
     drop(client);
     node.stop();

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use crate::driver::driven;
 use crate::random::Random;
-use crate::server::{Server, driven};
+use crate::server::Server;
 use coreside_net::{Limits, Listeners, Net, NetConfig, listen};
 
 fn commands(server: &Server) -> u64 {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use coreside::{Archived, AskError, Client, Cx, Node, entity, handlers, wire};
+use coreside::{Archived, AskError, Client, Cx, Name, Node, entity, handlers, wire};
 
 #[wire]
 #[derive(Clone, Debug, PartialEq)]
@@ -96,6 +96,22 @@ impl Clerk {
     #[wire]
     fn files(&self) -> Vec<u64> {
         self.files.clone()
+    }
+}
+
+/// Has a name.
+#[entity(key = Name)]
+#[derive(Default)]
+struct Diary {
+    pages: u64,
+}
+
+#[handlers]
+impl Diary {
+    #[wire]
+    fn write(&mut self) -> u64 {
+        self.pages += 1;
+        self.pages
     }
 }
 
@@ -216,12 +232,27 @@ fn client_has_a_connection_to_each_shard_and_messages_go_straight_there() {
 }
 
 #[test]
+fn names_are_made_outside_with_the_hash_key_that_the_node_tells() {
+    let node = Node::builder().entity::<Diary>().shards(2).listen_native(loopback()).start();
+    let node = node.expect("a node");
+    let address = node.native_addr().expect("it listens");
+    let client = Client::builder().entity::<Diary>().any_shard().connect(address);
+    let client = client.expect("a client");
+    let hash_key = client.hash_key().expect("it is told");
+    for name in ["", "short", "a name that is longer than any key"] {
+        assert_eq!(client.entity::<Diary>(Name::new(name, &hash_key)).write().wait(), Ok(1));
+        assert_eq!(node.entity::<Diary>(Name::new(name, node.hash_key())).write().wait(), Ok(2));
+    }
+    node.stop();
+}
+
+#[test]
 fn client_that_is_not_told_the_hash_key_makes_do_with_one_connection() {
     let node = Node::builder().entity::<Account>().shards(2).hide_hash_key();
     let node = node.listen_native(loopback()).start().expect("a node");
     let address = node.native_addr().expect("it listens");
     let client = Client::builder().entity::<Account>().connect(address).expect("a client");
-    assert_eq!(client.connections(), 1);
+    assert_eq!((client.connections(), client.hash_key()), (1, None));
     for key in 0..50 {
         assert_eq!(client.entity::<Account>(key).deposit(1).wait(), Ok(1));
     }
@@ -250,6 +281,22 @@ fn client_of_many_shards_comes_back() {
         }
         let balance = client.entity::<Account>(key).deposit(1).wait();
         assert_eq!(balance, Ok(1), "another node, other accounts");
+    }
+    // Its accounts live on other shards than those of the same keys did, and it is found where.
+    let is_straight = || {
+        let before = node.stats();
+        for key in 100..200 {
+            client.entity::<Account>(key).deposit(1).wait().expect("a reply");
+        }
+        // Shards show their counts before they sleep.
+        while node.stats().turns < before.turns + 100 && Instant::now() < until {
+            std::thread::yield_now();
+        }
+        let after = node.stats();
+        after.connections == 3 && after.between_shards == before.between_shards
+    };
+    while !is_straight() {
+        assert!(Instant::now() < until, "it still goes by the hash key of the node that was");
     }
     node.stop();
 }

@@ -238,7 +238,7 @@ fn reply_that_an_old_client_cannot_read_is_another_or_an_error() {
     let old = Client::builder().entity::<released::Shop>().connect(address).expect("served");
     let place = |item| old.entity::<released::Shop>(1).place(basket(item)).wait();
     assert_eq!(place(13), Ok(Err(released::Refusal::Closed)), "instead of a holiday");
-    assert_eq!(place(14), Err(AskError::MaybeExecuted), "the work was done, and none can say so");
+    assert_eq!(place(14), Err(AskError::Unsayable), "the work was done, and none can say so");
     assert!(place(1).is_ok(), "the connection lives");
     node.stop();
 }
@@ -249,8 +249,8 @@ fn message_that_has_no_counterpart_is_an_error_and_nothing_is_done() {
     let old = Client::builder().entity::<released::Shop>().connect(address).expect("served");
     let shop = || old.entity::<released::Shop>(1);
     assert_eq!(shop().close(23).wait(), Ok(23));
-    assert_eq!(shop().close(24).wait(), Err(AskError::NotSent));
-    assert_eq!(shop().price(i64::MAX).wait(), Err(AskError::NotSent));
+    assert_eq!(shop().close(24).wait(), Err(AskError::Unconvertible));
+    assert_eq!(shop().price(i64::MAX).wait(), Err(AskError::Unconvertible));
     let new = Client::builder().entity::<current::Shop>().connect(address).expect("served");
     assert_eq!(new.entity::<current::Shop>(1).price(0).wait(), Ok(1), "one turn, not two");
     node.stop();
@@ -276,8 +276,8 @@ fn conversion_that_panics_is_an_error_of_its_message_alone() {
     let (node, address) = start(Node::builder().entity::<current::Shop>());
     let old = Client::builder().entity::<released::Shop>().connect(address).expect("served");
     let price = |euros| old.entity::<released::Shop>(1).price(euros).wait();
-    assert_eq!(price(-1), Err(AskError::NotSent));
-    assert_eq!(price(-2), Err(AskError::MaybeExecuted));
+    assert_eq!(price(-1), Err(AskError::Unconvertible));
+    assert_eq!(price(-2), Err(AskError::Unsayable));
     assert_eq!(price(5), Ok(5), "the shard lives, and so does the entity");
     assert_eq!(node.stats().faults, 0);
     node.stop();
