@@ -275,7 +275,9 @@ fn client_that_is_ahead_of_the_node_is_told_to_wait_for_it() {
 fn conversion_that_panics_is_an_error_of_its_message_alone() {
     let (node, address) = start(Node::builder().entity::<current::Shop>());
     let old = Client::builder().entity::<released::Shop>().connect(address).expect("served");
-    let price = |euros| old.entity::<released::Shop>(1).price(euros).wait();
+    // A panic may be told with a backtrace, and that may take a while.
+    let long = Duration::from_secs(20);
+    let price = |euros| old.entity::<released::Shop>(1).price(euros).within(long).wait();
     assert_eq!(price(-1), Err(AskError::Unconvertible));
     assert_eq!(price(-2), Err(AskError::Unsayable));
     assert_eq!(price(5), Ok(5), "the shard lives, and so does the entity");
