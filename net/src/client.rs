@@ -67,6 +67,8 @@ pub(crate) struct ClientConfig {
     pub(crate) connect_timeout: Duration,
     /// The wait before the first attempt to connect again, and the longest; it doubles.
     pub(crate) backoff: (Duration, Duration),
+    /// How long a node may say nothing when it has left an ask without an answer.
+    pub(crate) silence: Duration,
     /// Bytes that may wait to be sent.
     pub(crate) output_bytes_max: usize,
     /// One connection is enough, to whichever shard takes it.
@@ -83,6 +85,7 @@ impl Default for ClientConfig {
             ask_timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(5),
             backoff: (Duration::from_millis(10), Duration::from_secs(5)),
+            silence: Duration::from_secs(10),
             output_bytes_max: 16 << 20,
             any_shard: false,
             spin: None,
@@ -208,6 +211,14 @@ impl ClientBuilder {
     /// by default.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.config.backoff = (first, longest);
+        self
+    }
+
+    /// When a node that leaves an ask without an answer is taken to be gone: when nothing at all has
+    /// come from it for so long, it is pinged, and when nothing comes for so long again, the
+    /// connection is given up and tried anew. 10 s by default.
+    pub fn silence(mut self, limit: Duration) -> Self {
+        self.config.silence = limit;
         self
     }
 

@@ -475,3 +475,53 @@ fn connections_that_never_hold_are_tried_again_later_and_later() {
     assert!(waits[8] - waits[7] >= Duration::from_millis(100), "{waits:?}");
     drop(client);
 }
+
+#[test]
+fn a_node_that_leaves_asks_without_answers_and_says_nothing_is_given_up() {
+    let (listener, address) = listener();
+    let node = thread::spawn(move || {
+        let first = greet(&listener, &WELCOME, &[]);
+        (first, greet(&listener, &WELCOME, &[]))
+    });
+    let builder = builder().backoff(Duration::ZERO, Duration::ZERO);
+    let builder = builder.silence(Duration::from_millis(1));
+    let client = builder.connect(address).expect("a welcome");
+    let asked = client.entity::<Mirror>(1).echo(1).within(Duration::from_millis(1)).wait();
+    assert_eq!(asked, Err(AskError::MaybeExecuted));
+    let (mut first, mut second) = node.join().expect("another connection");
+    read_asks(&mut first, 1);
+    let (header, _) = read_frame(&mut first).expect("a ping");
+    assert_eq!(header.kind, Kind::Ping);
+    assert!(read_frame(&mut first).is_none(), "and then the end");
+    while !client.is_connected() {
+        thread::yield_now();
+    }
+    let mut asking = ask(&client, 2);
+    assert!(poll(&mut asking).is_pending());
+    let calls = read_asks(&mut second, 1);
+    reply(&mut second, &calls);
+    while poll(&mut asking) != Poll::Ready(Ok(7)) {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_node_that_was_heard_of_late_may_leave_asks_without_answers() {
+    let (listener, address) = listener();
+    let node = thread::spawn(move || greet(&listener, &WELCOME, &[]));
+    let client = builder().silence(Duration::from_secs(60)).connect(address).expect("a welcome");
+    let mut stream = node.join().expect("no panic");
+    for _ in 0..3 {
+        let asked = client.entity::<Mirror>(1).echo(1).within(Duration::from_millis(1)).wait();
+        assert_eq!(asked, Err(AskError::MaybeExecuted));
+        read_asks(&mut stream, 1);
+    }
+    assert!(is_silent(&stream), "not even pinged before its time");
+    let mut asking = ask(&client, 2);
+    assert!(poll(&mut asking).is_pending());
+    let calls = read_asks(&mut stream, 1);
+    reply(&mut stream, &calls);
+    while poll(&mut asking) != Poll::Ready(Ok(7)) {
+        thread::yield_now();
+    }
+}
