@@ -128,6 +128,17 @@ fn poll(asking: &mut Asking) -> Poll<Result<u64, AskError>> {
     asking.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
+/// An ask that is answered.
+fn ask_and_answer(client: &Client, key: u64, stream: &mut TcpStream) {
+    let mut asking = ask(client, key);
+    assert!(poll(&mut asking).is_pending());
+    let calls = read_asks(stream, 1);
+    reply(stream, &calls);
+    while poll(&mut asking) != Poll::Ready(Ok(7)) {
+        thread::yield_now();
+    }
+}
+
 #[test]
 fn requests_of_one_pass_leave_together() {
     let (client, mut stream) = pair(1000, 1000);
@@ -415,13 +426,7 @@ fn a_node_cannot_have_a_client_open_any_number_of_connections() {
     let client = builder().connect(address).expect("a welcome");
     assert_eq!(client.connections(), 1);
     let mut stream = node.join().expect("no panic");
-    let mut asking = ask(&client, 1);
-    assert!(poll(&mut asking).is_pending());
-    let calls = read_asks(&mut stream, 1);
-    reply(&mut stream, &calls);
-    while poll(&mut asking) != Poll::Ready(Ok(7)) {
-        thread::yield_now();
-    }
+    ask_and_answer(&client, 1, &mut stream);
 }
 
 #[test]
@@ -446,15 +451,9 @@ fn an_attempt_to_connect_again_keeps_nobody_waiting() {
     let hangs = node.join().expect("no panic");
     let is_of_first = |key: &u64| Placement::even(2).shard(hash_key.hash(*key)) == 0;
     let key = (0..).find(is_of_first).expect("every second");
-    let mut asking = ask(&client, key);
-    assert!(poll(&mut asking).is_pending());
-    let calls = read_asks(&mut first, 1);
-    reply(&mut first, &calls);
-    while poll(&mut asking) != Poll::Ready(Ok(7)) {
-        thread::yield_now();
-    }
+    ask_and_answer(&client, key, &mut first);
     assert!(is_silent(&hangs), "it was answered before the attempt was over");
-    drop((asking, client));
+    drop(client);
     assert!(is_silent(&hangs), "nor does the end wait for it");
 }
 
@@ -496,13 +495,7 @@ fn a_node_that_leaves_asks_without_answers_and_says_nothing_is_given_up() {
     while !client.is_connected() {
         thread::yield_now();
     }
-    let mut asking = ask(&client, 2);
-    assert!(poll(&mut asking).is_pending());
-    let calls = read_asks(&mut second, 1);
-    reply(&mut second, &calls);
-    while poll(&mut asking) != Poll::Ready(Ok(7)) {
-        thread::yield_now();
-    }
+    ask_and_answer(&client, 2, &mut second);
 }
 
 #[test]
@@ -517,11 +510,24 @@ fn a_node_that_was_heard_of_late_may_leave_asks_without_answers() {
         read_asks(&mut stream, 1);
     }
     assert!(is_silent(&stream), "not even pinged before its time");
-    let mut asking = ask(&client, 2);
+    ask_and_answer(&client, 2, &mut stream);
+}
+
+#[test]
+fn a_node_cannot_have_a_client_wait_for_a_frame_of_any_length() {
+    let (listener, address) = listener();
+    let welcome = Welcome { frame_bytes_max: u32::MAX, ..WELCOME };
+    let node = thread::spawn(move || greet(&listener, &welcome, &[]));
+    let client = builder().frame_bytes_max(1 << 16).connect(address).expect("a welcome");
+    let mut stream = node.join().expect("no panic");
+    let mut asking = ask(&client, 1);
     assert!(poll(&mut asking).is_pending());
-    let calls = read_asks(&mut stream, 1);
-    reply(&mut stream, &calls);
-    while poll(&mut asking) != Poll::Ready(Ok(7)) {
+    let call = read_asks(&mut stream, 1)[0];
+    let header = Header { call, length: (1 << 16) + 1, ..Header::new(Kind::Reply) };
+    stream.write_all(&header.to_bytes()).expect("sent");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time");
+    assert!(read_frame(&mut stream).is_none(), "the end");
+    while poll(&mut asking) != Poll::Ready(Err(AskError::MaybeExecuted)) {
         thread::yield_now();
     }
 }
