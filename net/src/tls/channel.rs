@@ -63,18 +63,20 @@ impl Channel {
         plain: &mut AlignedVec<ALIGN>,
     ) -> Result<Opened, rustls::Error> {
         let own = |error: std::io::Error| rustls::Error::General(error.to_string());
-        if self.is_shaking() {
-            self.shaking_bytes += bytes.len();
-            if self.shaking_bytes > HANDSHAKE_BYTES_MAX {
-                return Err(rustls::Error::General("a handshake without end".to_owned()));
-            }
-        }
         let mut opened = Opened::More;
         while !bytes.is_empty() && opened == Opened::More {
-            if self.connection.read_tls(bytes).map_err(own)? == 0 {
+            let read = self.connection.read_tls(bytes).map_err(own)?;
+            if read == 0 {
                 return Ok(Opened::Last);
             }
             let state = self.connection.process_new_packets()?;
+            // What ends the handshake may have much behind it.
+            if self.is_shaking() {
+                self.shaking_bytes += read;
+                if self.shaking_bytes > HANDSHAKE_BYTES_MAX {
+                    return Err(rustls::Error::General("a handshake without end".to_owned()));
+                }
+            }
             let (before, len) = (plain.len(), state.plaintext_bytes_to_read());
             if len > 0 {
                 plain.resize(before + len, 0);

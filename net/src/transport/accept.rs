@@ -74,8 +74,11 @@ impl Acceptor {
     /// Somebody waits while there were no descriptors. Turns one away if that is still so.
     pub(super) fn poll_ended(&mut self) {
         self.state = State::WantsAccept;
+        if let Ok(file) = spare() {
+            self.spare.get_or_insert(file);
+            return;
+        }
         if self.spare.take().is_none() {
-            self.spare = spare().ok();
             return;
         }
         // The spare's descriptor is free now; whoever takes it first is turned away.

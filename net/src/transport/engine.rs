@@ -1,16 +1,17 @@
 //! What carries out the operations of a net: an io_uring ring, or calls when epoll says so.
 //!
 //! Both take the same operations and report on them with the same completions, in the same manner:
-//! accepts and receives go on until they are told to end or something fails, a send is whole or
-//! failed. So nothing above knows which one runs.
+//! accepts and receives go on until they are told to end or something fails, a send ends when the
+//! socket has taken some of it. So nothing above knows which one runs.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use super::buffers::Buffers;
 use super::epoll::Epoll;
 use super::error::NetError;
 use super::ring::Ring;
+use super::socket::{Kind, parts};
 use super::zero_copy::{SendStats, Sends, ZeroCopy};
 
 /// How a net deals with the kernel.
@@ -36,6 +37,17 @@ pub(super) struct Completion {
     pub(super) more: bool,
     /// It is the second one of a send without a copy; the result is made of flags.
     pub(super) is_notice: bool,
+}
+
+impl Completion {
+    /// Nobody will take what was completed: closes the connection, if one was accepted.
+    #[expect(unsafe_code, reason = "a descriptor that the kernel made")]
+    pub(super) fn discard(self) {
+        if parts(self.token).0 == Some(Kind::Accept) && self.result >= 0 {
+            // SAFETY: the descriptor was made for us, and nobody else has heard of it.
+            drop(unsafe { OwnedFd::from_raw_fd(self.result) });
+        }
+    }
 }
 
 /// Completions taken per pass; what is left waits for the next one.
@@ -156,6 +168,15 @@ impl Engine {
         }
     }
 
+    /// To be called when a connection for which nothing is under way goes on at another shard.
+    pub(super) fn forget(&mut self, socket: RawFd, token: u64) {
+        match self {
+            // The kernel does nothing for a socket of which nothing was asked.
+            Self::Uring(_) => {}
+            Self::Epoll(epoll) => epoll.forget(socket, token),
+        }
+    }
+
     /// Receives into the buffers of the net until told otherwise.
     #[inline]
     #[must_use = "the queue may be full"]
@@ -197,7 +218,8 @@ impl Engine {
         }
     }
 
-    /// Sends `bytes` whole, unless an error intervenes.
+    /// Sends as much of `bytes` as the socket takes, once it takes any: whoever waits for a peer
+    /// learns that it goes on.
     ///
     /// # Safety
     /// `bytes` must stay in place and unchanged until the completion of this operation is taken, or
@@ -214,9 +236,9 @@ impl Engine {
         }
     }
 
-    /// Sends `bytes` whole without copying them, unless an error intervenes. If the completion says
-    /// that there is more, a second one is the notice that the bytes are read no more. For outputs
-    /// of at least [`zero_copy_min_bytes`](Self::zero_copy_min_bytes).
+    /// Sends as much of `bytes` as the socket takes, once it takes any, without copying it. If the
+    /// completion says that there is more, a second one is the notice that the bytes are read no
+    /// more. For outputs of at least [`zero_copy_min_bytes`](Self::zero_copy_min_bytes).
     ///
     /// # Safety
     /// `bytes` must stay in place until the completion of this operation, and, if it says so, its

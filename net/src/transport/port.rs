@@ -172,7 +172,7 @@ impl<S: Session> Port<S> {
                 socket.cancelling = engine.cancel(target, token(protocol, Kind::Cancel, socket.id));
             }
         } else if self.sessions.moves_to(socket.id).is_some() {
-            self.hand_over(slot);
+            self.hand_over(slot, engine);
         } else if !socket.input_ended {
             socket.wants_receive = true;
             list(&mut self.unarmed, socket);
@@ -180,10 +180,11 @@ impl<S: Session> Port<S> {
     }
 
     /// Lets go of a connection that goes on at another shard, if the kernel does nothing for it.
-    fn hand_over(&mut self, slot: u32) {
+    fn hand_over(&mut self, slot: u32, engine: &mut Engine) {
         let place = &mut self.sockets[slot as usize];
         let Some(socket) = place.take_if(|socket| socket.is_quiet()) else { return };
         let shard = self.sessions.moves_to(socket.id).unwrap_or_default();
+        engine.forget(socket.descriptor(), self.token(Kind::Receive, socket.id));
         let parted = self.sessions.part(socket.id);
         self.moving.push(Moving { shard, stream: socket.stream, parted });
     }

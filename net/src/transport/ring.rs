@@ -99,7 +99,7 @@ impl Ring {
         unsafe { self.push(entry.build().user_data(token)) }
     }
 
-    /// Sends `bytes` whole, unless an error intervenes.
+    /// Sends as much of `bytes` as the socket takes, once it takes any.
     ///
     /// # Safety
     /// `bytes` must stay in place and unchanged until the completion of this operation is taken, or
@@ -107,11 +107,10 @@ impl Ring {
     #[must_use = "the queue may be full"]
     pub(super) unsafe fn send(&mut self, socket: RawFd, bytes: &[u8], token: u64) -> bool {
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let entry = opcode::Send::new(types::Fd(socket), bytes.as_ptr(), len)
-            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL);
+        let entry = opcode::Send::new(types::Fd(socket), bytes.as_ptr(), len);
         self.sends.stats.plain += 1;
         // SAFETY: the caller keeps the bytes until the completion.
-        unsafe { self.push(entry.build().user_data(token)) }
+        unsafe { self.push(entry.flags(libc::MSG_NOSIGNAL).build().user_data(token)) }
     }
 
     /// Has outputs sent without a copy as `config` says, if the kernel can.
@@ -148,8 +147,9 @@ impl Ring {
         outcome.is_ok()
     }
 
-    /// Sends `bytes` whole without copying them, unless an error intervenes. If the completion says
-    /// that there is more, a second one is the notice that the bytes are read no more.
+    /// Sends as much of `bytes` as the socket takes, once it takes any, without copying it. If the
+    /// completion says that there is more, a second one is the notice that the bytes are read no
+    /// more.
     ///
     /// # Safety
     /// `bytes` must stay in place until the completion of this operation, and, if it says so, its
@@ -167,7 +167,7 @@ impl Ring {
         const REPORT_USAGE: u16 = 1 << 3;
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let entry = opcode::SendZc::new(types::Fd(socket), bytes.as_ptr(), len)
-            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .flags(libc::MSG_NOSIGNAL)
             .zc_flags(REPORT_USAGE)
             .buf_index(registered);
         self.sends.stats.zero_copy += 1;
@@ -270,6 +270,13 @@ impl Ring {
     ) -> io::Result<()> {
         // SAFETY: as the caller promises.
         unsafe { self.ring.submitter().register_buf_ring_with_flags(entries, len, group, 0) }
+    }
+}
+
+impl Drop for Ring {
+    /// Closes connections that nobody has taken.
+    fn drop(&mut self) {
+        self.ring.completion().map(Completion::from).for_each(Completion::discard);
     }
 }
 

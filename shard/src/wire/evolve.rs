@@ -52,7 +52,7 @@ pub trait Evolve: WireType + Sized {
 ///
 /// # Examples
 /// ```ignore
-/// // Runs in runtime/tests/wire_versions.rs: this crate knows no macros.
+/// // Runs in runtime/tests/wire/versions.rs: this crate knows no macros.
 /// #[wire(message, version = 1)]
 /// pub struct DepositV1 {
 ///     pub euros: i64,
