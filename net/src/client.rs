@@ -217,9 +217,9 @@ impl ClientBuilder {
         self
     }
 
-    /// When a node that leaves an ask without an answer is taken to be gone: when nothing at all has
-    /// come from it for so long, it is pinged, and when nothing comes for so long again, the
-    /// connection is given up and tried anew. 10 s by default.
+    /// When a node that leaves an ask without an answer is taken to be gone: when nothing has come
+    /// from it for so long, it is pinged, and when nothing comes for so long again, the connection
+    /// is given up and tried anew. 10 s by default.
     pub fn silence(mut self, limit: Duration) -> Self {
         self.config.silence = limit;
         self

@@ -433,8 +433,8 @@ impl Connection {
         }
     }
 
-    /// Ends what is overdue. Returns how long the client's thread may sleep, if there is an end, and
-    /// whether the node has left an ask without an answer.
+    /// Ends what is overdue. Returns how long the client's thread may sleep, if there is an end,
+    /// and whether the node has left an ask without an answer.
     pub(super) fn expire(&self, now: Instant) -> (Option<Duration>, bool) {
         let mut state = self.lock();
         let overdue = state.calls.take_overdue(now);
