@@ -266,7 +266,7 @@ impl Link {
 
     /// Handles what came together with the welcome.
     fn begin(&mut self) {
-        if self.take_frames().is_err() {
+        if !self.input.is_empty() && self.take_frames().is_err() {
             self.lose();
         }
     }
