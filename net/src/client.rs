@@ -67,6 +67,10 @@ pub(crate) struct ClientConfig {
     pub(crate) connect_timeout: Duration,
     /// The wait before the first attempt to connect again, and the longest; it doubles.
     pub(crate) backoff: (Duration, Duration),
+    /// How long a node may say nothing when it has left an ask without an answer.
+    pub(crate) silence: Duration,
+    /// The longest frame that is believed or sent, whatever the node allows.
+    pub(crate) frame_bytes_max: u32,
     /// Bytes that may wait to be sent.
     pub(crate) output_bytes_max: usize,
     /// One connection is enough, to whichever shard takes it.
@@ -83,6 +87,8 @@ impl Default for ClientConfig {
             ask_timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(5),
             backoff: (Duration::from_millis(10), Duration::from_secs(5)),
+            silence: Duration::from_secs(10),
+            frame_bytes_max: 64 << 20,
             output_bytes_max: 16 << 20,
             any_shard: false,
             spin: None,
@@ -204,10 +210,26 @@ impl ClientBuilder {
         self
     }
 
-    /// The wait before a lost connection is tried again, and the longest; it doubles. 10 ms to 5 s
-    /// by default.
+    /// The wait before a lost connection is tried again, and the longest; it doubles until a
+    /// connection has held for as long as the longest. 10 ms to 5 s by default.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.config.backoff = (first, longest);
+        self
+    }
+
+    /// When a node that leaves an ask without an answer is taken to be gone: when nothing has come
+    /// from it for so long, it is pinged, and when nothing comes for so long again, the connection
+    /// is given up and tried anew. 10 s by default.
+    pub fn silence(mut self, limit: Duration) -> Self {
+        self.config.silence = limit;
+        self
+    }
+
+    /// The longest frame, both ways, whatever the node allows: one that begins a longer one, all of
+    /// which the client would have to hold, is given up. 64 MiB by default; nodes allow 256 KiB by
+    /// default.
+    pub fn frame_bytes_max(mut self, bytes: u32) -> Self {
+        self.config.frame_bytes_max = bytes;
         self
     }
 
@@ -264,7 +286,8 @@ impl ClientBuilder {
 /// Calls entities of a node from any thread and any async executor. Cheap to clone. When the last
 /// clone is dropped the connection is closed, behind what was sent; what still waits for its turn
 /// to be sent (see [`ClientRequest`]) is not. That blocks until the node has what it was told, for
-/// a second at most.
+/// a second at most. A child that is made by `fork` has no thread that would read answers: it needs
+/// a client of its own.
 ///
 /// # Examples
 /// ```no_run

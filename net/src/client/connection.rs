@@ -270,15 +270,14 @@ impl Connection {
         }
     }
 
-    /// Answers a ping; not that of a node that reads nothing.
-    pub(super) fn pong(&self, call: u32) {
+    /// Sends a ping, or the answer to one; nothing to a node that reads nothing.
+    pub(super) fn say(&self, kind: Kind, call: u32) {
         let mut state = self.lock();
         if let Some(up) = &mut state.link
             && up.output.unsent_bytes() <= self.common.config.output_bytes_max
         {
-            let pong = Header { call, ..Header::new(Kind::Pong) };
             let written = up.output.write(|out| {
-                pong.write(out);
+                Header { call, ..Header::new(kind) }.write(out);
                 Ok::<(), ()>(())
             });
             debug_assert_eq!(written, Ok(()));
@@ -434,13 +433,14 @@ impl Connection {
         }
     }
 
-    /// Ends what is overdue. Returns how long the client's thread may sleep, if there is an end.
-    pub(super) fn expire(&self, now: Instant) -> Option<Duration> {
+    /// Ends what is overdue. Returns how long the client's thread may sleep, if there is an end,
+    /// and whether the node has left an ask without an answer.
+    pub(super) fn expire(&self, now: Instant) -> (Option<Duration>, bool) {
         let mut state = self.lock();
         let overdue = state.calls.take_overdue(now);
         let left = state.calls.left(now);
         if overdue.is_empty() {
-            return left;
+            return (left, false);
         }
         overdue.iter().for_each(|call| state.end(call));
         let notices = state.go_on();
@@ -450,7 +450,7 @@ impl Connection {
             let was_sent = call.account.is_some();
             (&*call.pending, Err(if was_sent { Code::MaybeExecuted } else { Code::Expired }))
         }));
-        left
+        (left, overdue.iter().any(|call| call.account.is_some()))
     }
 }
 
@@ -513,11 +513,11 @@ mod tests {
         // Until the socket takes no more, and then as many again.
         let mut pings = 0;
         while unsent_bytes() == 0 {
-            connection.pong(pings);
+            connection.say(Kind::Pong, pings);
             pings += 1;
         }
         for call in 0..pings.max(1000) {
-            connection.pong(call);
+            connection.say(Kind::Pong, call);
         }
         assert!(unsent_bytes() <= 4096 + 16, "{} bytes", unsent_bytes());
     }

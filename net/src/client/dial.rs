@@ -18,6 +18,9 @@ use crate::tls::{Channel, ClientTls, Opened, TlsError};
 /// Bytes that are received at once.
 pub(super) const CHUNK_BYTES: usize = 64 << 10;
 
+/// Memory that is kept of input that was handled; a long reply makes it larger.
+const INPUT_BYTES_KEPT_MAX: usize = 1 << 20;
+
 /// The longest welcome that is believed.
 const WELCOME_BYTES_MAX: u32 = 1 << 20;
 
@@ -87,7 +90,9 @@ impl Dial {
             tls.seal(&plain, &mut bytes);
         }
         stream.write_all(&bytes)?;
-        let welcome = self.welcome(&mut stream, tls.as_deref_mut())?;
+        let mut welcome = self.welcome(&mut stream, tls.as_deref_mut())?;
+        let frame_bytes_max = &mut welcome.frame_bytes_max;
+        *frame_bytes_max = self.common.config.frame_bytes_max.min(*frame_bytes_max);
         if welcome.messages.len() != hello.messages.len() {
             return Err(ClientError::Hello(HelloError::Malformed));
         }
@@ -209,9 +214,13 @@ pub(super) fn receive_sealed(
     Ok(if is_end { 0 } else { len })
 }
 
-/// Forgets the first `len` bytes of an input.
+/// Forgets the first `len` bytes of an input, and keeps no memory that a long frame needed.
 pub(super) fn consume(input: &mut AlignedVec<ALIGN>, len: usize) {
     let left = input.len() - len;
+    if left == 0 && input.capacity() > INPUT_BYTES_KEPT_MAX {
+        *input = AlignedVec::new();
+        return;
+    }
     input.copy_within(len.., 0);
     input.resize(left, 0);
 }
@@ -221,4 +230,22 @@ pub(super) fn instant_in(length: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(1 << 32);
     let now = Instant::now();
     now.checked_add(length).unwrap_or(now + FAR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_a_long_reply_is_kept_no_longer_than_the_reply() {
+        let mut input = AlignedVec::new();
+        input.resize(8 << 20, 7);
+        consume(&mut input, (8 << 20) - 16);
+        assert_eq!(input[..], [7; 16], "what is behind it");
+        consume(&mut input, 16);
+        assert!(input.is_empty() && input.capacity() == 0);
+        input.resize(4096, 7);
+        consume(&mut input, 4096);
+        assert!(input.is_empty() && input.capacity() >= 4096, "short ones share theirs");
+    }
 }

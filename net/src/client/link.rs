@@ -26,8 +26,12 @@ pub(super) struct Link {
     /// The shard that it asks for.
     shard: Option<u16>,
     stream: Option<Arc<TcpStream>>,
-    /// Since when it is there.
+    /// Since when it is there, and when something came last.
     since: Instant,
+    heard: Instant,
+    /// When the node was pinged that has left an ask without an answer, unless it has said anything
+    /// since.
+    pinged: Option<Instant>,
     frame_bytes_max: u32,
     /// Bytes that were received, from the first byte of a frame.
     input: AlignedVec<ALIGN>,
@@ -54,7 +58,7 @@ pub(super) fn run(common: &Common, mut links: Vec<Link>) {
     while !common.is_closed() {
         let now = Instant::now();
         links.iter_mut().for_each(|link| link.retry(now));
-        let limit = links.iter().filter_map(|link| link.left(now)).min();
+        let limit = links.iter_mut().filter_map(|link| link.left(now)).min();
         // Whole milliseconds, upwards: not to wake before the time.
         let limit = limit.map(|left| left + Duration::from_millis(1));
         let wanted = || links.iter().map(Link::wanted);
@@ -111,6 +115,8 @@ impl Link {
             shard,
             stream: None,
             since: now,
+            heard: now,
+            pinged: None,
             frame_bytes_max: 0,
             input: AlignedVec::new(),
             attempt: None,
@@ -137,13 +143,31 @@ impl Link {
     }
 
     /// Ends what is overdue. Returns how long the thread may sleep on behalf of this connection.
-    fn left(&self, now: Instant) -> Option<Duration> {
+    fn left(&mut self, now: Instant) -> Option<Duration> {
         match (&self.stream, &self.attempt) {
-            (Some(_), _) => self.connection.expire(now),
+            (Some(_), _) => self.watch(now),
             // It wakes the thread.
             (None, Some(_)) => None,
             (None, None) => Some(self.retry_at.saturating_duration_since(now)),
         }
+    }
+
+    /// Ends what is overdue, and the connection if the node is gone: no word of it may come, and
+    /// the system goes on to send for a quarter of an hour.
+    fn watch(&mut self, now: Instant) -> Option<Duration> {
+        let silence = self.common.config.silence;
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let (left, is_unanswered) = self.connection.expire(now);
+        if is_unanswered && self.pinged.is_none() && since(self.heard) >= silence {
+            self.pinged = Some(now);
+            self.connection.say(Kind::Ping, 0);
+        }
+        let Some(pinged) = self.pinged else { return left };
+        let patience = silence.saturating_sub(since(pinged));
+        if patience.is_zero() && since(pinged) > Duration::ZERO {
+            self.lose();
+        }
+        Some(left.map_or(patience, |left| left.min(patience)))
     }
 
     /// Connects again if it is time.
@@ -237,11 +261,12 @@ impl Link {
         self.connection.up(Arc::clone(&stream), tls, &welcome, numbers);
         self.stream = Some(stream);
         self.since = Instant::now();
+        (self.heard, self.pinged) = (self.since, None);
     }
 
     /// Handles what came together with the welcome.
     fn begin(&mut self) {
-        if self.take_frames().is_err() {
+        if !self.input.is_empty() && self.take_frames().is_err() {
             self.lose();
         }
     }
@@ -260,6 +285,7 @@ impl Link {
         if received == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        (self.heard, self.pinged) = (Instant::now(), None);
         if self.is_shut {
             // Nobody is left to hear it.
             self.input.clear();
@@ -303,7 +329,7 @@ impl Link {
                     Some(Err(Code::from_byte(header.code).unwrap_or(Code::MaybeExecuted)))
                 }
                 Kind::Ping => {
-                    self.connection.pong(header.call);
+                    self.connection.say(Kind::Pong, header.call);
                     None
                 }
                 Kind::Credit => {

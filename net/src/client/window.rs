@@ -303,6 +303,16 @@ mod tests {
     }
 
     #[test]
+    fn node_that_never_gives_credit_back_is_told_a_bounded_number() {
+        let mut window = window(u32::MAX, u32::MAX, u16::MAX);
+        for key in 0..UNDER_WAY_MAX {
+            assert!(send(&mut window, u64::from(key), Sort::Tell, 0));
+        }
+        assert!(!send(&mut window, u64::MAX, Sort::Tell, 1));
+        assert!(send(&mut window, u64::MAX - 1, Sort::Ask, 0));
+    }
+
+    #[test]
     fn more_credit_than_was_taken_is_found_out() {
         let mut window = window(4, 4, 4);
         assert!(send(&mut window, 1, Sort::Tell, 0));

@@ -82,15 +82,15 @@ pub trait Previous<M: Message>: WireType + Decode {
     /// The message that this one stands for.
     ///
     /// # Errors
-    /// [`Unconvertible`] where there is none: the caller is told, and nothing is done. A panic is
-    /// taken for it.
+    /// [`Unconvertible`] where there is none: the caller is
+    /// [told](crate::AskError::Unconvertible), and nothing is done. A panic is taken for it.
     fn upgrade(self) -> Result<M, Unconvertible>;
 
     /// What the caller is told.
     ///
     /// # Errors
-    /// [`Unconvertible`] where that version cannot say it: the caller is told that the work was
-    /// done. A panic is taken for it.
+    /// [`Unconvertible`] where that version cannot say it: the caller is
+    /// [told](crate::AskError::Unsayable) that the work was done. A panic is taken for it.
     fn downgrade(reply: M::Reply) -> Result<Self::Reply, Unconvertible>;
 }
 
