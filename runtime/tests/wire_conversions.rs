@@ -1,5 +1,6 @@
 //! Types in two versions: what the macros make of the version before, beside the same by hand.
 
+use coreside::rkyv::Archive;
 use coreside::rkyv::util::AlignedVec;
 use coreside::{Evolve, Previous, Unconvertible, WireType, entity, handlers, wire};
 use coreside_shard::{Decode, Encode};
@@ -225,4 +226,29 @@ fn damaged_archive_of_the_version_before_is_refused_or_read_and_never_panics() {
         }
     }
     assert!(read > 1000 && refused > 1000, "both ways are taken: {read}, {refused}");
+}
+
+/// A field that is named like a kind of type is not taken for a type of that kind.
+#[test]
+fn other_layouts_have_other_schemas() {
+    #[wire]
+    struct Named {
+        option: u64,
+    }
+    #[wire]
+    struct Unnamed(Option<u64>);
+    #[wire]
+    enum Either {
+        One { list: u8 },
+    }
+    #[wire]
+    enum Other {
+        One(Vec<u8>),
+    }
+    assert_ne!(
+        size_of::<<Named as Archive>::Archived>(),
+        size_of::<<Unnamed as Archive>::Archived>()
+    );
+    assert_ne!(Named::SCHEMA, Unnamed::SCHEMA);
+    assert_ne!(Either::SCHEMA, Other::SCHEMA);
 }
