@@ -1,7 +1,8 @@
 //! Types in two versions: what the macros make of the version before, beside the same by hand.
 
+use coreside::rkyv::Archive;
 use coreside::rkyv::util::AlignedVec;
-use coreside::{Evolve, Previous, Unconvertible, WireType, entity, handlers, wire};
+use coreside::{Archived, Cx, Evolve, Previous, Unconvertible, WireType, entity, handlers, wire};
 use coreside_shard::{Decode, Encode};
 
 use crate::random::Random;
@@ -222,4 +223,81 @@ fn damaged_archive_of_the_version_before_is_refused_or_read_and_never_panics() {
         }
     }
     assert!(read > 1000 && refused > 1000, "both ways are taken: {read}, {refused}");
+}
+
+/// A field that is named like a kind of type is not taken for a type of that kind.
+#[test]
+fn other_layouts_have_other_schemas() {
+    #[wire]
+    struct Named {
+        option: u64,
+    }
+    #[wire]
+    struct Unnamed(Option<u64>);
+    #[wire]
+    enum Either {
+        One { list: u8 },
+    }
+    #[wire]
+    enum Other {
+        One(Vec<u8>),
+    }
+    assert_ne!(
+        size_of::<<Named as Archive>::Archived>(),
+        size_of::<<Unnamed as Archive>::Archived>()
+    );
+    assert_ne!(Named::SCHEMA, Unnamed::SCHEMA);
+    assert_ne!(Either::SCHEMA, Other::SCHEMA);
+}
+
+/// Variants may have the names that the traits of the wire give to types.
+#[wire(version = 2)]
+#[derive(Clone, Debug, PartialEq)]
+enum Phase {
+    Before,
+    Error(u8),
+    #[wire(since = 2, instead = Before)]
+    Reply,
+}
+
+#[wire]
+#[derive(Clone, Debug, PartialEq)]
+enum Era {
+    Before,
+    Archived,
+    Resolver,
+}
+
+/// So may those of an entity.
+#[entity(activate = Stage::begin)]
+enum Stage {
+    Answer,
+}
+
+#[handlers]
+impl Stage {
+    fn begin(_key: u64, _cx: &mut Cx<Self>) -> Self {
+        Self::Answer
+    }
+
+    #[local]
+    #[wire]
+    fn count(&mut self, phase: Phase) -> u64 {
+        u64::from(matches!((self, phase), (Self::Answer, Phase::Error(_))))
+    }
+
+    #[read]
+    #[local]
+    #[wire]
+    #[archived]
+    fn see(&self, phase: &Archived<Phase>) -> bool {
+        matches!((self, phase), (Self::Answer, ArchivedPhase::Error(_)))
+    }
+}
+
+#[test]
+fn variants_may_be_named_like_what_the_traits_have() {
+    assert!(matches!(Phase::Reply.into_before(), Ok(PhaseV1::Before)));
+    assert_eq!(Phase::from_before(PhaseV1::Error(7)), Ok(Phase::Error(7)));
+    assert_eq!(Era::Before.into_before(), Ok(Era::Before));
 }
