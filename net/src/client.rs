@@ -211,7 +211,8 @@ impl ClientBuilder {
     }
 
     /// The wait before a lost connection is tried again, and the longest; it doubles until a
-    /// connection has held for as long as the longest. 10 ms to 5 s by default.
+    /// connection has held for as long as the longest, and up to half of it is left out at random.
+    /// 10 ms to 5 s by default.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.config.backoff = (first, longest);
         self

@@ -1,5 +1,6 @@
 //! The client's thread: reads answers, ends what is overdue, and connects again what was lost.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
@@ -211,7 +212,8 @@ impl Link {
 
     fn back_off(&mut self) {
         let (_, longest) = self.common.config.backoff;
-        self.retry_at = instant_in(self.retry_wait);
+        let random = RandomState::new().hash_one(());
+        self.retry_at = instant_in(scattered(self.retry_wait, random));
         self.retry_wait = self.retry_wait.saturating_mul(2).min(longest);
     }
 
@@ -348,5 +350,27 @@ impl Link {
             at += header.padded();
         }
         Ok(at)
+    }
+}
+
+/// A wait of half to all of this: all clients of a node that stops lose it at once, and are not to
+/// come back at once.
+fn scattered(wait: Duration, random: u64) -> Duration {
+    wait - wait / 512 * (random % 257) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_scattered_between_half_and_all() {
+        for wait in [Duration::ZERO, Duration::from_millis(10), Duration::MAX] {
+            let waits: Vec<_> = (0..1000).map(|random| scattered(wait, random)).collect();
+            assert_eq!(waits.iter().max(), Some(&wait));
+            assert!(waits.iter().all(|some| *some >= wait / 2));
+            let in_first_half = waits.iter().filter(|some| **some < wait / 4 * 3).count();
+            assert!(wait.is_zero() || (450..550).contains(&in_first_half), "{in_first_half}");
+        }
     }
 }
