@@ -23,6 +23,7 @@
 //! | `deadlines` | how long a connection may take for what it owes |
 //! | `wheel` | when to look at which session |
 //! | `shared` | what all sessions of a shard share |
+//! | `totals` | what all connections may hold together |
 //! | `stats` | what was counted |
 //! | `addresses` | how many connections each address has |
 
@@ -37,6 +38,7 @@ mod parted;
 mod protocol;
 mod shared;
 mod stats;
+mod totals;
 mod wheel;
 
 use std::net::SocketAddr;
@@ -345,22 +347,6 @@ impl<S: Session> Sessions<S> {
         self.shared.owed
     }
 
-    /// Bytes over all sessions that wait for the rest of their command.
-    pub fn unparsed_bytes(&self) -> usize {
-        self.shared.unparsed_bytes
-    }
-
-    /// Bytes of output over all sessions: what waits to be sent, to be in order, or for the kernel
-    /// to be done with it.
-    pub fn output_bytes(&self) -> usize {
-        self.shared.output_bytes
-    }
-
-    /// Bytes of messages that are not handled, over all sessions, closed ones included.
-    pub fn message_bytes(&self) -> usize {
-        self.shared.message_bytes
-    }
-
     /// Whether a session has bytes to send or is to be closed.
     pub fn has_dirty(&self) -> bool {
         !self.shared.dirty.is_empty()
@@ -369,37 +355,6 @@ impl<S: Session> Sessions<S> {
     /// Whether a session can go on as soon as the shard takes requests.
     pub fn has_ready(&self) -> bool {
         !self.shared.ready.is_empty()
-    }
-
-    /// Too many unparsed bytes in all: the session that holds most of them pays.
-    #[cold]
-    fn close_worst(&mut self) {
-        let sessions = self.slots.iter_mut().filter_map(|place| place.session.as_mut());
-        let Some(worst) = sessions.max_by_key(|session| session.unparsed_bytes()) else {
-            return;
-        };
-        let shared = &mut self.shared;
-        shared.unparsed_bytes -= worst.unparsed_bytes();
-        shared.stats.limit_closes += 1;
-        worst.refuse_input(shared);
-        worst.end();
-        settle(worst, shared);
-    }
-
-    /// Too much output in all: the session whose peer has left most of it unread pays.
-    #[cold]
-    fn close_slowest(&mut self) {
-        let sessions = self.slots.iter_mut().filter_map(|place| place.session.as_mut());
-        let sessions = sessions.filter(|session| !session.is_finished());
-        let Some(slowest) = sessions.max_by_key(|session| session.output_bytes()) else {
-            return;
-        };
-        let shared = &mut self.shared;
-        shared.stats.limit_closes += 1;
-        shared.unparsed_bytes -= slowest.unparsed_bytes();
-        shared.discount_output(slowest.line());
-        slowest.kill();
-        settle(slowest, shared);
     }
 }
 

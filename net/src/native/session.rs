@@ -20,11 +20,13 @@
 //! | module | holds |
 //! |---|---|
 //! | `rest` | bytes that wait for what follows them, or for the end of a pause |
+//! | `pause` | when it parses no further, and when it goes on |
 //! | `direct` | the rest of a long frame, received straight into its place |
 //! | `output` | what is said: answers, errors, credit, goodbyes |
 
 mod direct;
 mod output;
+mod pause;
 mod rest;
 
 use std::net::SocketAddr;
@@ -305,38 +307,10 @@ impl Session {
         }
     }
 
-    /// How many more asks may be taken before the session pauses.
-    fn asks_before_pause(&self, shared: &Shared) -> u32 {
-        if self.must_pause(shared) {
-            return 0;
-        }
-        let answers_max = (shared.output_bytes_pause() - self.line.output_bytes())
-            .div_ceil(self.reply_bytes.max(1));
-        let room = answers_max.saturating_sub(self.owed as usize);
-        (shared.limits.calls_max - self.owed).min(u32::try_from(room).unwrap_or(u32::MAX))
-    }
-
     /// Whether the peer may send messages of this type.
     fn may_call(&self, row: &WireRow) -> bool {
         let (entity, method) = row.name;
         self.line.may_call(entity.bytes().chain([b'.']).chain(method.bytes()))
-    }
-
-    /// Ends the pause if its reason is gone.
-    fn recover(&mut self, shared: &mut Shared) {
-        if !self.must_pause(shared) {
-            self.line.flags.stalled = false;
-            shared.make_ready(&mut self.line);
-        }
-    }
-
-    #[inline]
-    fn must_pause(&self, shared: &Shared) -> bool {
-        self.moves_to.is_some()
-            || self.owed >= shared.limits.calls_max
-            || self.credit.bytes_left(shared.message_bytes_pause()) == 0
-            || self.line.output_bytes() + self.owed as usize * self.reply_bytes
-                >= shared.output_bytes_pause()
     }
 }
 

@@ -3,9 +3,10 @@
 //! # Pausing
 //! A session stops parsing while too many answers are outstanding, while too much output is unsent
 //! or to be expected (the answers outstanding, each taken to be as large as the largest of late),
-//! while the commands outstanding have too many bytes, while it waits at a *barrier* (a sweep, or `HELLO` behind unanswered commands), or while the
-//! shard is congested. Bytes that arrive meanwhile wait in `unparsed`. Whatever ends the pause (an
-//! answer, a send that is done) reports the session as ready again, so nobody has to look for it.
+//! while the commands outstanding have too many bytes, while it waits at a *barrier* (a sweep, or
+//! `HELLO` behind unanswered commands), or while the shard is congested. Bytes that arrive
+//! meanwhile wait in `unparsed`. Whatever ends the pause (an answer, a send that is done) reports
+//! the session as ready again, so nobody has to look for it.
 
 mod answer;
 mod direct;

@@ -1,0 +1,104 @@
+//! What all connections of a shard may hold together: bytes that are not parsed, messages that are
+//! not handled, output that is not read.
+//!
+//! While they hold much, each pauses at its share; whoever holds most pays for what goes beyond.
+
+use super::{Bounds as _, Line, Session, Sessions, Shared, settle};
+
+impl<S: Session> Sessions<S> {
+    /// Bytes over all sessions that wait for the rest of their command.
+    pub fn unparsed_bytes(&self) -> usize {
+        self.shared.unparsed_bytes
+    }
+
+    /// Bytes of output over all sessions: what waits to be sent, to be in order, or for the kernel
+    /// to be done with it.
+    pub fn output_bytes(&self) -> usize {
+        self.shared.output_bytes
+    }
+
+    /// Bytes of messages that are not handled, over all sessions, closed ones included.
+    pub fn message_bytes(&self) -> usize {
+        self.shared.message_bytes
+    }
+
+    /// Too many unparsed bytes in all: the session that holds most of them pays.
+    #[cold]
+    pub(super) fn close_worst(&mut self) {
+        let sessions = self.slots.iter_mut().filter_map(|place| place.session.as_mut());
+        let Some(worst) = sessions.max_by_key(|session| session.unparsed_bytes()) else {
+            return;
+        };
+        let shared = &mut self.shared;
+        shared.unparsed_bytes -= worst.unparsed_bytes();
+        shared.stats.limit_closes += 1;
+        worst.refuse_input(shared);
+        worst.end();
+        settle(worst, shared);
+    }
+
+    /// Too much output in all: the session whose peer has left most of it unread pays.
+    #[cold]
+    pub(super) fn close_slowest(&mut self) {
+        let sessions = self.slots.iter_mut().filter_map(|place| place.session.as_mut());
+        let sessions = sessions.filter(|session| !session.is_finished());
+        let Some(slowest) = sessions.max_by_key(|session| session.output_bytes()) else {
+            return;
+        };
+        let shared = &mut self.shared;
+        shared.stats.limit_closes += 1;
+        shared.unparsed_bytes -= slowest.unparsed_bytes();
+        shared.discount_output(slowest.line());
+        slowest.kill();
+        settle(slowest, shared);
+    }
+}
+
+impl<S: Session> Shared<S> {
+    /// Bytes of output past which a session pauses. While all of them hold much, each may hold no
+    /// more than its share.
+    #[inline]
+    pub(crate) fn output_bytes_pause(&self) -> usize {
+        let (alone, total_max) =
+            (self.limits.output_bytes_pause(), self.limits.output_bytes_total_max());
+        if self.output_bytes <= total_max / 2 { alone } else { alone.min(self.share(total_max)) }
+    }
+
+    /// Bytes of messages that are not handled, past which a session pauses; as with output.
+    #[inline]
+    pub(crate) fn message_bytes_pause(&self) -> usize {
+        let (alone, total_max) =
+            (self.limits.message_bytes_pause(), self.limits.message_bytes_total_max());
+        if self.message_bytes <= total_max / 2 { alone } else { alone.min(self.share(total_max)) }
+    }
+
+    /// What each session may hold, so that all of them together hold half of what they may. Who
+    /// holds nothing may go on in any case, as nothing would end its pause.
+    #[cold]
+    fn share(&self, total_max: usize) -> usize {
+        (total_max / 2 / self.open.max(1) as usize).max(1)
+    }
+
+    /// A message has been handled, whether or not its session is still there.
+    #[inline]
+    pub(crate) fn handled(&mut self, message_bytes: usize) {
+        debug_assert!(self.message_bytes >= message_bytes);
+        self.message_bytes = self.message_bytes.saturating_sub(message_bytes);
+    }
+
+    /// Counts the output of a session anew. That of one that is to be closed at once goes soon.
+    #[inline]
+    pub(super) fn count_output(&mut self, session: &mut S) {
+        let bytes = session.output_bytes();
+        let line = session.line();
+        if !line.flags.killed {
+            self.output_bytes = self.output_bytes - line.counted_bytes + bytes;
+            line.counted_bytes = bytes;
+        }
+    }
+
+    /// The output of a session counts no more.
+    pub(super) fn discount_output(&mut self, line: &mut Line) {
+        self.output_bytes -= std::mem::take(&mut line.counted_bytes);
+    }
+}
