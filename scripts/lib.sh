@@ -125,11 +125,14 @@ await_line() {
     done
 }
 
-# build TARGET..: optimised programs, such as `--example kv`; always with the same packages and features, so that
-# the scripts share what is built.
+# Optimised programs are built of the same packages with the same features by all scripts, so that they share what is
+# built.
+optimised=(cargo build --locked --release -p coreside -p coreside-bench --features coreside/cli)
+
+# build TARGET..: optimised programs, such as `--example kv`.
 build() {
     local log=$target/logs/build.log
-    local command=(cargo build --locked --release -p coreside -p coreside-bench --features coreside/cli "$@")
+    local command=("${optimised[@]}" "$@")
     mkdir -p "$target/logs"
     note "${dim}building: ${command[*]}$plain"
     if [[ -t 2 ]]; then log=-; fi

@@ -13,11 +13,13 @@
 //! | `output` | what waits to be sent |
 //! | `state` | all of these, of one connection |
 //! | `connection` | what requests and the client's thread share of one connection |
-//! | `link` | the client's thread: connects, reads, ends what is overdue |
+//! | `dial` | one attempt to connect and to shake hands |
+//! | `link` | the client's thread: reads, ends what is overdue, has connected again what was lost |
 //! | `wakeup` | how that thread is woken |
 
 mod calls;
 mod connection;
+mod dial;
 mod link;
 mod output;
 mod request;
@@ -65,6 +67,10 @@ pub(crate) struct ClientConfig {
     pub(crate) connect_timeout: Duration,
     /// The wait before the first attempt to connect again, and the longest; it doubles.
     pub(crate) backoff: (Duration, Duration),
+    /// How long a node may say nothing when it has left an ask without an answer.
+    pub(crate) silence: Duration,
+    /// The longest frame that is believed or sent, whatever the node allows.
+    pub(crate) frame_bytes_max: u32,
     /// Bytes that may wait to be sent.
     pub(crate) output_bytes_max: usize,
     /// One connection is enough, to whichever shard takes it.
@@ -81,6 +87,8 @@ impl Default for ClientConfig {
             ask_timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(5),
             backoff: (Duration::from_millis(10), Duration::from_secs(5)),
+            silence: Duration::from_secs(10),
+            frame_bytes_max: 64 << 20,
             output_bytes_max: 16 << 20,
             any_shard: false,
             spin: None,
@@ -202,10 +210,26 @@ impl ClientBuilder {
         self
     }
 
-    /// The wait before a lost connection is tried again, and the longest; it doubles. 10 ms to 5 s
-    /// by default.
+    /// The wait before a lost connection is tried again, and the longest; it doubles until a
+    /// connection has held for as long as the longest. 10 ms to 5 s by default.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.config.backoff = (first, longest);
+        self
+    }
+
+    /// When a node that leaves an ask without an answer is taken to be gone: when nothing has come
+    /// from it for so long, it is pinged, and when nothing comes for so long again, the connection
+    /// is given up and tried anew. 10 s by default.
+    pub fn silence(mut self, limit: Duration) -> Self {
+        self.config.silence = limit;
+        self
+    }
+
+    /// The longest frame, both ways, whatever the node allows: one that begins a longer one, all of
+    /// which the client would have to hold, is given up. 64 MiB by default; nodes allow 256 KiB by
+    /// default.
+    pub fn frame_bytes_max(mut self, bytes: u32) -> Self {
+        self.config.frame_bytes_max = bytes;
         self
     }
 
@@ -237,12 +261,11 @@ impl ClientBuilder {
         let mut first = link(None);
         let welcome = first.connect()?;
         let mut links = vec![first];
-        let mut route = None;
-        if let Some(hash_key) = welcome.hash_key
+        if welcome.hash_key.is_some()
             && !common.config.any_shard
             && welcome.shard < welcome.shards
+            && welcome.shards <= SHARDS_MAX
         {
-            route = Some(Route { hash_key, placement: Placement::even(welcome.shards) });
             links[0].settle_at(welcome.shard);
             for shard in (0..welcome.shards).filter(|shard| *shard != welcome.shard) {
                 let mut link = link(Some(shard));
@@ -256,13 +279,15 @@ impl ClientBuilder {
         let thread = std::thread::Builder::new()
             .name("coreside-client".to_owned())
             .spawn(move || link::run(&theirs, links))?;
-        Ok(Client { core: Arc::new(ClientCore { common, lanes, route, thread: Some(thread) }) })
+        Ok(Client { core: Arc::new(ClientCore { common, lanes, thread: Some(thread) }) })
     }
 }
 
 /// Calls entities of a node from any thread and any async executor. Cheap to clone. When the last
 /// clone is dropped the connection is closed, behind what was sent; what still waits for its turn
-/// to be sent (see [`ClientRequest`]) is not.
+/// to be sent (see [`ClientRequest`]) is not. That blocks until the node has what it was told, for
+/// a second at most. A child that is made by `fork` has no thread that would read answers: it needs
+/// a client of its own.
 ///
 /// # Examples
 /// ```no_run
@@ -284,15 +309,18 @@ struct ClientCore {
     common: Arc<Common>,
     /// One to each shard where there is a route, else one.
     lanes: Vec<Arc<Connection>>,
-    route: Option<Route>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// How the shard of a key is found.
-struct Route {
+/// How the shard of a key is found, as the node has told last.
+pub(crate) struct Route {
     hash_key: HashKey,
+    shards: u16,
     placement: Placement,
 }
+
+/// A client does not open more connections, whatever the node says.
+const SHARDS_MAX: u16 = 1024;
 
 impl Client {
     /// Prepares a client.
@@ -310,6 +338,12 @@ impl Client {
         self.core.lanes.iter().any(|lane| lane.is_connected())
     }
 
+    /// The secret under which the node hashes keys, where it tells it: what the key of a
+    /// [`Name`](coreside_shard::Name) is made with. A node that is started anew may have another.
+    pub fn hash_key(&self) -> Option<HashKey> {
+        self.common().hash_key()
+    }
+
     /// How many connections there are to the node: one to each shard, or one.
     pub fn connections(&self) -> usize {
         self.core.lanes.len()
@@ -322,11 +356,11 @@ impl Client {
     /// The connections to try for a key, each with its number: that to its shard, then the others,
     /// which cost the message a way between shards.
     fn lanes<E: Entity>(&self, key: E::Key) -> impl Iterator<Item = (usize, &Connection)> {
-        let ClientCore { lanes, route, .. } = &*self.core;
-        let shard = route
-            .as_ref()
-            .map_or(0, |route| usize::from(route.placement.shard(route.hash_key.hash(key))));
-        (shard..lanes.len()).chain(0..shard).map(|number| (number, &*lanes[number]))
+        let ClientCore { lanes, common, .. } = &*self.core;
+        let shard = usize::from(common.shard(key));
+        // The node may have come back with more shards than there are connections.
+        let first = if shard < lanes.len() { shard } else { shard % lanes.len() };
+        (first..lanes.len()).chain(0..first).map(|number| (number, &*lanes[number]))
     }
 
     fn lane(&self, number: usize) -> &Connection {

@@ -13,6 +13,7 @@
 //! | `order` | replies that come out of order leave in order |
 //! | `gather` | one command over many keys: many answers become one |
 //! | `session` | one connection |
+//! | `underway` | a message under way, as its ticket names it |
 //! | `builtin` | the commands that the session itself answers |
 
 mod limits;
@@ -23,6 +24,7 @@ mod intake;
 mod order;
 mod parse;
 mod session;
+mod underway;
 mod write;
 
 pub use self::builtin::Facts;

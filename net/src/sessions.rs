@@ -7,7 +7,9 @@
 //! # Invariants
 //! - A session is in the list `ready` exactly when its flag `ready` is set, and in `dirty` exactly
 //!   when its flag `dirty` is set; so no list is longer than the number of sessions that ever were.
-//! - `owed` and `unparsed_bytes` are the sums over all sessions.
+//! - `owed` and `unparsed_bytes` are the sums over all sessions. So is `output_bytes` of what was
+//!   counted: at each look for what is to be sent, and when something was. `message_bytes` is the
+//!   sum over the tickets of messages whose answers are still to come.
 //!
 //! | module | holds |
 //! |---|---|
@@ -175,6 +177,7 @@ impl<S: Session> Sessions<S> {
         };
         self.shared.owed -= u64::from(session.owed());
         self.shared.unparsed_bytes -= session.unparsed_bytes();
+        self.shared.discount_output(session.line());
         session.line().retire(&mut self.shared);
         self.shared.open -= 1;
         self.shared.stats.closed += 1;
@@ -275,6 +278,10 @@ impl<S: Session> Sessions<S> {
             let id = self.shared.dirty.pop()?;
             if let Some(session) = find(&mut self.slots, id) {
                 session.line().flags.dirty = false;
+                self.shared.count_output(session);
+                if self.shared.output_bytes > self.shared.limits.output_bytes_total_max() {
+                    self.close_slowest();
+                }
                 return Some(id);
             }
         }
@@ -343,6 +350,17 @@ impl<S: Session> Sessions<S> {
         self.shared.unparsed_bytes
     }
 
+    /// Bytes of output over all sessions: what waits to be sent, to be in order, or for the kernel
+    /// to be done with it.
+    pub fn output_bytes(&self) -> usize {
+        self.shared.output_bytes
+    }
+
+    /// Bytes of messages that are not handled, over all sessions, closed ones included.
+    pub fn message_bytes(&self) -> usize {
+        self.shared.message_bytes
+    }
+
     /// Whether a session has bytes to send or is to be closed.
     pub fn has_dirty(&self) -> bool {
         !self.shared.dirty.is_empty()
@@ -367,29 +385,50 @@ impl<S: Session> Sessions<S> {
         worst.end();
         settle(worst, shared);
     }
+
+    /// Too much output in all: the session whose peer has left most of it unread pays.
+    #[cold]
+    fn close_slowest(&mut self) {
+        let sessions = self.slots.iter_mut().filter_map(|place| place.session.as_mut());
+        let sessions = sessions.filter(|session| !session.is_finished());
+        let Some(slowest) = sessions.max_by_key(|session| session.output_bytes()) else {
+            return;
+        };
+        let shared = &mut self.shared;
+        shared.stats.limit_closes += 1;
+        shared.unparsed_bytes -= slowest.unparsed_bytes();
+        shared.discount_output(slowest.line());
+        slowest.kill();
+        settle(slowest, shared);
+    }
 }
 
 impl<S: Session> Sessions<S> {
     /// Gives an answer to the session that it is for.
     #[inline]
-    pub(crate) fn answered(&mut self, id: SessionId, take: impl FnOnce(&mut S, &mut Shared<S>)) {
-        if !self.handled(id, take) {
+    pub(crate) fn answered(
+        &mut self,
+        id: SessionId,
+        message_bytes: usize,
+        take: impl FnOnce(&mut S, &mut Shared<S>),
+    ) {
+        if !self.handled(id, message_bytes, take) {
             self.shared.stats.late_answers += 1;
         }
     }
 
-    /// Gives word of a request to the session that it is for. Returns whether that is there.
+    /// Gives word of a message of so many bytes to the session that it is for. Returns whether that
+    /// is there.
     #[inline]
     pub(crate) fn handled(
         &mut self,
         id: SessionId,
+        message_bytes: usize,
         take: impl FnOnce(&mut S, &mut Shared<S>),
     ) -> bool {
+        self.shared.handled(message_bytes);
         let Some(session) = find(&mut self.slots, id) else { return false };
-        let before = session.unparsed_bytes();
         take(session, &mut self.shared);
-        // Whom its answers end parses no more, and holds nothing any more.
-        self.shared.unparsed_bytes = self.shared.unparsed_bytes - before + session.unparsed_bytes();
         let flags = &session.line().flags;
         if flags.ending || flags.input_ended {
             settle(session, &mut self.shared);

@@ -1,5 +1,5 @@
 //! Back pressure from an entity to those who call it, over real sockets: who waits, where, and who
-//! does not.
+//! does not. A binary of its own, as one test looks at the memory of the process.
 
 #[path = "support/driver.rs"]
 mod driver;
@@ -166,6 +166,8 @@ const LIMITS: Limits = Limits {
     input_bytes_total_max: 64 << 20,
     output_bytes_pause: 1 << 20,
     output_bytes_max: 64 << 20,
+    output_bytes_total_max: 256 << 20,
+    message_bytes_total_max: 256 << 20,
     connections_max: 10,
     connections_per_address_max: 10,
     deadlines: coreside_net::sessions::Deadlines::NONE,

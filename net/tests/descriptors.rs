@@ -1,5 +1,7 @@
 //! What happens when the process has no descriptor left. One test: it takes them all.
 
+#[path = "support/driver.rs"]
+mod driver;
 #[path = "support/fake.rs"]
 mod fake;
 #[path = "support/server.rs"]

@@ -1,5 +1,7 @@
 //! Connections come and go; descriptors and memory do not stay. One test: it counts the process's.
 
+#[path = "support/driver.rs"]
+mod driver;
 #[path = "support/fake.rs"]
 mod fake;
 #[path = "support/server.rs"]

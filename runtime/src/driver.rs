@@ -414,9 +414,12 @@ impl Driver {
 
     fn report_net(&self, counts: &Counts) {
         use std::sync::atomic::Ordering::Relaxed;
-        let NetStats { sessions, native, enters, sends, .. } = self.net.stats();
+        let NetStats { sessions, native, enters, sends, output_bytes, message_bytes, .. } =
+            self.net.stats();
         counts.requests.store(sessions.requests + native.requests, Relaxed);
         counts.system_calls.store(enters, Relaxed);
+        counts.output_bytes.store(output_bytes, Relaxed);
+        counts.message_bytes.store(message_bytes, Relaxed);
         counts.sends.store(sends.plain + sends.zero_copy, Relaxed);
         counts.sends_zero_copy.store(sends.zero_copy, Relaxed);
         counts.sends_copied.store(sends.copied, Relaxed);

@@ -61,6 +61,8 @@ pub(crate) struct Counts {
     pub(crate) sends: AtomicU64,
     pub(crate) sends_zero_copy: AtomicU64,
     pub(crate) sends_copied: AtomicU64,
+    pub(crate) output_bytes: AtomicU64,
+    pub(crate) message_bytes: AtomicU64,
 }
 
 /// What a node has counted, over all shards. A little behind what the shards know.
@@ -105,6 +107,10 @@ pub struct NodeStats {
     pub sends_zero_copy: u64,
     /// Of those in turn, copied by the kernel all the same.
     pub sends_copied: u64,
+    /// Bytes of output that clients have not read just now.
+    pub output_bytes: u64,
+    /// Bytes of clients' messages that are not handled just now.
+    pub message_bytes: u64,
 }
 
 impl Handle {
@@ -169,6 +175,8 @@ impl Handle {
             sends: sum(|counts| &counts.sends),
             sends_zero_copy: sum(|counts| &counts.sends_zero_copy),
             sends_copied: sum(|counts| &counts.sends_copied),
+            output_bytes: sum(|counts| &counts.output_bytes),
+            message_bytes: sum(|counts| &counts.message_bytes),
         }
     }
 

@@ -1,4 +1,5 @@
-//! Faults that no supervisor hears of: who is told, what stops, and what the process sees of it.
+//! Faults that no supervisor hears of: who is told, what stops, and what the process sees of it. A
+//! binary of its own, as its hook for panics has to be there before any node.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,5 @@
-//! Clients over real sockets: order, faults, and peers that do not read.
+//! Clients over real sockets: order, faults, and peers that do not read. A binary of its own, as
+//! one test looks at the memory of the process.
 
 use std::fmt;
 use std::fs;

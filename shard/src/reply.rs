@@ -143,6 +143,12 @@ pub enum AskError {
     /// The node that was asked has no such message, or not for this client: nothing was done, and
     /// nothing would be if it were asked again.
     NoSuchMessage,
+    /// Whoever asked knows the message in an older version than the node, and the node's has
+    /// nothing for this value: nothing was done, and nothing would be if it were asked again.
+    Unconvertible,
+    /// The entity handled the message, and nobody will hear its reply: it has nothing in the older
+    /// version of the message that was asked with, or it is longer than a frame may be.
+    Unsayable,
 }
 
 /// Asks that wait for each other in a circle.
@@ -178,6 +184,8 @@ impl AskError {
             Self::Expired => 4,
             Self::Cycle(_) => Self::CYCLE,
             Self::NoSuchMessage => 6,
+            Self::Unconvertible => 7,
+            Self::Unsayable => 8,
         }
     }
 
@@ -191,6 +199,8 @@ impl AskError {
             3 => Some(Self::Failed),
             4 => Some(Self::Expired),
             6 => Some(Self::NoSuchMessage),
+            7 => Some(Self::Unconvertible),
+            8 => Some(Self::Unsayable),
             _ => Some(Self::MaybeExecuted),
         }
     }
@@ -205,6 +215,13 @@ impl fmt::Display for AskError {
             Self::Failed => "the entity failed while it handled the message",
             Self::Expired => "the deadline passed before the message was handled",
             Self::NoSuchMessage => "the node has no such message, or not for this client",
+            Self::Unconvertible => {
+                "the node's version of the message has nothing for this value; nothing was done"
+            }
+            Self::Unsayable => {
+                "the message was handled, and its reply cannot be told: this version of the \
+                 message has nothing for it, or it is longer than a frame may be"
+            }
         })
     }
 }
@@ -233,6 +250,8 @@ mod tests {
             AskError::Failed,
             AskError::Expired,
             AskError::NoSuchMessage,
+            AskError::Unconvertible,
+            AskError::Unsayable,
         ] {
             assert_eq!(AskError::from_status(error.to_status()), Some(error.clone()));
         }

@@ -65,6 +65,9 @@ impl<M: Viewable> View<M> {
     /// copy where it is not.
     pub fn new(body: Body<'_>) -> Result<Self, WireError> {
         let bytes = body.bytes();
+        if !bytes.as_ptr().addr().is_multiple_of(ALIGN) {
+            return Err(WireError::Invalid);
+        }
         let archive = low::access::<Archived<M>, Failure>(bytes)
             .map_err(|Failure| WireError::Invalid)
             .map(NonNull::from)?;
@@ -271,6 +274,18 @@ mod tests {
         });
         assert_eq!(sum, 1007);
         assert_eq!(look(&vec![1_u16, 2], |list: &Archived<Vec<u16>>| list.len()), 2);
+    }
+
+    #[test]
+    fn bytes_that_a_copy_would_shift_are_no_view() {
+        let mut bytes = AlignedVec::<ALIGN>::new();
+        bytes.resize(32, 7);
+        // The number lies where it may, but 8 bytes behind the start of what is kept.
+        let between = Body::new(&bytes[8..]);
+        assert!(low::access::<Archived<u128>, Failure>(between.bytes()).is_ok());
+        assert_eq!(View::<u128>::new(between).map(drop), Err(WireError::Invalid));
+        let view = View::<u128>::new(Body::new(&bytes)).expect("an archive");
+        assert!(view.archive.is_aligned());
     }
 
     #[test]

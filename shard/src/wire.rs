@@ -40,6 +40,15 @@ use crate::shard::Shard;
 use crate::table::Table;
 
 /// Plain data that may travel between nodes and clients.
+///
+/// A list is of what takes room: eight bytes could say that there are four billion of anything
+/// else, and whoever reads them would be busy for long.
+/// ```
+/// const SCHEMA: u64 = <Vec<bool> as coreside_shard::WireType>::SCHEMA;
+/// ```
+/// ```compile_fail,E0080
+/// const SCHEMA: u64 = <Vec<()> as coreside_shard::WireType>::SCHEMA;
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` may not travel on the wire",
     label = "put `#[wire]` on the type; hash tables, shared pointers and trait objects stay at home"
@@ -224,7 +233,14 @@ impl<T: WireType> WireType for Vec<T>
 where
     Self: Archive,
 {
-    const SCHEMA: u64 = schema("list", &[T::SCHEMA]);
+    const SCHEMA: u64 = {
+        assert!(
+            size_of::<T::Archived>() > 0,
+            "a list on the wire has items that take room: nothing bounds how many others a few \
+             bytes would stand for"
+        );
+        schema("list", &[T::SCHEMA])
+    };
 
     fn shape(shapes: &mut Shapes) -> String {
         format!("Vec<{}>", T::shape(shapes))

@@ -166,6 +166,7 @@ impl Types {
 
     /// Takes the fields of a struct or a variant, of which there may be none.
     fn fields(&self, words: &mut Words<'_>, name: &str) -> Result<Fields, Mistake> {
+        let mut kind = name.to_owned();
         let (schemas, layouts): (Vec<u64>, Vec<Layout>) = if words.eat("{") {
             let field = |words: &mut Words<'_>| {
                 let name = words.name("a field")?;
@@ -179,11 +180,15 @@ impl Types {
                 let shape = self.shape(words)?;
                 Ok((shape.schema, shape.layout))
             };
-            words.list(")", field)?.into_iter().unzip()
+            let fields = words.list(")", field)?;
+            if !fields.is_empty() {
+                kind.push_str("()");
+            }
+            fields.into_iter().unzip()
         } else {
             (Vec::new(), Vec::new())
         };
-        Ok(Fields { schema: schema(name, &schemas), layouts })
+        Ok(Fields { schema: schema(&kind, &schemas), layouts })
     }
 }
 

@@ -1,5 +1,5 @@
 //! Arbitrary bytes, arbitrarily cut, into a native session over a fake shard, bare and behind a
-//! handshake. The property is that of `tests/native_hostile.rs`.
+//! handshake. The property is that of `tests/hostile/native.rs`.
 
 #![no_main]
 

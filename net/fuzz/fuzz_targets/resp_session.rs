@@ -1,5 +1,5 @@
 //! Arbitrary bytes, arbitrarily cut, into a session over a fake shard. The property is that of
-//! `tests/hostile.rs`.
+//! `tests/hostile/resp.rs`.
 
 #![no_main]
 

@@ -23,20 +23,21 @@
 use std::collections::VecDeque;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use coreside_shard::rkyv::util::AlignedVec;
-use coreside_shard::{Encode, Handler, Message, Table};
+use coreside_shard::{Encode, Handler, HashKey, Key, Message, Placement, Table};
 
 use super::calls::{Call, Calls, Pending};
 use super::output::Output;
 use super::state::{GRACE, Letter, State, Unsent, Up, micros};
 use super::wakeup::{Wakeup, send_some};
 use super::window::{Notice, Sort, Window};
-use super::{ClientConfig, ClientError};
+use super::{ClientConfig, ClientError, Route};
 use crate::native::Welcome;
 use crate::native::frame::{ALIGN, Code, Header, Kind};
 use crate::tls::{Channel, Opened, TlsError};
@@ -48,6 +49,8 @@ pub(super) struct Common {
     pub(super) wakeup: Wakeup,
     /// By message: the number of its entity type.
     pub(super) kinds: Vec<u16>,
+    /// Where the node tells what keys are hashed with.
+    route: RwLock<Option<Route>>,
     /// The client was dropped.
     closed: AtomicBool,
 }
@@ -57,7 +60,31 @@ impl Common {
         let rows = table.wire();
         let kind = |name| rows.iter().position(|row| row.name.0 == name).unwrap_or_default() as u16;
         let kinds = rows.iter().map(|row| kind(row.name.0)).collect();
-        Ok(Self { config, table, wakeup: Wakeup::new()?, kinds, closed: AtomicBool::new(false) })
+        let (wakeup, closed) = (Wakeup::new()?, AtomicBool::new(false));
+        Ok(Self { config, table, wakeup, kinds, route: RwLock::new(None), closed })
+    }
+
+    /// The shard of a key; 0 where that makes no difference.
+    pub(super) fn shard<K: Key>(&self, key: K) -> u16 {
+        let route = self.route.read().unwrap_or_else(PoisonError::into_inner);
+        route.as_ref().map_or(0, |route| route.placement.shard(route.hash_key.hash(key)))
+    }
+
+    pub(super) fn hash_key(&self) -> Option<HashKey> {
+        let route = self.route.read().unwrap_or_else(PoisonError::into_inner);
+        route.as_ref().map(|route| route.hash_key)
+    }
+
+    /// A node may come back with another hash key, or another number of shards.
+    pub(super) fn renew_route(&self, welcome: &Welcome) {
+        let Welcome { hash_key: Some(hash_key), shards: shards @ 1.., .. } = *welcome else {
+            return;
+        };
+        let mut route = self.route.write().unwrap_or_else(PoisonError::into_inner);
+        let is_known = |route: &Route| (route.hash_key, route.shards) == (hash_key, shards);
+        if !route.as_ref().is_some_and(is_known) {
+            *route = Some(Route { hash_key, shards, placement: Placement::even(shards) });
+        }
     }
 
     /// The number of a message in the client's own table.
@@ -212,7 +239,7 @@ impl Connection {
         let header = Header { call, time_us: micros(within), ..Header::new(Kind::Ask) };
         let account = state.write(header, letter, None, &self.common)?;
         // An instant that the clock cannot name is as good as never.
-        let deadline = Instant::now().checked_add(within + GRACE);
+        let deadline = Instant::now().checked_add(within.saturating_add(GRACE));
         let look = state.calls.next_look();
         state.calls.put(call, Call { pending, deadline, account });
         let is_earlier = state.calls.next_look() != look;
@@ -243,13 +270,14 @@ impl Connection {
         }
     }
 
-    /// Answers a ping.
-    pub(super) fn pong(&self, call: u32) {
+    /// Sends a ping, or the answer to one; nothing to a node that reads nothing.
+    pub(super) fn say(&self, kind: Kind, call: u32) {
         let mut state = self.lock();
-        if let Some(up) = &mut state.link {
-            let pong = Header { call, ..Header::new(Kind::Pong) };
+        if let Some(up) = &mut state.link
+            && up.output.unsent_bytes() <= self.common.config.output_bytes_max
+        {
             let written = up.output.write(|out| {
-                pong.write(out);
+                Header { call, ..Header::new(kind) }.write(out);
                 Ok::<(), ()>(())
             });
             debug_assert_eq!(written, Ok(()));
@@ -317,6 +345,11 @@ impl Connection {
         }
     }
 
+    /// Whether all tells that were sent are known to have been handled.
+    pub(super) fn is_told_all(&self) -> bool {
+        self.lock().link.as_ref().is_none_or(|up| up.window.has_no_tells())
+    }
+
     /// Whether sending is left to the client's thread.
     pub(super) fn has_left(&self) -> bool {
         self.lock().link.as_ref().is_some_and(|up| up.left && !up.broken)
@@ -378,14 +411,14 @@ impl Connection {
             // Not in the condition of the loop: whoever is woken takes the lock.
             let next = self.woken().pop_front();
             let Some(waker) = next else { return };
-            waker.wake();
+            wake(waker);
         }
     }
 
     /// Wakes the tasks that the client's thread has not come to.
     pub(super) fn wake_others(&self) {
         let wakers = std::mem::take(&mut *self.woken());
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(wake);
     }
 
     fn woken(&self) -> MutexGuard<'_, VecDeque<Waker>> {
@@ -400,13 +433,14 @@ impl Connection {
         }
     }
 
-    /// Ends what is overdue. Returns how long the client's thread may sleep, if there is an end.
-    pub(super) fn expire(&self, now: Instant) -> Option<Duration> {
+    /// Ends what is overdue. Returns how long the client's thread may sleep, if there is an end,
+    /// and whether the node has left an ask without an answer.
+    pub(super) fn expire(&self, now: Instant) -> (Option<Duration>, bool) {
         let mut state = self.lock();
         let overdue = state.calls.take_overdue(now);
         let left = state.calls.left(now);
         if overdue.is_empty() {
-            return left;
+            return (left, false);
         }
         overdue.iter().for_each(|call| state.end(call));
         let notices = state.go_on();
@@ -416,8 +450,14 @@ impl Connection {
             let was_sent = call.account.is_some();
             (&*call.pending, Err(if was_sent { Code::MaybeExecuted } else { Code::Expired }))
         }));
-        left
+        (left, overdue.iter().any(|call| call.account.is_some()))
     }
+}
+
+/// Wakes a task. That may be the last of it, and so drop what is the caller's: a panic there, which
+/// the panic hook reports, is not to end the thread that all other tasks rely on.
+fn wake(waker: Waker) {
+    catch_unwind(AssertUnwindSafe(|| waker.wake())).unwrap_or_default();
 }
 
 /// Output that is worth a system call, whatever comes behind it.
@@ -433,3 +473,52 @@ const SENDS_MAX: usize = 8;
 /// A node says that more tells were handled than it was sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct FalseCredit;
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use coreside_shard::Registry;
+
+    use super::*;
+    use crate::native::frame::VERSION;
+
+    #[test]
+    fn pings_of_a_node_that_reads_nothing_fill_no_memory() {
+        let table = Registry::new().build().expect("nothing twice");
+        let config = ClientConfig { output_bytes_max: 4096, ..ClientConfig::default() };
+        let common = Arc::new(Common::new(config, table).expect("a descriptor"));
+        let connection = Connection::new(common);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let stream = Arc::new(TcpStream::connect(address).expect("it listens"));
+        let _node = listener.accept().expect("it is there");
+        let welcome = Welcome {
+            version: VERSION,
+            shard: 0,
+            shards: 1,
+            cluster: 0,
+            frame_bytes_max: 1024,
+            calls_max: 1,
+            tells_max: 1,
+            entity_messages_max: 1,
+            hash_key: None,
+            messages: Vec::new(),
+        };
+        connection.up(stream, None, &welcome, Vec::new());
+        let unsent_bytes = || {
+            let state = connection.lock();
+            state.link.as_ref().expect("it is up").output.unsent_bytes()
+        };
+        // Until the socket takes no more, and then as many again.
+        let mut pings = 0;
+        while unsent_bytes() == 0 {
+            connection.say(Kind::Pong, pings);
+            pings += 1;
+        }
+        for call in 0..pings.max(1000) {
+            connection.say(Kind::Pong, call);
+        }
+        assert!(unsent_bytes() <= 4096 + 16, "{} bytes", unsent_bytes());
+    }
+}

@@ -1,21 +1,22 @@
 //! The client's thread: reads answers, ends what is overdue, and connects again what was lost.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
 use coreside_shard::rkyv::util::AlignedVec;
 
+use super::ClientError;
 use super::calls::Call;
 use super::connection::{Answer, Common, Connection, FalseCredit};
-use super::wakeup::{Found, receive_some};
-use super::{ClientError, message_error};
+use super::dial::{CHUNK_BYTES, Dial, Dialled, consume, instant_in, receive_sealed};
+use super::wakeup::receive_some;
+use crate::native::Welcome;
 use crate::native::credit;
-use crate::native::frame::{ALIGN, Code, FrameError, HEADER_BYTES, Header, Kind, VERSION};
-use crate::native::{Hello, HelloError, Standing, Welcome};
-use crate::tls::{Channel, ClientTls, Opened, TlsError};
+use crate::native::frame::{ALIGN, Code, FrameError, HEADER_BYTES, Header, Kind};
 
 /// The thread's part of one connection.
 pub(super) struct Link {
@@ -25,9 +26,18 @@ pub(super) struct Link {
     /// The shard that it asks for.
     shard: Option<u16>,
     stream: Option<Arc<TcpStream>>,
+    /// Since when it is there, and when something came last.
+    since: Instant,
+    heard: Instant,
+    /// When the node was pinged that has left an ask without an answer, unless it has said anything
+    /// since.
+    pinged: Option<Instant>,
     frame_bytes_max: u32,
     /// Bytes that were received, from the first byte of a frame.
     input: AlignedVec<ALIGN>,
+    /// The attempt to connect again that is under way, on a thread of its own: nobody who asks on
+    /// another connection is to wait for it.
+    attempt: Option<Receiver<Result<Dialled, ClientError>>>,
     /// When it is tried again, while it is lost, and how long it waits the next time.
     retry_at: Instant,
     retry_wait: Duration,
@@ -35,23 +45,20 @@ pub(super) struct Link {
     sealed: Vec<u8>,
     /// Asks that are answered; empty except while answers are handed out.
     ended: Vec<(Call, Answer)>,
+    /// The node has been told that nothing more comes.
+    is_shut: bool,
 }
-
-/// Bytes that are received at once.
-const CHUNK_BYTES: usize = 64 << 10;
-
-/// The longest welcome that is believed.
-const WELCOME_BYTES_MAX: u32 = 1 << 20;
 
 /// How long a client that is dropped goes on to send.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 
 /// Serves the connections until the client is dropped.
 pub(super) fn run(common: &Common, mut links: Vec<Link>) {
+    links.iter_mut().for_each(Link::begin);
     while !common.is_closed() {
         let now = Instant::now();
         links.iter_mut().for_each(|link| link.retry(now));
-        let limit = links.iter().filter_map(|link| link.left(now)).min();
+        let limit = links.iter_mut().filter_map(|link| link.left(now)).min();
         // Whole milliseconds, upwards: not to wake before the time.
         let limit = limit.map(|left| left + Duration::from_millis(1));
         let wanted = || links.iter().map(Link::wanted);
@@ -67,7 +74,29 @@ pub(super) fn run(common: &Common, mut links: Vec<Link>) {
             link.connection.send_left(found.writable);
         }
     }
-    links.iter_mut().for_each(Link::close);
+    close(common, links);
+}
+
+/// The client is no more: sends what it left, as far as the nodes take it soon, and waits until the
+/// node has all that it was told. A socket that is closed with something unread, or that something
+/// comes for later, throws away what it has not sent.
+fn close(common: &Common, mut links: Vec<Link>) {
+    let until = instant_in(CLOSE_TIME);
+    loop {
+        links.iter_mut().for_each(Link::finish);
+        let is_done = links.iter().all(|link| link.stream.is_none());
+        let left = until.checked_duration_since(Instant::now());
+        let Some(left) = left.filter(|_| !is_done) else { break };
+        let wanted = || links.iter().map(Link::wanted);
+        let Ok(found) = common.wakeup.wait(wanted, Some(left), None) else { break };
+        for (link, found) in links.iter_mut().zip(found) {
+            if found.readable && link.read().is_err() {
+                link.lose();
+            }
+            link.connection.send_left(found.writable);
+        }
+    }
+    links.iter_mut().for_each(Link::lose);
 }
 
 impl Link {
@@ -76,18 +105,24 @@ impl Link {
         addresses: Arc<[SocketAddr]>,
         shard: Option<u16>,
     ) -> Self {
+        let now = Instant::now();
         Self {
             connection: Arc::new(Connection::new(Arc::clone(&common))),
             retry_wait: common.config.backoff.0,
-            retry_at: Instant::now(),
+            retry_at: now,
             common,
             addresses,
             shard,
             stream: None,
-            frame_bytes_max: WELCOME_BYTES_MAX,
+            since: now,
+            heard: now,
+            pinged: None,
+            frame_bytes_max: 0,
             input: AlignedVec::new(),
+            attempt: None,
             sealed: Vec::new(),
             ended: Vec::new(),
+            is_shut: false,
         }
     }
 
@@ -108,187 +143,158 @@ impl Link {
     }
 
     /// Ends what is overdue. Returns how long the thread may sleep on behalf of this connection.
-    fn left(&self, now: Instant) -> Option<Duration> {
-        match self.stream {
-            Some(_) => self.connection.expire(now),
-            None => Some(self.retry_at.saturating_duration_since(now)),
+    fn left(&mut self, now: Instant) -> Option<Duration> {
+        match (&self.stream, &self.attempt) {
+            (Some(_), _) => self.watch(now),
+            // It wakes the thread.
+            (None, Some(_)) => None,
+            (None, None) => Some(self.retry_at.saturating_duration_since(now)),
         }
+    }
+
+    /// Ends what is overdue, and the connection if the node is gone: no word of it may come, and
+    /// the system goes on to send for a quarter of an hour.
+    fn watch(&mut self, now: Instant) -> Option<Duration> {
+        let silence = self.common.config.silence;
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let (left, is_unanswered) = self.connection.expire(now);
+        if is_unanswered && self.pinged.is_none() && since(self.heard) >= silence {
+            self.pinged = Some(now);
+            self.connection.say(Kind::Ping, 0);
+        }
+        let Some(pinged) = self.pinged else { return left };
+        let patience = silence.saturating_sub(since(pinged));
+        if patience.is_zero() && since(pinged) > Duration::ZERO {
+            self.lose();
+        }
+        Some(left.map_or(patience, |left| left.min(patience)))
     }
 
     /// Connects again if it is time.
     fn retry(&mut self, now: Instant) {
-        if self.stream.is_some() || now < self.retry_at {
+        if self.stream.is_some() {
             return;
         }
-        let (first, longest) = self.common.config.backoff;
-        match self.connect() {
-            Ok(_) => self.retry_wait = first,
-            Err(_) => {
-                self.retry_at = Instant::now() + self.retry_wait;
-                self.retry_wait = (self.retry_wait * 2).min(longest);
+        let Some(attempt) = &self.attempt else {
+            if now >= self.retry_at && self.attempt_again().is_err() {
+                self.back_off();
+            }
+            return;
+        };
+        match attempt.try_recv() {
+            Ok(Ok(dialled)) => {
+                self.attempt = None;
+                self.take(dialled);
+                self.begin();
+            }
+            Err(TryRecvError::Empty) => {}
+            Ok(Err(_)) | Err(TryRecvError::Disconnected) => {
+                self.attempt = None;
+                self.back_off();
             }
         }
     }
 
-    /// The client is no more: sends what it left, as far as the node takes it soon.
-    fn close(&mut self) {
-        let until = Instant::now() + CLOSE_TIME;
-        while let Some(socket) = self.wanted()
-            && self.connection.has_left()
-            && let Some(left) = until.checked_duration_since(Instant::now())
-            && let Ok(found) =
-                self.common.wakeup.wait(|| [Some(socket)].into_iter(), Some(left), None)
-        {
-            let Found { readable, writable } = found[0];
-            if readable && self.read().is_err() {
-                break;
-            }
-            self.connection.send_left(writable);
-        }
-        self.lose();
+    fn attempt_again(&mut self) -> io::Result<()> {
+        let (sender, attempt) = sync_channel(1);
+        let dial = self.dial();
+        let common = Arc::clone(&self.common);
+        let name = "coreside-dial".to_owned();
+        std::thread::Builder::new().name(name).spawn(move || {
+            // Nobody takes it when the client is no more.
+            let _ = sender.send(dial.connect());
+            common.wakeup.wake();
+        })?;
+        self.attempt = Some(attempt);
+        Ok(())
     }
 
-    /// The connection is lost, for whatever reason: it is tried again.
+    fn back_off(&mut self) {
+        let (_, longest) = self.common.config.backoff;
+        self.retry_at = instant_in(self.retry_wait);
+        self.retry_wait = self.retry_wait.saturating_mul(2).min(longest);
+    }
+
+    /// Closes the connection if nothing is left to be sent and the node has to be told nothing.
+    fn finish(&mut self) {
+        let Some(stream) = self.stream.as_ref().filter(|_| !self.is_shut) else { return };
+        if self.connection.has_left() {
+            return;
+        }
+        let is_over = self.connection.is_told_all() || stream.shutdown(Shutdown::Write).is_err();
+        self.is_shut = true;
+        if is_over {
+            self.lose();
+        }
+    }
+
+    /// The connection is lost, for whatever reason: it is tried again. One that did not hold for
+    /// long is tried as if there had been none.
     fn lose(&mut self) {
         self.stream = None;
         self.connection.down();
-        self.retry_at = Instant::now() + self.retry_wait;
+        let (first, longest) = self.common.config.backoff;
+        if self.since.elapsed() >= longest {
+            self.retry_wait = first;
+        }
+        self.back_off();
+    }
+
+    fn dial(&self) -> Dial {
+        Dial::new(Arc::clone(&self.common), Arc::clone(&self.addresses), self.shard)
     }
 
     /// Connects and shakes hands.
     pub(super) fn connect(&mut self) -> Result<Welcome, ClientError> {
-        let limit = self.common.config.connect_timeout;
-        let until = Instant::now() + limit;
-        let mut stream = Err(io::Error::from(io::ErrorKind::AddrNotAvailable));
-        for address in self.addresses.iter() {
-            stream = TcpStream::connect_timeout(address, limit);
-            if stream.is_ok() {
-                break;
-            }
-        }
-        let mut stream = stream?;
-        stream.set_nodelay(true)?;
-        let table = Arc::clone(&self.common.table);
-        let hello = Hello {
-            versions: (VERSION, VERSION),
-            shard: self.shard,
-            cluster: self.common.config.cluster,
-            messages: table.wire_current().iter().map(|row| (row.id, row.schema)).collect(),
-        };
-        self.input.clear();
-        self.frame_bytes_max = WELCOME_BYTES_MAX;
-        let mut tls = match self.common.config.tls.clone() {
-            Some(tls) => Some(Box::new(self.secure(&tls, &mut stream, until)?)),
-            None => None,
-        };
-        let mut bytes = Vec::new();
-        hello.write(&mut bytes);
-        if let Some(tls) = &mut tls {
-            let plain = std::mem::take(&mut bytes);
-            tls.seal(&plain, &mut bytes);
-        }
-        stream.write_all(&bytes)?;
-        let welcome = self.welcome(&mut stream, tls.as_deref_mut(), until)?;
-        if welcome.messages.len() != hello.messages.len() {
-            return Err(ClientError::Hello(HelloError::Malformed));
-        }
-        let mut numbers = Vec::with_capacity(welcome.messages.len());
-        for (number, standing) in welcome.messages.iter().enumerate() {
-            match standing {
-                Standing::Number(theirs) => numbers.push(Some(*theirs)),
-                // Perhaps not for this client: whoever sends it is told.
-                Standing::Unknown => numbers.push(None),
-                other => return Err(message_error(&table.wire_current()[number], *other)),
-            }
-        }
-        stream.set_read_timeout(None)?;
-        let stream = Arc::new(stream);
-        self.frame_bytes_max = welcome.frame_bytes_max;
-        self.connection.up(Arc::clone(&stream), tls, &welcome, numbers);
-        self.stream = Some(stream);
+        let dialled = self.dial().connect()?;
+        let welcome = dialled.welcome.clone();
+        self.take(dialled);
         Ok(welcome)
     }
 
-    /// Agrees with the node on TLS.
-    fn secure(
-        &mut self,
-        tls: &ClientTls,
-        stream: &mut TcpStream,
-        until: Instant,
-    ) -> Result<Channel, ClientError> {
-        let mut tls = tls.connect(stream.peer_addr()?.ip()).map_err(ClientError::Tls)?;
-        loop {
-            let mut output = Vec::new();
-            tls.flush(&mut output);
-            stream.write_all(&output)?;
-            if !tls.is_shaking() {
-                return Ok(tls);
-            }
-            wait_until(stream, until)?;
-            let received =
-                self.receive(stream, |bytes, input| tls.open(bytes, input).map_err(Into::into));
-            if received.is_err() {
-                // Why, if the node still listens.
-                output.clear();
-                tls.flush(&mut output);
-                stream.write_all(&output).unwrap_or_default();
-            }
-            if received? == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
-        }
+    fn take(&mut self, dialled: Dialled) {
+        let Dialled { stream, tls, welcome, numbers, input } = dialled;
+        let stream = Arc::new(stream);
+        self.frame_bytes_max = welcome.frame_bytes_max;
+        self.input = input;
+        self.common.renew_route(&welcome);
+        self.connection.up(Arc::clone(&stream), tls, &welcome, numbers);
+        self.stream = Some(stream);
+        self.since = Instant::now();
+        (self.heard, self.pinged) = (self.since, None);
     }
 
-    /// Reads the node's first frame.
-    fn welcome(
-        &mut self,
-        stream: &mut TcpStream,
-        mut tls: Option<&mut Channel>,
-        until: Instant,
-    ) -> Result<Welcome, ClientError> {
-        loop {
-            let header = Header::read(&self.input, self.frame_bytes_max)
-                .map_err(|_| ClientError::Hello(HelloError::NotNative))?;
-            if let Some(header) = header
-                && self.input.len() >= header.padded()
-            {
-                let content = &self.input[HEADER_BYTES..header.length as usize];
-                let welcome = match header.kind {
-                    Kind::Welcome => Welcome::read(content).map_err(ClientError::Hello)?,
-                    Kind::GoAway => {
-                        let code = Code::from_byte(header.code).unwrap_or(Code::Protocol);
-                        return Err(ClientError::Refused(code));
-                    }
-                    _ => return Err(ClientError::Hello(HelloError::Malformed)),
-                };
-                self.consume(header.padded());
-                return Ok(welcome);
-            }
-            wait_until(stream, until)?;
-            let received = match &mut tls {
-                Some(tls) => {
-                    self.receive(stream, |bytes, input| tls.open(bytes, input).map_err(Into::into))?
-                }
-                None => receive_some(stream.as_raw_fd(), &mut self.input, CHUNK_BYTES)?,
-            };
-            if received == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
+    /// Handles what came together with the welcome.
+    fn begin(&mut self) {
+        if !self.input.is_empty() && self.take_frames().is_err() {
+            self.lose();
         }
     }
 
     /// Reads what is there, and hands out the answers.
     fn read(&mut self) -> io::Result<()> {
         let Some(stream) = self.stream.clone() else { return Ok(()) };
-        let received = if self.common.config.tls.is_some() {
+        let received = if self.common.config.tls.is_some() && !self.is_shut {
             let connection = Arc::clone(&self.connection);
-            self.receive(&stream, |bytes, input| connection.open(bytes, input))?
+            receive_sealed(&stream, &mut self.sealed, &mut self.input, |bytes, input| {
+                connection.open(bytes, input)
+            })?
         } else {
             receive_some(stream.as_raw_fd(), &mut self.input, CHUNK_BYTES)?
         };
         if received == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        (self.heard, self.pinged) = (Instant::now(), None);
+        if self.is_shut {
+            // Nobody is left to hear it.
+            self.input.clear();
+        }
+        self.take_frames()
+    }
+
+    /// Hands out the answers that are there.
+    fn take_frames(&mut self) -> io::Result<()> {
         let (mut answers, mut credit) = (Vec::new(), Vec::new());
         let taken = self.frames(&mut answers, &mut credit).map_err(io::Error::other)?;
         let mut ended = std::mem::take(&mut self.ended);
@@ -298,7 +304,7 @@ impl Link {
         }));
         ended.clear();
         self.ended = ended;
-        self.consume(taken);
+        consume(&mut self.input, taken);
         let notices = agreed.map_err(|FalseCredit| io::ErrorKind::InvalidData)?;
         self.connection.end_all(notices.iter().map(|notice| (&**notice, Ok(&[][..]))));
         self.connection.send_rest();
@@ -323,7 +329,7 @@ impl Link {
                     Some(Err(Code::from_byte(header.code).unwrap_or(Code::MaybeExecuted)))
                 }
                 Kind::Ping => {
-                    self.connection.pong(header.call);
+                    self.connection.say(Kind::Pong, header.call);
                     None
                 }
                 Kind::Credit => {
@@ -343,36 +349,4 @@ impl Link {
         }
         Ok(at)
     }
-
-    /// Receives what is there and has TLS taken off it; 0 at the end of the stream.
-    fn receive(
-        &mut self,
-        mut stream: &TcpStream,
-        open: impl FnOnce(&[u8], &mut AlignedVec<ALIGN>) -> Result<Opened, TlsError>,
-    ) -> io::Result<usize> {
-        self.sealed.resize(CHUNK_BYTES, 0);
-        let len = loop {
-            match stream.read(&mut self.sealed) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other?,
-            }
-        };
-        let before = self.input.len();
-        let opened = open(&self.sealed[..len], &mut self.input).map_err(io::Error::other)?;
-        let is_end = opened == Opened::Last && self.input.len() == before;
-        Ok(if is_end { 0 } else { len })
-    }
-
-    /// Forgets the first `len` bytes of the input.
-    fn consume(&mut self, len: usize) {
-        let left = self.input.len() - len;
-        self.input.copy_within(len.., 0);
-        self.input.resize(left, 0);
-    }
-}
-
-/// Has the next read end in time.
-fn wait_until(stream: &TcpStream, until: Instant) -> io::Result<()> {
-    let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
-    stream.set_read_timeout(Some(left.ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?))
 }

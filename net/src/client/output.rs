@@ -1,5 +1,6 @@
 //! What waits to be sent on one connection, as frames and, with TLS, as records.
 
+use crate::native::frame::ALIGN;
 use crate::tls::Channel;
 
 /// Output of one connection that is up.
@@ -66,7 +67,13 @@ impl Output {
     }
 
     /// Puts what was not sent before what was written meanwhile.
-    pub(super) fn put_back(&mut self, mut output: Vec<u8>, sent: usize) {
+    pub(super) fn put_back(&mut self, mut output: Vec<u8>, mut sent: usize) {
+        if sent > output.len() / 2 {
+            // Amortized: fewer bytes move than have been sent. A slow peer may never take all.
+            let whole = sent - sent % ALIGN;
+            output.drain(..whole);
+            sent -= whole;
+        }
         self.sent = sent;
         if self.tls.is_some() {
             debug_assert!(self.sealed.is_empty(), "only whoever sends seals");
@@ -83,6 +90,38 @@ impl Output {
         if place.capacity() == 0 && output.capacity() <= BYTES_KEPT_MAX {
             output.clear();
             *place = output;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_is_not_kept_for_a_peer_that_never_takes_all() {
+        let mut output = Output::new(None);
+        let (mut next, mut expected) = (0u64, 0u64);
+        for round in 0..10_000 {
+            let written = output.write(|out| {
+                for number in next..next + 128 {
+                    out.extend_from_slice(&number.to_le_bytes());
+                }
+                next += 128;
+                Ok::<(), ()>(())
+            });
+            assert_eq!(written, Ok(()));
+            let (bytes, sent) = output.take().expect("there is some");
+            // A little remains each time.
+            let (taken, _) = bytes[sent..bytes.len() - 8 * (1 + round % 7)].as_chunks();
+            assert!(taken.iter().all(|number| {
+                expected += 1;
+                u64::from_le_bytes(*number) == expected - 1
+            }));
+            let sent = sent + taken.len() * 8;
+            output.put_back(bytes, sent);
+            assert_eq!(output.unsent_bytes(), (next - expected) as usize * 8);
+            assert!(output.frames.capacity() < 16 << 10, "{} bytes", output.frames.capacity());
         }
     }
 }

@@ -202,12 +202,12 @@ impl<R: Decode + Send> Pending for Slot<Result<R, AskError>> {
         let answer = match answer {
             // What was done is done, though nobody can read what came of it.
             Ok(body) => R::decode(body).map_err(|_| AskError::MaybeExecuted),
+            Err(Code::Unconvertible) => Err(AskError::Unconvertible),
+            Err(Code::Unsayable | Code::TooLong) => Err(AskError::Unsayable),
             Err(Code::Failed) => Err(AskError::Failed),
             Err(Code::Expired) => Err(AskError::Expired),
             Err(Code::Unknown) => Err(AskError::NoSuchMessage),
-            Err(Code::NotSent | Code::Full | Code::Invalid | Code::Unconvertible) => {
-                Err(AskError::NotSent)
-            }
+            Err(Code::NotSent | Code::Full | Code::Invalid) => Err(AskError::NotSent),
             Err(_) => Err(AskError::MaybeExecuted),
         };
         self.leave(answer)

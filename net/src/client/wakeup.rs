@@ -47,12 +47,13 @@ impl Wakeup {
     pub(super) fn wait<S: Iterator<Item = Option<(RawFd, bool)>>>(
         &self,
         sockets: impl Fn() -> S,
-        limit: Option<Duration>,
+        mut limit: Option<Duration>,
         spin: Option<Duration>,
     ) -> io::Result<Vec<Found>> {
         if let Some(spin) = spin {
             let start = Instant::now();
             let spin = limit.map_or(spin, |limit| limit.min(spin));
+            limit = limit.map(|limit| limit - spin);
             while start.elapsed() < spin {
                 // Asked for anew each time, as what is wanted changes.
                 let found = self.look(sockets(), 0)?;
@@ -144,5 +145,25 @@ pub(super) fn send_some(socket: RawFd, bytes: &[u8]) -> io::Result<usize> {
             error if error.kind() == io::ErrorKind::Interrupted => Ok(0),
             error => Err(error),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wait_that_spins_is_over_when_one_that_sleeps_is() {
+        let (wakeup, limit) = (Wakeup::new().expect("a descriptor"), Duration::from_millis(20));
+        let is_in_time = |spin| {
+            let start = Instant::now();
+            let found = wakeup.wait(|| [None].into_iter(), Some(limit), Some(spin));
+            assert_eq!(found.expect("it waits").len(), 1);
+            start.elapsed() < 2 * limit
+        };
+        for spin in [limit / 2, limit, Duration::MAX] {
+            // A busy machine may be late; not always.
+            assert!((0..200).any(|_| is_in_time(spin)), "{spin:?}");
+        }
     }
 }

@@ -56,6 +56,9 @@ pub(super) struct Window {
     held_bytes: usize,
 }
 
+/// More of a sort are not under way, whatever a node allows: it may never give credit back.
+const UNDER_WAY_MAX: u32 = 1 << 20;
+
 /// One entity's.
 struct Account {
     entity: Entity,
@@ -69,7 +72,7 @@ struct Account {
 impl Window {
     pub(super) fn new(welcome: &Welcome) -> Self {
         Self {
-            granted: [welcome.calls_max.max(1), welcome.tells_max.max(1)],
+            granted: [welcome.calls_max, welcome.tells_max].map(|max| max.clamp(1, UNDER_WAY_MAX)),
             under_way: [0; 2],
             share: u32::from(welcome.entity_messages_max.max(1)),
             accounts: Vec::new(),
@@ -167,6 +170,11 @@ impl Window {
         self.lines.iter_mut().for_each(VecDeque::clear);
         self.held_bytes = 0;
         notices
+    }
+
+    /// Whether no tell is under way.
+    pub(super) fn has_no_tells(&self) -> bool {
+        self.under_way[Sort::Tell as usize] == 0
     }
 
     /// Bytes of what waits.
@@ -292,6 +300,16 @@ mod tests {
         assert!(window.end(account, Sort::Ask, 1));
         assert_eq!(next(&mut window), None);
         assert!(send(&mut window, 2, Sort::Ask, 0));
+    }
+
+    #[test]
+    fn node_that_never_gives_credit_back_is_told_a_bounded_number() {
+        let mut window = window(u32::MAX, u32::MAX, u16::MAX);
+        for key in 0..UNDER_WAY_MAX {
+            assert!(send(&mut window, u64::from(key), Sort::Tell, 0));
+        }
+        assert!(!send(&mut window, u64::MAX, Sort::Tell, 1));
+        assert!(send(&mut window, u64::MAX - 1, Sort::Ask, 0));
     }
 
     #[test]

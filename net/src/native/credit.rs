@@ -62,21 +62,20 @@ impl Credit {
     /// Whether the peer may tell at all just now.
     #[inline]
     pub(super) fn allows_tell(&self, limits: &Limits) -> bool {
-        self.room(limits).0 > 0
+        self.tells_left(limits) > 0
     }
 
-    /// Whether so many bytes are under way that no more are taken.
+    /// How many tells may be taken.
     #[inline]
-    pub(super) fn must_pause(&self, limits: &Limits) -> bool {
-        self.room(limits).1 == 0
+    pub(super) fn tells_left(&self, limits: &Limits) -> u32 {
+        limits.tells_max.saturating_sub(self.taken)
     }
 
-    /// How many tells and how many bytes may be taken before one of the two above says no; the last
-    /// message may go beyond the bytes.
+    /// How many bytes of messages may be taken before the session pauses, which it does at so many
+    /// under way; the last message may go beyond them.
     #[inline]
-    pub(super) fn room(&self, limits: &Limits) -> (u32, usize) {
-        let bytes = limits.message_bytes_pause.saturating_sub(self.bytes);
-        (limits.tells_max.saturating_sub(self.taken), bytes)
+    pub(super) fn bytes_left(&self, message_bytes_pause: usize) -> usize {
+        message_bytes_pause.saturating_sub(self.bytes)
     }
 
     /// Messages of so many bytes, of which so many are tells, are under way.
@@ -206,14 +205,14 @@ mod tests {
 
     #[test]
     fn bytes_of_asks_count_until_they_are_answered() {
-        let limits = Limits { message_bytes_pause: 128, ..Limits::default() };
+        let limits = Limits::default();
         let mut credit = Credit::default();
         let ask = Header { length: 100, ..Header::new(Kind::Ask) };
         take(&mut credit, ask);
-        assert!(!credit.must_pause(&limits));
+        assert_eq!(credit.bytes_left(128), 16);
         take(&mut credit, ask);
-        assert!(credit.must_pause(&limits));
+        assert_eq!(credit.bytes_left(128), 0);
         assert!(!handled(&mut credit, ask, &limits), "an answer says it all");
-        assert!(!credit.must_pause(&limits));
+        assert_eq!(credit.bytes_left(128), 16);
     }
 }

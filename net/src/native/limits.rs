@@ -24,6 +24,10 @@ pub struct Limits {
     /// Bytes of messages of one connection that are not handled, past which it is not parsed
     /// further.
     pub message_bytes_pause: usize,
+    /// Such bytes over all connections of the shard, those that are gone included. Past half of it
+    /// each connection may have only its share: that half, divided by the connections there are. So
+    /// it may be exceeded by one message of each.
+    pub message_bytes_total_max: usize,
     /// Bytes of a connection that wait because it may not be parsed further, past which it is not
     /// read either.
     pub input_bytes_pause: usize,
@@ -34,6 +38,10 @@ pub struct Limits {
     pub output_bytes_pause: usize,
     /// Bytes of output past which a connection is closed.
     pub output_bytes_max: usize,
+    /// Bytes of output over all connections of the shard. Past half of it a connection pauses once
+    /// it has its share, as with messages; beyond it the one whose peer has left most unread is
+    /// closed.
+    pub output_bytes_total_max: usize,
     /// Connections of the shard. The next one is told so and closed.
     pub connections_max: u32,
     /// Connections of one address on the shard, of one /64 for IPv6. Those from the machine itself
@@ -52,10 +60,12 @@ impl Default for Limits {
             tells_max: 4096,
             entity_messages_max: 128,
             message_bytes_pause: 16 * 1024 * 1024,
+            message_bytes_total_max: 256 * 1024 * 1024,
             input_bytes_pause: 64 * 1024,
             input_bytes_total_max: 256 * 1024 * 1024,
             output_bytes_pause: 1024 * 1024,
             output_bytes_max: 64 * 1024 * 1024,
+            output_bytes_total_max: 256 * 1024 * 1024,
             connections_max: 10_000,
             connections_per_address_max: 1000,
             deadlines: Deadlines {
@@ -75,6 +85,22 @@ impl Bounds for Limits {
 
     fn unparsed_bytes_max(&self) -> usize {
         self.input_bytes_total_max
+    }
+
+    fn output_bytes_pause(&self) -> usize {
+        self.output_bytes_pause
+    }
+
+    fn output_bytes_total_max(&self) -> usize {
+        self.output_bytes_total_max
+    }
+
+    fn message_bytes_pause(&self) -> usize {
+        self.message_bytes_pause
+    }
+
+    fn message_bytes_total_max(&self) -> usize {
+        self.message_bytes_total_max
     }
 
     fn connections_per_address_max(&self) -> u32 {

@@ -112,8 +112,9 @@ impl Session {
             return input;
         }
         let session = self.line.id.to_word();
-        let asks_max = self.asks_before_pause(&shared.limits);
-        let (tells_max, bytes_max) = self.credit.room(&shared.limits);
+        let asks_max = self.asks_before_pause(shared);
+        let tells_max = self.credit.tells_left(&shared.limits);
+        let bytes_max = self.credit.bytes_left(shared.message_bytes_pause());
         let frame_bytes_max = shared.limits.frame_bytes_max;
         let latest_ns = intake.deadline_ns(0);
         let (mut rest, mut asks, mut tells) = (input, 0, 0);
@@ -143,7 +144,9 @@ impl Session {
             tells += u32::from(!message.asks);
             rest = behind;
         }
-        self.credit.take(tells, bytes_to(rest));
+        let bytes = bytes_to(rest);
+        self.credit.take(tells, bytes);
+        shared.message_bytes += bytes;
         self.owed += asks;
         shared.owed += u64::from(asks);
         shared.stats.requests += u64::from(asks + tells);
@@ -162,7 +165,7 @@ impl Session {
         if input.bytes().is_empty() {
             return None;
         }
-        if self.must_pause(&shared.limits) {
+        if self.must_pause(shared) {
             self.line.flags.stalled = true;
             return None;
         }
@@ -288,6 +291,7 @@ impl Session {
         match intake.send(header.message, key, body, call) {
             Ok(()) => {
                 self.credit.take(u32::from(!asks), header.padded());
+                shared.message_bytes += header.padded();
                 self.owed += u32::from(asks);
                 shared.owed += u64::from(asks);
                 Handled::Done
@@ -302,14 +306,14 @@ impl Session {
     }
 
     /// How many more asks may be taken before the session pauses.
-    fn asks_before_pause(&self, limits: &Limits) -> u32 {
-        if self.must_pause(limits) {
+    fn asks_before_pause(&self, shared: &Shared) -> u32 {
+        if self.must_pause(shared) {
             return 0;
         }
-        let answers_max = (limits.output_bytes_pause - self.line.output_bytes())
+        let answers_max = (shared.output_bytes_pause() - self.line.output_bytes())
             .div_ceil(self.reply_bytes.max(1));
         let room = answers_max.saturating_sub(self.owed as usize);
-        (limits.calls_max - self.owed).min(u32::try_from(room).unwrap_or(u32::MAX))
+        (shared.limits.calls_max - self.owed).min(u32::try_from(room).unwrap_or(u32::MAX))
     }
 
     /// Whether the peer may send messages of this type.
@@ -320,19 +324,19 @@ impl Session {
 
     /// Ends the pause if its reason is gone.
     fn recover(&mut self, shared: &mut Shared) {
-        if !self.must_pause(&shared.limits) {
+        if !self.must_pause(shared) {
             self.line.flags.stalled = false;
             shared.make_ready(&mut self.line);
         }
     }
 
     #[inline]
-    fn must_pause(&self, limits: &Limits) -> bool {
+    fn must_pause(&self, shared: &Shared) -> bool {
         self.moves_to.is_some()
-            || self.owed >= limits.calls_max
-            || self.credit.must_pause(limits)
+            || self.owed >= shared.limits.calls_max
+            || self.credit.bytes_left(shared.message_bytes_pause()) == 0
             || self.line.output_bytes() + self.owed as usize * self.reply_bytes
-                >= limits.output_bytes_pause
+                >= shared.output_bytes_pause()
     }
 }
 
@@ -366,6 +370,10 @@ impl crate::sessions::Session for Session {
         self.rest.len() + self.lent_bytes
     }
 
+    fn output_bytes(&self) -> usize {
+        self.line.output_bytes()
+    }
+
     fn lacks(&self, limits: &Limits) -> usize {
         self.missing_bytes(limits)
     }
@@ -395,11 +403,9 @@ impl crate::sessions::Session for Session {
     }
 
     fn kill(&mut self) {
-        self.line.flags.killed = true;
-        self.line.flags.stalled = false;
+        self.line.kill();
         self.lent_bytes = 0;
         self.drop_input();
-        self.line.output.clear();
     }
 
     fn say_goodbye(&mut self, shared: &mut Shared) {
@@ -485,9 +491,11 @@ impl Outside for Sessions<Session> {
         let (id, message) = (SessionId::of(ticket), credit::Underway::of(ticket));
         if message.is_tell {
             // A client that told and went away wants no word.
-            self.handled(id, |session, shared| session.handled(message, shared));
+            self.handled(id, message.bytes, |session, shared| session.handled(message, shared));
         } else {
-            self.answered(id, |session, shared| session.answer(message, answer, shared));
+            self.answered(id, message.bytes, |session, shared| {
+                session.answer(message, answer, shared)
+            });
         }
     }
 }

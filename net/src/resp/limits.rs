@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::underway::PART_BITS;
 use crate::sessions::{Bounds, Deadlines};
 
 /// The bounds of the sessions of one shard. The defaults are those of Redis where it has one.
@@ -26,6 +27,17 @@ pub struct Limits {
     pub output_bytes_pause: usize,
     /// Bytes of output past which a connection is closed.
     pub output_bytes_max: usize,
+    /// Bytes of output over all connections of the shard. Past half of it a connection pauses once
+    /// it has its share: that half, divided by the connections there are. Beyond it the one whose
+    /// peer has left most unread is closed.
+    pub output_bytes_total_max: usize,
+    /// Bytes of commands of one connection that are not answered, past which it is not parsed
+    /// further.
+    pub message_bytes_pause: usize,
+    /// Such bytes over all connections of the shard, those that are gone included. Past half of it
+    /// each connection may have only its share, as with output. So it may be exceeded by one
+    /// command of each.
+    pub message_bytes_total_max: usize,
     /// Commands of one connection that wait for their answers; parsing pauses at this number.
     pub pipeline_max: u32,
     /// Connections of the shard. The next one is told so and closed.
@@ -48,6 +60,9 @@ impl Default for Limits {
             query_bytes_pause: 64 * 1024,
             output_bytes_pause: 1024 * 1024,
             output_bytes_max: 64 * 1024 * 1024,
+            output_bytes_total_max: 256 * 1024 * 1024,
+            message_bytes_pause: 16 * 1024 * 1024,
+            message_bytes_total_max: 256 * 1024 * 1024,
             pipeline_max: 4096,
             connections_max: 10_000,
             connections_per_address_max: 1000,
@@ -72,6 +87,22 @@ impl Bounds for Limits {
         self.query_bytes_total_max
     }
 
+    fn output_bytes_pause(&self) -> usize {
+        self.output_bytes_pause
+    }
+
+    fn output_bytes_total_max(&self) -> usize {
+        self.output_bytes_total_max
+    }
+
+    fn message_bytes_pause(&self) -> usize {
+        self.message_bytes_pause
+    }
+
+    fn message_bytes_total_max(&self) -> usize {
+        self.message_bytes_total_max
+    }
+
     fn connections_per_address_max(&self) -> u32 {
         self.connections_per_address_max
     }
@@ -83,6 +114,7 @@ impl Bounds for Limits {
     fn check(&self) {
         assert!(self.query_bytes_max <= 1 << 31, "spans have 32 bits");
         assert!(self.output_bytes_max <= 1 << 31, "spans have 32 bits");
+        assert!(self.arguments_max < 1 << PART_BITS, "keys of a command are numbered");
         assert!(self.pipeline_max >= 1, "a session must be able to ask");
     }
 }

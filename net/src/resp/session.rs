@@ -3,7 +3,7 @@
 //! # Pausing
 //! A session stops parsing while too many answers are outstanding, while too much output is unsent
 //! or to be expected (the answers outstanding, each taken to be as large as the largest of late),
-//! while it waits at a *barrier* (a sweep, or `HELLO` behind unanswered commands), or while the
+//! while the commands outstanding have too many bytes, while it waits at a *barrier* (a sweep, or `HELLO` behind unanswered commands), or while the
 //! shard is congested. Bytes that arrive meanwhile wait in `unparsed`. Whatever ends the pause (an
 //! answer, a send that is done) reports the session as ready again, so nobody has to look for it.
 
@@ -47,6 +47,8 @@ pub struct Session {
     gathers: VecDeque<Gather>,
     /// Memory held by `gathers`.
     gathered_bytes: usize,
+    /// Bytes of commands that are not answered.
+    message_bytes: usize,
     /// Parsing waits until nothing is owed.
     barrier: bool,
     /// What `CLIENT ID` says.
@@ -76,16 +78,12 @@ impl Session {
             lent_bytes: 0,
             gathers: VecDeque::new(),
             gathered_bytes: 0,
+            message_bytes: 0,
             barrier: false,
             number,
             name: Vec::new(),
             peer,
         }
-    }
-
-    /// Memory held for replies.
-    pub(crate) fn output_bytes(&self) -> usize {
-        self.line.output_bytes() + self.order.aside_bytes() + self.gathered_bytes
     }
 
     fn parse_unparsed<I: Intake>(&mut self, intake: &mut I, shared: &mut Shared) {
@@ -107,7 +105,7 @@ impl Session {
         let mut at = 0;
         self.line.flags.stalled = false;
         while at < bytes.len() {
-            if self.must_pause(&shared.limits) {
+            if self.must_pause(shared) {
                 self.line.flags.stalled = true;
                 break;
             }
@@ -147,14 +145,15 @@ impl Session {
     }
 
     #[inline]
-    fn must_pause(&mut self, limits: &Limits) -> bool {
+    fn must_pause(&mut self, shared: &Shared) -> bool {
         if self.barrier && self.order.owed() == 0 {
             self.barrier = false;
         }
         self.barrier
-            || self.order.owed() >= limits.pipeline_max
+            || self.order.owed() >= shared.limits.pipeline_max
+            || self.message_bytes >= shared.message_bytes_pause()
             || self.output_bytes() + self.order.owed() as usize * self.reply_bytes
-                >= limits.output_bytes_pause
+                >= shared.output_bytes_pause()
     }
 
     fn drop_input(&mut self) {
@@ -184,6 +183,10 @@ impl crate::sessions::Session for Session {
 
     fn unparsed_bytes(&self) -> usize {
         self.unparsed.len() + self.lent_bytes + self.parser.held_bytes()
+    }
+
+    fn output_bytes(&self) -> usize {
+        self.line.output_bytes() + self.order.aside_bytes() + self.gathered_bytes
     }
 
     fn lacks(&self, limits: &Limits) -> usize {
@@ -216,11 +219,9 @@ impl crate::sessions::Session for Session {
     }
 
     fn kill(&mut self) {
-        self.line.flags.killed = true;
-        self.line.flags.stalled = false;
+        self.line.kill();
         self.lent_bytes = 0;
         self.drop_input();
-        self.line.output.clear();
         self.gathers = VecDeque::new();
         self.gathered_bytes = 0;
     }

@@ -23,6 +23,8 @@ pub struct Line {
     /// Where that output is held once it is sent, if the kernel goes on reading it.
     sending_place: Option<Place>,
     held: Held,
+    /// Bytes of output, as they were counted last for the sum over all sessions.
+    pub(super) counted_bytes: usize,
     pub(super) times: Times,
     /// For a connection that speaks TLS.
     pub(super) tls: Option<Box<Channel>>,
@@ -47,6 +49,9 @@ pub(crate) struct Flags {
     pub(crate) killed: bool,
 }
 
+/// Replies that wait to be in order are not sent, and so would not be counted.
+const UNCOUNTED_BYTES_MAX: usize = 16 * 1024;
+
 impl Line {
     pub(crate) fn new(id: SessionId) -> Self {
         Self {
@@ -58,6 +63,7 @@ impl Line {
             last_bytes: 0,
             sending_place: None,
             held: Held::default(),
+            counted_bytes: 0,
             times: Times::new(0),
             tls: None,
             rights: None,
@@ -81,6 +87,20 @@ impl Line {
     #[inline]
     pub(crate) fn output_bytes(&self) -> usize {
         self.waiting_bytes() + self.held.bytes()
+    }
+
+    /// Nothing is sent any more, and the connection closes at once. The input may still be counted,
+    /// and stays until then.
+    pub(crate) fn kill(&mut self) {
+        self.flags.killed = true;
+        self.flags.stalled = false;
+        self.output.clear();
+    }
+
+    /// Whether output of so many bytes is much more than was counted.
+    #[inline]
+    pub(crate) fn is_uncounted(&self, output_bytes: usize) -> bool {
+        output_bytes > self.counted_bytes + UNCOUNTED_BYTES_MAX
     }
 
     /// Whether no more requests come: the peer's fault or the node's wish.

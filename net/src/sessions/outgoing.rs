@@ -15,7 +15,9 @@ impl<S: Session> Sessions<S> {
     pub fn end_send(&mut self, id: SessionId, len: usize) -> Option<&[u8]> {
         let session = find(&mut self.slots, id)?;
         self.shared.stats.bytes_out += len as u64;
-        if session.line().end_send(len, &mut self.shared) {
+        let is_done = session.line().end_send(len, &mut self.shared);
+        self.shared.count_output(session);
+        if is_done {
             session.sent(&mut self.shared);
             if !session.line().output.is_empty() {
                 self.shared.make_dirty(session.line());
@@ -59,6 +61,7 @@ impl<S: Session> Sessions<S> {
     pub(crate) fn noticed(&mut self, id: SessionId, place: Place) {
         if let Some(session) = find(&mut self.slots, id) {
             session.line().noticed(place, &mut self.shared);
+            self.shared.count_output(session);
             session.sent(&mut self.shared);
         }
     }

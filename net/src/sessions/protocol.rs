@@ -28,6 +28,9 @@ pub trait Session: Sized {
     /// Memory held for bytes that are not a whole request yet.
     #[doc(hidden)]
     fn unparsed_bytes(&self) -> usize;
+    /// Memory held for output: what waits to be sent, to be in order, or for the kernel to be done.
+    #[doc(hidden)]
+    fn output_bytes(&self) -> usize;
     /// Whether bytes of the peer are welcome, the sessions of the shard holding many or few.
     #[doc(hidden)]
     fn wants_input(&self, limits: &Self::Limits, is_crowded: bool) -> bool;
@@ -100,6 +103,14 @@ pub trait Bounds: Copy + std::fmt::Debug {
     /// Bytes of unfinished requests over all connections of the shard. Beyond it the connection
     /// that holds most is closed.
     fn unparsed_bytes_max(&self) -> usize;
+    /// Bytes of output past which a connection is neither parsed nor read.
+    fn output_bytes_pause(&self) -> usize;
+    /// Bytes of output over all connections of the shard, as [`Limits`](crate::Limits) says.
+    fn output_bytes_total_max(&self) -> usize;
+    /// Bytes of messages of a connection that are not handled, past which it is not parsed further.
+    fn message_bytes_pause(&self) -> usize;
+    /// Such bytes over all connections of the shard, as [`Limits`](crate::Limits) says.
+    fn message_bytes_total_max(&self) -> usize;
     /// Connections of one address, as [`Limits`](crate::Limits) says.
     fn connections_per_address_max(&self) -> u32;
     /// How long a connection may take for what it owes.

@@ -22,6 +22,10 @@ pub struct Shared<S: Session> {
     /// Answers owed over all sessions.
     pub(crate) owed: u64,
     pub(super) unparsed_bytes: usize,
+    /// Bytes of output over all sessions, as far as they were counted.
+    pub(super) output_bytes: usize,
+    /// Bytes of messages that are not handled, over all sessions, those that are gone included.
+    pub(crate) message_bytes: usize,
     pub(super) dirty: Vec<SessionId>,
     pub(super) ready: VecDeque<SessionId>,
     /// Empty buffers that keep their memory for the next connection that needs one, so that idle
@@ -54,6 +58,8 @@ impl<S: Session> Shared<S> {
             open: 0,
             owed: 0,
             unparsed_bytes: 0,
+            output_bytes: 0,
+            message_bytes: 0,
             dirty: Vec::new(),
             ready: VecDeque::new(),
             spare: Vec::new(),
@@ -63,6 +69,53 @@ impl<S: Session> Shared<S> {
             tls: None,
             plain: AlignedVec::new(),
         }
+    }
+
+    /// Bytes of output past which a session pauses. While all of them hold much, each may hold no
+    /// more than its share.
+    #[inline]
+    pub(crate) fn output_bytes_pause(&self) -> usize {
+        let (alone, total_max) =
+            (self.limits.output_bytes_pause(), self.limits.output_bytes_total_max());
+        if self.output_bytes <= total_max / 2 { alone } else { alone.min(self.share(total_max)) }
+    }
+
+    /// Bytes of messages that are not handled, past which a session pauses; as with output.
+    #[inline]
+    pub(crate) fn message_bytes_pause(&self) -> usize {
+        let (alone, total_max) =
+            (self.limits.message_bytes_pause(), self.limits.message_bytes_total_max());
+        if self.message_bytes <= total_max / 2 { alone } else { alone.min(self.share(total_max)) }
+    }
+
+    /// What each session may hold, so that all of them together hold half of what they may. Who
+    /// holds nothing may go on in any case, as nothing would end its pause.
+    #[cold]
+    fn share(&self, total_max: usize) -> usize {
+        (total_max / 2 / self.open.max(1) as usize).max(1)
+    }
+
+    /// A message has been handled, whether or not its session is still there.
+    #[inline]
+    pub(crate) fn handled(&mut self, message_bytes: usize) {
+        debug_assert!(self.message_bytes >= message_bytes);
+        self.message_bytes = self.message_bytes.saturating_sub(message_bytes);
+    }
+
+    /// Counts the output of a session anew. That of one that is to be closed at once goes soon.
+    #[inline]
+    pub(super) fn count_output(&mut self, session: &mut S) {
+        let bytes = session.output_bytes();
+        let line = session.line();
+        if !line.flags.killed {
+            self.output_bytes = self.output_bytes - line.counted_bytes + bytes;
+            line.counted_bytes = bytes;
+        }
+    }
+
+    /// The output of a session counts no more.
+    pub(super) fn discount_output(&mut self, line: &mut Line) {
+        self.output_bytes -= std::mem::take(&mut line.counted_bytes);
     }
 
     /// Gives `buffer` memory if it has none.

@@ -83,6 +83,10 @@ pub struct NetStats {
     pub native: SessionsStats,
     /// System calls to submit and collect. With epoll: those that had something to do.
     pub enters: u64,
+    /// Bytes of output that are there just now, over all connections.
+    pub output_bytes: u64,
+    /// Bytes of messages that are not handled just now, those of closed connections included.
+    pub message_bytes: u64,
     /// Connections turned away because there were too many.
     pub refused: u64,
     /// Receives that ended, or had to wait, because no buffer was free.
@@ -340,6 +344,12 @@ impl Net {
             sessions: self.resp.sessions.stats(),
             native: self.native.sessions.stats(),
             enters: self.engine.enters(),
+            output_bytes: {
+                (self.resp.sessions.output_bytes() + self.native.sessions.output_bytes()) as u64
+            },
+            message_bytes: {
+                (self.resp.sessions.message_bytes() + self.native.sessions.message_bytes()) as u64
+            },
             refused: self.resp.refused + self.native.refused,
             buffers_exhausted: self.resp.buffers_exhausted
                 + self.native.buffers_exhausted

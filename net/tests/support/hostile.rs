@@ -17,6 +17,9 @@ const TIGHT: Limits = Limits {
     query_bytes_pause: 512,
     output_bytes_pause: 2048,
     output_bytes_max: 1 << 20,
+    output_bytes_total_max: 3 << 19,
+    message_bytes_pause: 2048,
+    message_bytes_total_max: 3072,
     pipeline_max: 8,
     connections_max: 4,
     connections_per_address_max: 4,
@@ -81,5 +84,6 @@ fn run(
     assert!(replies.is_ok(), "reply at {replies:?} of {}", show(&client.output));
     client.sessions.close(client.id);
     assert_eq!((client.sessions.unparsed_bytes(), client.sessions.open_count()), (0, 0));
+    assert_eq!((client.sessions.output_bytes(), client.sessions.message_bytes()), (0, 0));
     client.output
 }

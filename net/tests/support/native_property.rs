@@ -70,10 +70,12 @@ const LIMITS: Limits = Limits {
     tells_max: 10_000,
     entity_messages_max: 4,
     message_bytes_pause: 6 << 10,
+    message_bytes_total_max: 8 << 10,
     input_bytes_pause: 8192,
     input_bytes_total_max: 32 << 10,
     output_bytes_pause: 16 << 10,
     output_bytes_max: 64 << 10,
+    output_bytes_total_max: 24 << 10,
     connections_max: 2,
     connections_per_address_max: 2,
     deadlines: Deadlines::NONE,
@@ -159,6 +161,7 @@ pub(crate) fn check(rows: &[WireRow], bytes: &[u8]) {
         assert_eq!(line.sessions.owed_count(), 0, "every ask was answered");
         line.sessions.close(line.id);
         assert_eq!((line.sessions.unparsed_bytes(), line.sessions.open_count()), (0, 0));
+        assert_eq!((line.sessions.output_bytes(), line.sessions.message_bytes()), (0, 0));
     }
 }
 

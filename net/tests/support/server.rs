@@ -11,10 +11,7 @@ use std::time::Duration;
 use coreside_net::tls::ServerTls;
 use coreside_net::{Listeners, Net, NetConfig, NetStats, listen};
 
-#[path = "driver.rs"]
-mod driver;
-
-pub(crate) use self::driver::driven;
+use super::driver::driven;
 use super::fake::Fake;
 
 pub(crate) struct Server {

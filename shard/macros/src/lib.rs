@@ -25,7 +25,7 @@ use proc_macro::TokenStream;
 ///
 /// # Examples
 /// ```ignore
-/// // Runs as runtime/tests/compile_pass/account.rs: this crate cannot depend on `coreside`.
+/// // Runs as runtime/tests/compile/account.rs: this crate cannot depend on `coreside`.
 /// use coreside::{entity, handlers};
 ///
 /// #[entity]
@@ -44,7 +44,7 @@ use proc_macro::TokenStream;
 ///
 /// With options:
 /// ```ignore
-/// // Runs as runtime/tests/compile_pass/life.rs, with every option there is.
+/// // Runs as runtime/tests/compile/life.rs, with every option there is.
 /// #[entity(
 ///     name = "session", key = Name, activate_async = Session::load,
 ///     idle = "120s", resident = 100_000, on_passivate = Session::save,
@@ -107,7 +107,7 @@ pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// # Examples
 /// ```ignore
-/// // Runs as runtime/tests/compile_pass/every_form.rs: this crate cannot depend on `coreside`.
+/// // Runs as runtime/tests/compile/every_form.rs: this crate cannot depend on `coreside`.
 /// #[handlers]
 /// impl Account {
 ///     /// Callers outside say `ACCOUNT.DEPOSIT <key> <amount>`.
@@ -200,7 +200,7 @@ pub fn entity(options: TokenStream, item: TokenStream) -> TokenStream {
 /// an archive ends with the turn, so the method is a plain `fn`. References call it as any other,
 /// with `T`; a message from within the node becomes an archive in its turn.
 /// ```ignore
-/// // Runs in runtime/tests/wire.rs.
+/// // Runs in runtime/tests/wire/node.rs.
 /// #[local]
 /// #[wire]
 /// #[archived]
@@ -240,7 +240,7 @@ pub fn handlers(options: TokenStream, block: TokenStream) -> TokenStream {
 ///
 /// # Examples
 /// ```ignore
-/// // Runs in runtime/tests/wire.rs: this crate cannot depend on `coreside`.
+/// // Runs in runtime/tests/wire/node.rs: this crate cannot depend on `coreside`.
 /// #[wire]
 /// pub struct Order {
 ///     pub item: u64,
@@ -257,15 +257,18 @@ pub fn handlers(options: TokenStream, block: TokenStream) -> TokenStream {
 ///
 /// # What may be in it
 /// Numbers, `bool`, `char`, `String`, `Option`, `Result`, `Vec`, arrays, tuples of up to four, and
-/// other types with `#[wire]`. Not hash tables, shared pointers, trait objects, or types with
-/// parameters.
+/// other types with `#[wire]`. Not hash tables, shared pointers, trait objects, types with
+/// parameters, or lists of what takes no room.
+///
+/// Its layout is what its fields make it, the same in every build: no `#[cfg]` within it, no numbers
+/// of variants, nothing of `rkyv` that changes archives.
 ///
 /// # Versions
 /// A node takes the messages of the last release beside its own, each with its own schema. What is
 /// new since then is marked, in the handler and in the types that it takes and returns, at any
 /// depth; the marks go when the next version begins.
 /// ```ignore
-/// // Runs in runtime/tests/wire_versions.rs.
+/// // Runs in runtime/tests/wire/versions.rs.
 /// #[wire(version = 2)]
 /// pub struct Order {
 ///     pub item: u64,

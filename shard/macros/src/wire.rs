@@ -3,9 +3,11 @@
 //! | module | holds |
 //! |---|---|
 //! | `options` | what stands between the parentheses of `#[wire(..)]` |
+//! | `layout` | what would change archives and not their schema |
 //! | `before` | a type as it was in the version before |
 
 mod before;
+mod layout;
 mod options;
 
 use proc_macro2::{Span, TokenStream};
@@ -29,6 +31,7 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> TokenStream {
         return quote!(#item #errors);
     };
     let marks = options::take_added(&mut parsed, &options, &mut errors);
+    layout::check(&parsed, &mut errors);
     let generated = errors.ok(expand_item(&parsed, &options, &marks));
     let errors = errors.into_tokens();
     match generated {
@@ -157,7 +160,7 @@ impl Shape {
             let fields: &[#krate::ShapeField] = #fields;
             #shapes.define(#name, <Self as #krate::WireType>::SCHEMA, "struct", fields)
         };
-        Self { schema: schema(krate, "struct", parts), text }
+        Self { schema: schema(krate, &kind("struct", parts), parts), text }
     }
 
     fn of_enum<'a>(
@@ -170,7 +173,7 @@ impl Shape {
                 let name = ident.unraw().to_string();
                 let fields = fields(krate, &parts);
                 let text = quote!(("", #krate::Shapes::variant(#name, #fields)));
-                (schema(krate, &name, &parts), text)
+                (schema(krate, &kind(&name, &parts), &parts), text)
             })
             .unzip();
         let shapes = shapes();
@@ -207,6 +210,15 @@ impl Shape {
                 }
             }
         }
+    }
+}
+
+/// What is made of fields without names is of another kind: else a field whose name is that of a
+/// kind, as `option`, would be one.
+fn kind(name: &str, parts: &[Part]) -> String {
+    match parts.first() {
+        Some(part) if part.name.is_empty() => format!("{name}()"),
+        _ => name.to_owned(),
     }
 }
 
@@ -268,7 +280,30 @@ mod tests {
             ),
         );
         assert_has(&expanded, quote!(here::schema("Buy", &[])));
-        assert_has(&expanded, quote!(here::schema("Sell", &[<u32 as here::WireType>::SCHEMA])));
+        assert_has(&expanded, quote!(here::schema("Sell()", &[<u32 as here::WireType>::SCHEMA])));
+    }
+
+    #[test]
+    fn what_a_schema_does_not_say_is_refused() {
+        for (item, expected) in [
+            ("enum A { B = 1, C }", "remove the number"),
+            ("struct A { #[cfg(unix)] a: u8 }", "the same type"),
+            ("enum A { B, #[cfg(unix)] C }", "the same type"),
+            ("enum A { B { #[cfg_attr(unix, cfg(not(unix)))] a: u8 } }", "the same type"),
+            ("struct A(#[rkyv(with = Niche)] Option<u8>);", "the layout"),
+            ("struct A(#[cfg_attr(unix, rkyv(with = Niche))] Option<u8>);", "the layout"),
+            ("#[rkyv(as = B)] struct A(u8);", "the layout"),
+            ("#[rkyv(attr(repr(packed)))] struct A(u8);", "the layout"),
+        ] {
+            assert_explains(&expand(quote!(), item.parse().expect("tokens")), expected);
+        }
+        for item in [
+            "#[cfg(unix)] #[rkyv(derive(Debug), compare(PartialEq))] struct A(u8);",
+            "struct A { #[cfg_attr(unix, doc = \"a\")] #[serde(with = \"b\")] a: u8 }",
+        ] {
+            let expanded = expand(quote!(), item.parse().expect("tokens"));
+            assert_lacks(&expanded, "compile_error");
+        }
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl<E: Entity> Cx<'_, E> {
 ///
 /// # Examples
 /// ```ignore
-/// // Runs as runtime/tests/groups.rs.
+/// // Runs as runtime/tests/node/groups.rs.
 /// fn join(&mut self, player: u64, cx: &mut Cx<Self>) -> bool {
 ///     let added = self.players.add(player).unwrap_or(false);
 ///     added && cx.watch::<Player>(player).is_ok()

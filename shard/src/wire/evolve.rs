@@ -52,7 +52,7 @@ pub trait Evolve: WireType + Sized {
 ///
 /// # Examples
 /// ```ignore
-/// // Runs in runtime/tests/wire_versions.rs: this crate knows no macros.
+/// // Runs in runtime/tests/wire/versions.rs: this crate knows no macros.
 /// #[wire(message, version = 1)]
 /// pub struct DepositV1 {
 ///     pub euros: i64,
@@ -82,15 +82,15 @@ pub trait Previous<M: Message>: WireType + Decode {
     /// The message that this one stands for.
     ///
     /// # Errors
-    /// [`Unconvertible`] where there is none: the caller is told, and nothing is done. A panic is
-    /// taken for it.
+    /// [`Unconvertible`] where there is none: the caller is
+    /// [told](crate::AskError::Unconvertible), and nothing is done. A panic is taken for it.
     fn upgrade(self) -> Result<M, Unconvertible>;
 
     /// What the caller is told.
     ///
     /// # Errors
-    /// [`Unconvertible`] where that version cannot say it: the caller is told that the work was
-    /// done. A panic is taken for it.
+    /// [`Unconvertible`] where that version cannot say it: the caller is
+    /// [told](crate::AskError::Unsayable) that the work was done. A panic is taken for it.
     fn downgrade(reply: M::Reply) -> Result<Self::Reply, Unconvertible>;
 }
 

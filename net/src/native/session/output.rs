@@ -42,7 +42,7 @@ impl Session {
         self.line.equip(shared);
         write(&mut self.line.output);
         shared.make_dirty(&mut self.line);
-        if self.line.output_bytes() > shared.limits.output_bytes_max {
+        if self.output_bytes() > shared.limits.output_bytes_max {
             self.outgrow(shared);
         }
     }
@@ -51,7 +51,7 @@ impl Session {
     #[cold]
     pub(super) fn outgrow(&mut self, shared: &mut Shared) {
         shared.stats.limit_closes += 1;
-        self.kill();
+        self.line.kill();
     }
 
     /// A tell of this session has been handled.

@@ -51,7 +51,8 @@ impl Session {
     /// What the frame at the front of `rest` lacks, if nothing else keeps it from being parsed.
     pub(super) fn missing_bytes(&self, limits: &Limits) -> usize {
         let rest = &self.rest[self.rest_at..];
-        if !self.greeted || self.line.flags.stalled || self.line.flags.ready {
+        let flags = &self.line.flags;
+        if !self.greeted || flags.stalled || flags.ready || flags.killed {
             return 0;
         }
         match Header::read(rest, limits.frame_bytes_max) {

@@ -3,6 +3,7 @@
 use coreside_shard::{AskError, Outside, Ticket, ToValue};
 
 use super::{Session, Shared};
+use crate::resp::underway::Underway;
 use crate::resp::write::Writer;
 use crate::sessions::Session as _;
 use crate::sessions::{SessionId, Sessions};
@@ -10,13 +11,15 @@ use crate::sessions::{SessionId, Sessions};
 impl Session {
     /// Takes the answer to a request of this session.
     #[inline]
-    pub(crate) fn answer(
+    pub(super) fn answer(
         &mut self,
-        sequence: u32,
-        part: u32,
+        message: Underway,
         answer: Result<&dyn ToValue, AskError>,
         shared: &mut Shared,
     ) {
+        let Underway { sequence, part, .. } = message;
+        debug_assert!(self.message_bytes >= message.bytes());
+        self.message_bytes = self.message_bytes.saturating_sub(message.bytes());
         if self.line.flags.killed {
             return;
         }
@@ -72,7 +75,7 @@ impl Session {
 
     /// Ends the pause if its reason is gone.
     pub(super) fn recover(&mut self, shared: &mut Shared) {
-        if !self.must_pause(&shared.limits) {
+        if !self.must_pause(shared) {
             self.line.flags.stalled = false;
             shared.make_ready(&mut self.line);
         }
@@ -93,9 +96,11 @@ impl Session {
         shared: &mut Shared,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        shared.owed -= 1;
         self.line.equip(shared);
+        let before = self.order.owed();
         let len = self.order.put(sequence, &mut self.line.output, write);
+        // One that is kept aside is still owed.
+        shared.owed -= u64::from(before - self.order.owed());
         // Rises at once, falls by a 64th of the difference.
         let falls = self.reply_bytes.saturating_sub(len) / 64;
         self.reply_bytes = len.max(self.reply_bytes - falls);
@@ -105,12 +110,17 @@ impl Session {
         self.check_output(shared);
     }
 
-    /// Closes the connection if it holds too much output.
+    /// Has output looked at that is much more than it was, and closes the connection if it is too
+    /// much.
     #[inline]
     pub(super) fn check_output(&mut self, shared: &mut Shared) {
-        if self.output_bytes() > shared.limits.output_bytes_max {
+        let bytes = self.output_bytes();
+        let is_too_much = bytes > shared.limits.output_bytes_max;
+        if is_too_much {
             shared.stats.limit_closes += 1;
-            self.kill();
+            self.line.kill();
+        }
+        if is_too_much || self.line.is_uncounted(bytes) {
             shared.make_dirty(&mut self.line);
         }
     }
@@ -126,10 +136,9 @@ impl Session {
 impl Outside for Sessions<Session> {
     #[inline]
     fn answer(&mut self, ticket: Ticket, answer: Result<&dyn ToValue, AskError>) {
-        let Ticket([_, reply]) = ticket;
-        let (sequence, part) = (reply as u32, (reply >> 32) as u32);
-        self.answered(SessionId::of(ticket), |session, shared| {
-            session.answer(sequence, part, answer, shared);
+        let message = Underway::of(ticket);
+        self.answered(SessionId::of(ticket), message.bytes(), |session, shared| {
+            session.answer(message, answer, shared);
         });
     }
 }

@@ -7,7 +7,7 @@ impl Session {
     /// What the argument being read lacks, if nothing else keeps it from being parsed.
     pub(super) fn lacking_bytes(&self, limits: &Limits) -> usize {
         let flags = &self.line.flags;
-        if self.unparsed.is_empty() || flags.stalled || flags.ready {
+        if self.unparsed.is_empty() || flags.stalled || flags.ready || flags.killed {
             return 0;
         }
         let have = self.unparsed.len() - self.unparsed_at;

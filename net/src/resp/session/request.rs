@@ -1,6 +1,6 @@
 //! Commands on their way to the shard: one request, one per key, or a pass over all entities.
 
-use coreside_shard::{Args, ArgumentError, CallError, Each, Span, Ticket};
+use coreside_shard::{Args, ArgumentError, CallError, Each, Span};
 
 use super::{Handled, Session};
 use crate::resp::builtin::{self, Builtin};
@@ -8,8 +8,8 @@ use crate::resp::gather::Gather;
 use crate::resp::intake::{Entry, Intake};
 use crate::resp::parse::Parser;
 use crate::resp::session::Shared;
+use crate::resp::underway::Underway;
 use crate::resp::write::Writer;
-use crate::sessions::SessionId;
 
 impl Session {
     /// Handles the command that the parser stands at.
@@ -61,33 +61,26 @@ impl Session {
                 return Handled::Done;
             };
             let sequence = self.owe(shared);
-            let ticket = ticket_of(self.line.id, sequence, 0);
-            if let Err(error) = intake.ask(entry.id, key, &mut args, ticket) {
-                self.refuse(sequence, name, error, shared);
+            let message = Underway::new(sequence, 0, spans);
+            match intake.ask(entry.id, key, &mut args, message.ticket(self.line.id)) {
+                Ok(()) => self.take(message, shared),
+                Err(error) => self.refuse(sequence, name, error, shared),
             }
             return Handled::Done;
         }
         if entry.sweep {
-            self.sweep(entry, name, args, intake, shared);
+            let message = Underway::new(self.owe(shared), 0, spans);
+            match intake.ask_sweep(entry.id, &mut args, message.ticket(self.line.id)) {
+                Ok(()) => {
+                    self.take(message, shared);
+                    self.barrier = true;
+                }
+                Err(error) => self.refuse(message.sequence, name, error, shared),
+            }
         } else {
             self.ask_each(entry, buffer, (name, &spans[1..]), intake, shared);
         }
         Handled::Done
-    }
-
-    fn sweep<I: Intake>(
-        &mut self,
-        entry: Entry<I::Id>,
-        name: &[u8],
-        mut args: Args<'_>,
-        intake: &mut I,
-        shared: &mut Shared,
-    ) {
-        let sequence = self.owe(shared);
-        match intake.ask_sweep(entry.id, &mut args, ticket_of(self.line.id, sequence, 0)) {
-            Ok(()) => self.barrier = true,
-            Err(error) => self.refuse(sequence, name, error, shared),
-        }
     }
 
     /// Asks once per key. What is refused midway leaves the keys before it asked.
@@ -113,12 +106,13 @@ impl Session {
             let Some(key) = args.next() else {
                 break;
             };
-            let ticket = ticket_of(self.line.id, sequence, part + 1);
-            if let Err(error) = intake.ask(entry.id, key, &mut args, ticket) {
+            let message = Underway::new(sequence, part + 1, spans);
+            if let Err(error) = intake.ask(entry.id, key, &mut args, message.ticket(self.line.id)) {
                 let line = refusal(name, error);
                 gather.give_up(part, len - part, &line, self.protocol);
                 break;
             }
+            self.take(message, shared);
         }
         if gather.is_complete() {
             let protocol = self.protocol;
@@ -127,6 +121,13 @@ impl Session {
             self.gathered_bytes += gather.held_bytes();
             self.gathers.push_back(gather);
         }
+    }
+
+    /// A message is under way.
+    #[inline]
+    fn take(&mut self, message: Underway, shared: &mut Shared) {
+        self.message_bytes += message.bytes();
+        shared.message_bytes += message.bytes();
     }
 
     pub(crate) fn wrong_count(&mut self, name: &[u8], shared: &mut Shared) {
@@ -160,10 +161,4 @@ fn refusal(name: &[u8], error: CallError) -> Vec<u8> {
         }
         other => other.to_string().into_bytes(),
     }
-}
-
-/// `part` is 0 for the only answer of a reply, the number of the key plus 1 within a gather.
-#[inline]
-fn ticket_of(id: SessionId, sequence: u32, part: u32) -> Ticket {
-    Ticket([id.to_word(), u64::from(sequence) | u64::from(part) << 32])
 }

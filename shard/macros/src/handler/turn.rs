@@ -118,14 +118,15 @@ impl Handler {
         let ident = &self.method.ident;
         let (span, krate) = (at(ident.span()), owner.krate(ident.span()));
         let (attrs, message, cx) = (self.attrs(), self.message_parameter(owner), self.outer_cx());
-        let body = self.body(owner);
+        // Not `Self::Answer`, which may be a variant.
+        let (body, answer) = (self.body(owner), self.answer.to_type(owner));
         quote_spanned! {span=>
             #attrs
             fn handle(
                 &mut self,
                 #message,
                 #cx: &mut #krate::Cx<'_, Self>,
-            ) -> Self::Answer {
+            ) -> #answer {
                 #body
             }
         }
@@ -137,7 +138,7 @@ impl Handler {
         let (span, krate) = (at(ident.span()), owner.krate(ident.span()));
         let (attrs, message, cx) = (self.attrs(), self.message_parameter(owner), self.outer_cx());
         let message_type = self.message_type(owner);
-        let body = self.body(owner);
+        let (body, answer) = (self.body(owner), self.answer.to_type(owner));
         quote_spanned! {span=>
             const READ: bool = true;
 
@@ -146,7 +147,7 @@ impl Handler {
                 &mut self,
                 message: #message_type,
                 cx: &mut #krate::Cx<'_, Self>,
-            ) -> Self::Answer {
+            ) -> #answer {
                 <Self as #krate::Handler<#message_type>>::read(self, message, cx)
             }
 
@@ -155,7 +156,7 @@ impl Handler {
                 &self,
                 #message,
                 #cx: &mut #krate::Cx<'_, Self>,
-            ) -> Self::Answer {
+            ) -> #answer {
                 #body
             }
         }

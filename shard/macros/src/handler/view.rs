@@ -36,7 +36,7 @@ impl Handler {
     fn by_value(&self, owner: &Owner) -> TokenStream {
         let span = at(self.method.ident.span());
         let krate = owner.krate(self.method.ident.span());
-        let message = self.message_type(owner);
+        let (message, answer) = (self.message_type(owner), self.answer.to_type(owner));
         let turn = |receiver, name, called| {
             quote_spanned! {span=>
                 #[inline]
@@ -44,7 +44,7 @@ impl Handler {
                     #receiver,
                     message: #message,
                     cx: &mut #krate::Cx<'_, Self>,
-                ) -> Self::Answer {
+                ) -> #answer {
                     #krate::look(&message, |message| {
                         <Self as #krate::ViewHandler<#message>>::#called(self, message, cx)
                     })

@@ -272,7 +272,8 @@ pub(crate) fn type_before(krate: &TokenStream, ty: &impl ToTokens) -> TokenStrea
     quote_spanned!(at(syn::spanned::Spanned::span(ty))=> <#ty as #krate::Evolve>::Before)
 }
 
-/// `impl Evolve` for `ident`: `up` has `before` in scope, `down` has `self`.
+/// `impl Evolve` for `ident`: `up` has `before` in scope, `down` has `self`. The type of the version
+/// before is not called `Self::Before`, as that may be a variant.
 fn evolve(
     krate: &TokenStream,
     ident: &Ident,
@@ -285,14 +286,12 @@ fn evolve(
             type Before = #before;
 
             fn from_before(
-                before: Self::Before,
+                before: #before,
             ) -> ::core::result::Result<Self, #krate::Unconvertible> {
                 #up
             }
 
-            fn into_before(
-                self,
-            ) -> ::core::result::Result<Self::Before, #krate::Unconvertible> {
+            fn into_before(self) -> ::core::result::Result<#before, #krate::Unconvertible> {
                 #down
             }
         }

@@ -1,0 +1,326 @@
+//! Clients and nodes over TLS and real sockets: who is let in, and who is not.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::certificates;
+use crate::certificates::{Authority, Folder};
+use coreside_macros::{entity, handlers};
+use coreside_net::client::{Client, ClientBuilder, ClientError};
+use coreside_net::tls::{ClientTls, ServerTls, TlsConfig};
+use coreside_net::{Listeners, Net, NetConfig, NetStats, listen};
+use coreside_shard::{AskError, HashKey, Now, Registry, Shard, ShardConfig};
+
+#[entity(crate = coreside_shard)]
+#[derive(Default)]
+struct Mirror {
+    seen: u64,
+}
+
+#[handlers(crate = coreside_shard)]
+impl Mirror {
+    #[local]
+    #[wire]
+    fn echo(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+        self.seen += 1;
+        bytes
+    }
+
+    #[local]
+    #[wire]
+    fn seen(&self) -> u64 {
+        self.seen
+    }
+}
+
+/// A shard with its net, on a thread of its own.
+struct Node {
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<NetStats>,
+}
+
+impl Node {
+    fn start(tls: Option<TlsConfig>) -> Self {
+        Self::at(([127, 0, 0, 1], 0).into(), tls)
+    }
+
+    fn at(address: SocketAddr, tls: Option<TlsConfig>) -> Self {
+        let tls = tls.map(|config| ServerTls::load(config).expect("good files"));
+        let listener = listen(address, 1).expect("a free port").pop();
+        let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let address = address.expect("it is bound");
+        let stop = Arc::new(AtomicBool::new(false));
+        let theirs = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut registry = Registry::new();
+            registry.entity::<Mirror>();
+            let table = registry.build().expect("no names twice");
+            let mut shard =
+                Shard::alone(&ShardConfig::new(HashKey::new(7)), table).expect("a shard");
+            let listeners = Listeners { native: listener, tls, ..Listeners::default() };
+            let mut net = Net::new(NetConfig::default(), listeners).expect("io_uring");
+            let start = Instant::now();
+            let mut draining = false;
+            while !draining || net.connection_count() > 0 {
+                let monotonic_ns = start.elapsed().as_nanos() as u64;
+                let now = Now { monotonic_ns, ..Now::default() };
+                shard.tick(now);
+                net.tick(monotonic_ns);
+                net.receive(&mut shard);
+                shard.poll(now, net.outside());
+                net.flush().expect("the ring works");
+                thread::yield_now();
+                if theirs.load(Ordering::SeqCst) && !draining {
+                    draining = true;
+                    net.drain();
+                    shard.end_asks(AskError::MaybeExecuted, net.outside());
+                }
+            }
+            net.stats()
+        });
+        Self { address, stop, thread }
+    }
+
+    fn stop(self) -> NetStats {
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.join().expect("the node does not panic")
+    }
+}
+
+fn builder() -> ClientBuilder {
+    Client::builder().entity::<Mirror>().connect_timeout(Duration::from_secs(20))
+}
+
+/// An authority for nodes, one for clients, one that nobody trusts, and their files.
+struct World {
+    folder: Folder,
+    nodes: Authority,
+    clients: Authority,
+    strangers: Authority,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self {
+            folder: Folder::new(),
+            nodes: Authority::new("nodes"),
+            clients: Authority::new("clients"),
+            strangers: Authority::new("strangers"),
+        };
+        world.folder.put("nodes.ca", &world.nodes.pem());
+        world.folder.put("clients.ca", &world.clients.pem());
+        world.folder.put("strangers.ca", &world.strangers.pem());
+        world
+    }
+
+    /// A node that anybody may talk to.
+    fn open(&self) -> TlsConfig {
+        let (certificate, key) = self.folder.put_identity("node", &self.nodes.certify("127.0.0.1"));
+        TlsConfig::new(certificate, key)
+    }
+
+    fn ca(&self, name: &str) -> PathBuf {
+        self.folder.path(&format!("{name}.ca"))
+    }
+
+    /// A client without a certificate.
+    fn nobody(&self) -> ClientTls {
+        ClientTls::new(self.ca("nodes"))
+    }
+
+    /// A client that nodes know.
+    fn somebody(&self) -> ClientTls {
+        let identity = self.clients.certify("somebody");
+        let (certificate, key) = self.folder.put_identity("somebody", &identity);
+        self.nobody().certificate(certificate, key)
+    }
+}
+
+#[track_caller]
+fn assert_refused(node: &Node, tls: ClientTls, why: &str) {
+    match builder().tls(tls).connect(node.address) {
+        Err(ClientError::Tls(error)) => {
+            let error = format!("{error:?}");
+            assert!(error.contains(why), "{error} instead of {why}");
+        }
+        other => panic!("{other:?} instead of {why}"),
+    }
+}
+
+#[track_caller]
+fn assert_served(node: &Node, tls: ClientTls) {
+    let client = builder().tls(tls).connect(node.address).expect("it is let in");
+    assert_eq!(client.entity::<Mirror>(1).echo(vec![7; 100]).wait(), Ok(vec![7; 100]));
+}
+
+#[test]
+fn bodies_of_all_sizes_pass_from_many_threads() {
+    let world = World::new();
+    let node = Node::start(Some(world.open()));
+    let client = builder().tls(world.nobody()).connect(node.address).expect("a client");
+    thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let client = client.clone();
+            scope.spawn(move || {
+                let mut random = 0x9e37_79b9_7f4a_7c15_u64 + thread;
+                for round in 0..100_u64 {
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    let len = [random % 64, random % 5_000, random % 200_000][(round % 3) as usize];
+                    let bytes: Vec<u8> = (0..len).map(|i| (i ^ round) as u8).collect();
+                    let ask = client.entity::<Mirror>(thread).echo(bytes.clone());
+                    let echoed = ask.within(Duration::from_secs(20)).wait();
+                    assert!(echoed == Ok(bytes), "round {round}, {len} bytes");
+                }
+            });
+        }
+    });
+    assert_eq!(client.entity::<Mirror>(3).seen().wait(), Ok(100));
+    drop(client);
+    let stats = node.stop().native;
+    assert_eq!((stats.opened, stats.tls_failures, stats.protocol_errors), (1, 0, 0));
+}
+
+#[test]
+fn requests_wait_in_order_while_the_socket_is_full() {
+    let world = World::new();
+    let node = Node::start(Some(world.open()));
+    let client = builder().tls(world.nobody()).connect(node.address).expect("a client");
+    // 12 MB, which no socket takes at once.
+    for _ in 0..120 {
+        client.entity::<Mirror>(1).echo(vec![1; 100_000]).try_tell().ok().expect("room");
+    }
+    let seen = client.entity::<Mirror>(1).seen().within(Duration::from_secs(20)).wait();
+    assert_eq!(seen, Ok(120));
+    drop(client);
+    node.stop();
+}
+
+#[test]
+fn certificates_of_nodes_are_checked() {
+    let world = World::new();
+    let node = Node::start(Some(world.open()));
+    assert_served(&node, world.nobody());
+    let wrong_ca = ClientTls::new(world.ca("strangers"));
+    assert_refused(&node, wrong_ca, "UnknownIssuer");
+    assert_refused(&node, world.nobody().server_name("other.example"), "NotValidForName");
+    assert!(matches!(
+        builder().tls(world.nobody().server_name("no name")).connect(node.address),
+        Err(ClientError::Tls(_))
+    ));
+    assert_eq!(node.stop().native.requests, 2, "a hello and an ask");
+
+    let expired = world.nodes.certify_expired("127.0.0.1");
+    let (certificate, key) = world.folder.put_identity("expired", &expired);
+    let node = Node::start(Some(TlsConfig::new(certificate, key)));
+    assert_refused(&node, world.nobody(), "Expired");
+    let other = world.nodes.certify("127.0.0.2");
+    let (certificate, key) = world.folder.put_identity("other", &other);
+    let elsewhere = Node::start(Some(TlsConfig::new(certificate, key)));
+    assert_refused(&elsewhere, world.nobody(), "NotValidForName");
+    assert_eq!(node.stop().native.requests + elsewhere.stop().native.requests, 0);
+}
+
+#[test]
+fn certificates_of_clients_are_checked() {
+    let world = World::new();
+    let identity = |name: &str, identity: &certificates::Identity| {
+        let (certificate, key) = world.folder.put_identity(name, identity);
+        world.nobody().certificate(certificate, key)
+    };
+    let stranger = || identity("stranger", &world.strangers.certify("somebody"));
+    let expired = || identity("expired", &world.clients.certify_expired("somebody"));
+
+    let node = Node::start(Some(world.open().client_ca(world.ca("clients"))));
+    assert_served(&node, world.somebody());
+    assert_refused(&node, world.nobody(), "CertificateRequired");
+    assert_refused(&node, stranger(), "UnknownCA");
+    assert_refused(&node, expired(), "CertificateExpired");
+    let stats = node.stop().native;
+    assert_eq!((stats.requests, stats.tls_failures), (2, 3), "a hello and an ask");
+
+    let node = Node::start(Some(world.open().optional_client_ca(world.ca("clients"))));
+    assert_served(&node, world.somebody());
+    assert_served(&node, world.nobody());
+    assert_refused(&node, stranger(), "UnknownCA");
+    assert_refused(&node, expired(), "CertificateExpired");
+    assert_eq!(node.stop().native.tls_failures, 2);
+}
+
+#[test]
+fn plain_text_and_tls_do_not_mix() {
+    let world = World::new();
+    let node = Node::start(Some(world.open()));
+    let plain = builder().connect(node.address);
+    assert!(matches!(plain, Err(ClientError::Hello(_) | ClientError::Io(_))), "{plain:?}");
+    let mut stream = TcpStream::connect(node.address).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("not zero");
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: node\r\n\r\n").expect("a few bytes");
+    let mut answer = Vec::new();
+    // What is left of the request may reset the connection behind the answer.
+    let _ = stream.read_to_end(&mut answer);
+    assert_eq!((answer[0], answer.len()), (21, 7), "an alert and nothing else");
+    assert_eq!(node.stop().native.requests, 0);
+
+    let node = Node::start(None);
+    assert_refused(&node, world.nobody(), "InvalidMessage");
+    node.stop();
+}
+
+#[test]
+fn client_finds_out_what_it_may_not_call_when_it_calls_it() {
+    let world = World::new();
+    let rules = world.open().optional_client_ca(world.ca("clients"));
+    let node = Node::start(Some(rules.allow("somebody", ["Mirror.seen"])));
+    let client = builder().tls(world.somebody()).connect(node.address);
+    let client = client.expect("it may call something");
+    let mirror = |key| client.entity::<Mirror>(key);
+    assert_eq!(mirror(1).seen().wait(), Ok(0));
+    assert_eq!(
+        (mirror(1).seen().is_known(), mirror(1).echo(vec![]).is_known()),
+        (Some(true), Some(false))
+    );
+    assert_eq!(mirror(1).echo(vec![1]).wait(), Err(AskError::NoSuchMessage));
+    assert!(mirror(1).echo(vec![1]).try_tell().is_err());
+    assert_eq!(mirror(1).seen().wait(), Ok(0), "the connection goes on");
+    drop(client);
+    assert_eq!(node.stop().native.protocol_errors, 0);
+}
+
+#[test]
+fn client_comes_back_with_the_certificates_of_the_day() {
+    let world = World::new();
+    let node = Node::start(Some(world.open()));
+    let address = node.address;
+    let client = builder()
+        .tls(world.nobody())
+        .backoff(Duration::from_millis(1), Duration::from_millis(20))
+        .connect(address)
+        .expect("it is let in");
+    assert_eq!(client.entity::<Mirror>(1).echo(vec![1]).wait(), Ok(vec![1]));
+    node.stop();
+    // Another authority vouches for the node from now on.
+    world.folder.put("nodes.ca", &world.strangers.pem());
+    let identity = world.strangers.certify("127.0.0.1");
+    let (certificate, key) = world.folder.put_identity("node", &identity);
+    let node = Node::at(address, Some(TlsConfig::new(certificate, key)));
+    let until = Instant::now() + Duration::from_secs(20);
+    let reply = loop {
+        match client.entity::<Mirror>(1).echo(vec![2]).wait() {
+            Err(AskError::NotSent | AskError::MaybeExecuted) if Instant::now() < until => {
+                thread::yield_now();
+            }
+            other => break other,
+        }
+    };
+    assert_eq!(reply, Ok(vec![2]));
+    drop(client);
+    node.stop();
+}
