@@ -7,6 +7,7 @@
 //! | `accept` | taking connections, also when descriptors run out |
 //! | `port` | one protocol's connections |
 //! | `socket` | what the kernel does for one connection, and how that ends |
+//! | `linger` | connections that are over, until their peers have everything |
 //! | `engine` | what carries out the operations: one of the two that follow |
 //! | `ring` | the submission and completion queues of io_uring |
 //! | `epoll` | calls that do not wait, when epoll says that there is something to do |
@@ -27,6 +28,7 @@ mod engine;
 mod epoll;
 mod error;
 mod features;
+mod linger;
 mod port;
 mod ring;
 mod socket;

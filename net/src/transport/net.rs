@@ -205,14 +205,14 @@ impl Net {
     /// called before [`receive`](Self::receive); nothing is ever due for whoever does not.
     #[inline]
     pub fn tick(&mut self, now_ns: u64) {
-        self.resp.sessions.tick(now_ns);
-        self.native.sessions.tick(now_ns);
+        self.resp.tick(now_ns);
+        self.native.tick(now_ns);
     }
 
     /// When [`tick`](Self::tick) has something to do.
     pub fn next_deadline_ns(&self) -> Option<u64> {
-        let (resp, native) = (&self.resp.sessions, &self.native.sessions);
-        [resp.next_deadline_ns(), native.next_deadline_ns()].into_iter().flatten().min()
+        let deadlines = [self.resp.next_deadline_ns(), self.native.next_deadline_ns()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Whether a net on io_uring can be had here. Makes a small one and lets it go.
@@ -332,9 +332,10 @@ impl Net {
         self.native.drain(&mut self.engine);
     }
 
-    /// How many connections are open.
+    /// How many connections are open, also those that are over and whose peers have still to
+    /// confirm what was sent.
     pub fn connection_count(&self) -> usize {
-        self.resp.sessions.open_count() + self.native.sessions.open_count()
+        self.resp.connection_count() + self.native.connection_count()
     }
 
     /// What was done so far.

@@ -20,6 +20,7 @@ use super::accept::Acceptor;
 use super::buffers::Buffers;
 use super::engine::{Completion, Engine};
 use super::error::NetError;
+use super::linger::Lingering;
 use super::socket::{GENERATION_MASK, Kind, Protocol, Socket, place, token};
 use crate::sessions::{Parted, Session, SessionId, Sessions, Talk};
 
@@ -40,6 +41,9 @@ pub(super) struct Port<S: Session> {
     acceptor: Option<Acceptor>,
     /// Connections whose receive is to be started.
     unarmed: Vec<SessionId>,
+    /// Connections without sessions.
+    lingering: Lingering,
+    now_ns: u64,
     /// What somebody is told for whom there is no room.
     no_room: Vec<u8>,
     /// Connections that go on at other shards.
@@ -68,6 +72,8 @@ impl<S: Session> Port<S> {
             sockets: Vec::new(),
             acceptor: listener.map(Acceptor::new).transpose()?,
             unarmed: Vec::new(),
+            lingering: Lingering::default(),
+            now_ns: 0,
             no_room,
             moving: Vec::new(),
             refused: 0,
@@ -75,6 +81,24 @@ impl<S: Session> Port<S> {
             direct_min_bytes,
             direct_receives: 0,
         })
+    }
+
+    /// Says what time it is, and closes what has missed a deadline.
+    #[inline]
+    pub(super) fn tick(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+        self.sessions.tick(now_ns);
+    }
+
+    /// When [`tick`](Self::tick) and the flush behind it have something to do.
+    pub(super) fn next_deadline_ns(&self) -> Option<u64> {
+        let deadlines = [self.sessions.next_deadline_ns(), self.lingering.next_ns()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// How many connections are open.
+    pub(super) fn connection_count(&self) -> usize {
+        self.sessions.open_count() + self.lingering.len()
     }
 
     fn token(&self, kind: Kind, id: SessionId) -> u64 {
@@ -162,7 +186,7 @@ impl<S: Session> Port<S> {
             return;
         };
         if socket.closing {
-            self.release_if_quiet(slot);
+            self.release_if_quiet(slot, engine);
         } else if socket.receiving {
             let goes_on = self.sessions.wants_input(socket.id)
                 && !self.sessions.wants_direct(socket.id, self.direct_min_bytes);
@@ -238,6 +262,7 @@ impl<S: Session> Port<S> {
     /// connections it dealt with.
     pub(super) fn flush(&mut self, engine: &mut Engine) -> usize {
         let mut count = 0;
+        self.lingering.look(self.now_ns);
         while let Some(id) = self.sessions.next_dirty() {
             self.attend(id, engine);
             count += 1;
@@ -262,7 +287,7 @@ impl<S: Session> Port<S> {
             return;
         };
         if socket.closing || self.sessions.is_finished(id) {
-            self.close(id);
+            self.close(id, engine);
             return;
         }
         if socket.wants_receive {
@@ -275,15 +300,27 @@ impl<S: Session> Port<S> {
 
     /// Shuts a connection down whose session is finished. What was sent is still delivered, unless
     /// the session was killed.
-    fn close(&mut self, id: SessionId) {
+    fn close(&mut self, id: SessionId, engine: &mut Engine) {
+        let is_killed = self.sessions.is_killed(id);
+        let receive = self.token(Kind::Receive, id);
+        let cancel = self.token(Kind::Cancel, id);
         let Some(socket) = &mut self.sockets[id.slot as usize] else { return };
-        if !socket.closing {
+        if is_killed {
             socket.shut_down();
+            if socket.notices > 0 {
+                socket.abort();
+            }
+        } else if !socket.closing {
+            socket.finish();
+            if socket.receiving && !socket.cancelling {
+                // A receive into the memory of a request ends by itself only.
+                socket.cancelling = socket.direct.is_none() && engine.cancel(receive, cancel);
+                if !socket.cancelling {
+                    socket.shut_down();
+                }
+            }
         }
-        if socket.notices > 0 && self.sessions.is_killed(id) {
-            socket.abort();
-        }
-        self.release_if_quiet(id.slot);
+        self.release_if_quiet(id.slot, engine);
     }
 
     /// Starts the receives that are wanted and possible; returns how many.
@@ -318,13 +355,15 @@ impl<S: Session> Port<S> {
     }
 
     /// Lets go of a connection for which the kernel does nothing any more.
-    fn release_if_quiet(&mut self, slot: u32) {
-        let place = &mut self.sockets[slot as usize];
-        if let Some(socket) = place
-            && socket.is_quiet()
-        {
-            self.sessions.close(socket.id);
-            *place = None;
+    fn release_if_quiet(&mut self, slot: u32, engine: &mut Engine) {
+        let Some(socket) = self.sockets[slot as usize].take_if(|socket| socket.is_quiet()) else {
+            return;
+        };
+        self.sessions.close(socket.id);
+        // Whoever sends no more is delivered everything by the kernel.
+        if !(socket.is_deaf || socket.input_ended) {
+            engine.forget(socket.descriptor(), self.token(Kind::Receive, socket.id));
+            self.lingering.close(socket.stream, self.now_ns);
         }
     }
 
@@ -339,6 +378,7 @@ impl<S: Session> Port<S> {
     pub(super) fn has_unfinished_work(&self) -> bool {
         self.sessions.owed_count() > 0
             || self.sessions.has_dirty()
+            || self.lingering.len() > 0
             || self.sockets.iter().flatten().any(|socket| socket.sending || socket.closing)
     }
 

@@ -1,9 +1,10 @@
 //! What the kernel does for one connection, and how that ends.
 //!
 //! # Stopping
-//! A connection is shut down, which completes whatever the kernel still does for it; its slot, its
-//! descriptor and its memory are released when nothing is under way any more. So no completion can
-//! name a connection that is gone, and the kernel never reads memory that was freed.
+//! A connection that was killed is shut down, which completes whatever the kernel still does for
+//! it; where a session has finished, its receive is told to end. The slot, the descriptor and the
+//! memory are released when nothing is under way any more. So no completion can name a connection
+//! that is gone, and the kernel never reads memory that was freed.
 //!
 //! What was sent without a copy is read by the kernel until the peer has confirmed it. A peer that
 //! does not would keep memory for ever: it gets the time that it has for every send, and is then
@@ -42,6 +43,8 @@ pub(super) struct Socket {
     pub(super) input_ended: bool,
     /// The connection is shut down and waits for the kernel to be done with it.
     pub(super) closing: bool,
+    /// What the peer sends is not taken any more either.
+    pub(super) is_deaf: bool,
     /// What was still to be delivered is forgotten.
     aborted: bool,
 }
@@ -62,6 +65,7 @@ impl Socket {
             listed: false,
             input_ended: false,
             closing: false,
+            is_deaf: false,
             aborted: false,
         }
     }
@@ -75,9 +79,15 @@ impl Socket {
         !self.receiving && !self.sending && self.notices == 0
     }
 
+    /// Nothing is sent any more. Fails only if the peer has ended it already.
+    pub(super) fn finish(&mut self) {
+        self.closing = true;
+        self.stream.shutdown(Shutdown::Write).unwrap_or_default();
+    }
+
     /// Ends what is under way. Fails only if the peer has done so already.
     pub(super) fn shut_down(&mut self) {
-        self.closing = true;
+        (self.closing, self.is_deaf) = (true, true);
         self.stream.shutdown(Shutdown::Both).unwrap_or_default();
     }
 

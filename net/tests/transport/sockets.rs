@@ -10,6 +10,7 @@ use crate::driver::driven;
 use crate::random::Random;
 use crate::server::Server;
 use coreside_net::{Limits, Listeners, Net, NetConfig, listen};
+use socket2::{Domain, Socket, Type};
 
 fn commands(server: &Server) -> u64 {
     server.shared.commands.load(Ordering::SeqCst)
@@ -184,6 +185,33 @@ fn peer_that_closes_its_half_gets_its_replies_and_then_the_end() {
     stream.write_all(b"GET a\r\nPING\r\nGET unfin").expect("sent");
     stream.shutdown(Shutdown::Write).expect("connected");
     assert_eq!(read_to_end(&mut stream), b"$10\r\nvalue of a\r\n+PONG\r\n");
+    server.stop();
+}
+
+#[test]
+fn replies_reach_a_slow_peer_that_goes_on_asking_while_the_net_drains() {
+    const REPLIES: usize = 50;
+    let server = Server::start(NetConfig::default());
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    // Most replies wait in the node's kernel until the peer reads.
+    socket.set_recv_buffer_size(4096).expect("a size");
+    socket.connect(&server.address.into()).expect("the server listens");
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("not zero");
+    stream.write_all("GET big\r\n".repeat(REPLIES).as_bytes()).expect("sent");
+    server.settle();
+    assert_eq!(commands(&server), REPLIES as u64);
+    server.drain();
+    for _ in 0..1000 {
+        if stream.write(b"GET late\r\n").is_err() {
+            break;
+        }
+        thread::yield_now();
+    }
+    let reply = format!("$10000\r\n{}\r\n", "B".repeat(10_000));
+    for _ in 0..REPLIES {
+        read_exactly(&mut stream, &reply);
+    }
     server.stop();
 }
 

@@ -210,7 +210,7 @@ fn peer_that_confirms_nothing_is_forgotten_when_its_time_is_up() {
     quits.write_all(&b"GET big\r\n".repeat(60)).expect("sent");
     quits.write_all(b"QUIT\r\n").expect("sent");
     server.settle();
-    assert_eq!(server.connections(), if is_epoll() { 1 } else { 2 });
+    assert_eq!(server.connections(), 2);
     while server.connections() > 0 {
         server.shared.now_ns.fetch_add(stall.as_nanos() as u64 / 100, Ordering::SeqCst);
         thread::yield_now();

@@ -23,7 +23,7 @@ impl<S: Session> Port<S> {
         let id = socket.id;
         socket.sending = false;
         if socket.closing {
-            self.release_if_quiet(slot);
+            self.release_if_quiet(slot, engine);
             return;
         }
         let len = match completion.result {
@@ -59,7 +59,7 @@ impl<S: Session> Port<S> {
             socket.is_copied |= sends.noticed(completion.result);
             self.sessions.noticed(socket.id, place);
             if socket.closing {
-                self.release_if_quiet(slot);
+                self.release_if_quiet(slot, engine);
             }
             return;
         }
