@@ -260,8 +260,8 @@ pub fn handlers(options: TokenStream, block: TokenStream) -> TokenStream {
 /// other types with `#[wire]`. Not hash tables, shared pointers, trait objects, types with
 /// parameters, or lists of what takes no room.
 ///
-/// Its layout is what its fields make it, the same in every build: no `#[cfg]` within it, no numbers
-/// of variants, nothing of `rkyv` that changes archives.
+/// Its layout is what its fields make it, the same in every build: no `#[cfg]` within it, no
+/// numbers of variants, nothing of `rkyv` that changes archives.
 ///
 /// # Versions
 /// A node takes the messages of the last release beside its own, each with its own schema. What is
