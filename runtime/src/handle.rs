@@ -61,6 +61,8 @@ pub(crate) struct Counts {
     pub(crate) sends: AtomicU64,
     pub(crate) sends_zero_copy: AtomicU64,
     pub(crate) sends_copied: AtomicU64,
+    pub(crate) leases: AtomicU64,
+    pub(crate) leased: AtomicU64,
 }
 
 /// What a node has counted, over all shards. A little behind what the shards know.
@@ -105,6 +107,11 @@ pub struct NodeStats {
     pub sends_zero_copy: u64,
     /// Of those in turn, copied by the kernel all the same.
     pub sends_copied: u64,
+    /// Receive buffers that were kept for messages that are looked at where they lie.
+    pub leases: u64,
+    /// Those that are just now. Many for long are messages that wait for busy entities; beyond a
+    /// bound, what else comes is copied.
+    pub leased: u64,
 }
 
 impl Handle {
@@ -169,6 +176,8 @@ impl Handle {
             sends: sum(|counts| &counts.sends),
             sends_zero_copy: sum(|counts| &counts.sends_zero_copy),
             sends_copied: sum(|counts| &counts.sends_copied),
+            leases: sum(|counts| &counts.leases),
+            leased: sum(|counts| &counts.leased),
         }
     }
 
