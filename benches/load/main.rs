@@ -216,8 +216,9 @@ mod tests {
             (folder.join("no/a.svg"), folder.join("b.svg"), folder.join("c.svg"));
         std::fs::write(&old, "kept").expect("a file");
         // Nothing listens there any more.
-        let nowhere = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let nowhere = nowhere.local_addr().expect("a port").to_string();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let nowhere = listener.local_addr().expect("a port").to_string();
+        drop(listener);
         let words = ["coreside-load", "sweep", "--addr", nowhere.as_str(), "--svg"];
         let run = |path: &Path| {
             let words = words.map(Into::into).into_iter().chain([path.into()]);
