@@ -79,6 +79,8 @@ fn main() -> ExitCode {
 
 fn measure(arguments: &Run) -> Result<ExitCode, Box<dyn Error>> {
     let plan = Plan::new(arguments)?;
+    let Load { json, svg, .. } = &arguments.load;
+    [json, svg, &arguments.hgrm].into_iter().flatten().try_for_each(|path| try_out(path))?;
     let gate = Gate::new(Clock::start(), plan.threads);
     watch_interrupts(&gate)?;
     let quiet = arguments.load.quiet;
@@ -91,9 +93,10 @@ fn measure(arguments: &Run) -> Result<ExitCode, Box<dyn Error>> {
 
 fn measure_curve(arguments: &Sweep) -> Result<ExitCode, Box<dyn Error>> {
     let plan = Plan::of_sweep(arguments)?;
+    let Sweep { load, rates, points, .. } = arguments;
+    [&load.json, &load.svg].into_iter().flatten().try_for_each(|path| try_out(path))?;
     let gate = Gate::new(Clock::start(), plan.threads);
     watch_interrupts(&gate)?;
-    let Sweep { load, rates, points, .. } = arguments;
     let curve = run::run(&plan, &gate, load.quiet, |crew| sweep::sweep(crew, rates, *points))?;
     report_curve(load, &plan, &curve)?;
     let unanswered = if curve.interrupted() { 0 } else { curve.unanswered() };
@@ -183,6 +186,50 @@ fn report_curve(load: &Load, plan: &Plan, curve: &Curve) -> Result<(), Failure> 
     Ok(())
 }
 
+/// Whether a report can be written, before minutes of measuring are lost for it. What is there
+/// stays until it is.
+fn try_out(path: &Path) -> Result<(), Failure> {
+    let found = path.metadata();
+    if found.as_ref().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        // Whoever reads a pipe would take this for its end.
+        return Ok(());
+    }
+    let is_new = found.is_err();
+    let tried = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    let tried = tried.and_then(|_| if is_new { std::fs::remove_file(path) } else { Ok(()) });
+    tried.map_err(|error| Failure::Write { path: path.to_owned(), error })
+}
+
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
     std::fs::write(path, text).map_err(|error| Failure::Write { path: path.to_owned(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn report_that_cannot_be_written_is_refused_before_anything_is_measured() {
+        let folder = std::env::temp_dir().join(format!("coreside-load-{}", std::process::id()));
+        std::fs::create_dir(&folder).expect("a folder");
+        let (lost, new, old) =
+            (folder.join("no/a.svg"), folder.join("b.svg"), folder.join("c.svg"));
+        std::fs::write(&old, "kept").expect("a file");
+        // Nothing listens there any more.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let nowhere = listener.local_addr().expect("a port").to_string();
+        drop(listener);
+        let words = ["coreside-load", "sweep", "--addr", nowhere.as_str(), "--svg"];
+        let run = |path: &Path| {
+            let words = words.map(Into::into).into_iter().chain([path.into()]);
+            let line = CommandLine::parse_from::<_, std::ffi::OsString>(words);
+            let Some(Action::Sweep(sweep)) = &line.action else { panic!("a sweep") };
+            measure_curve(sweep).expect_err("it fails").to_string()
+        };
+        assert!(run(&lost).contains("no/a.svg"), "{}", run(&lost));
+        assert!(run(&new).contains("cannot connect") && !new.exists());
+        assert!(run(&old).contains("cannot connect"));
+        assert_eq!(std::fs::read_to_string(&old).expect("a file"), "kept");
+        std::fs::remove_dir_all(&folder).expect("a folder");
+    }
 }

@@ -414,15 +414,17 @@ impl Driver {
 
     fn report_net(&self, counts: &Counts) {
         use std::sync::atomic::Ordering::Relaxed;
-        let NetStats { sessions, native, enters, sends, output_bytes, message_bytes, .. } =
-            self.net.stats();
+        let stats = self.net.stats();
+        let NetStats { sessions, native, enters, sends, leases, leased, .. } = stats;
         counts.requests.store(sessions.requests + native.requests, Relaxed);
         counts.system_calls.store(enters, Relaxed);
-        counts.output_bytes.store(output_bytes, Relaxed);
-        counts.message_bytes.store(message_bytes, Relaxed);
+        counts.output_bytes.store(stats.output_bytes, Relaxed);
+        counts.message_bytes.store(stats.message_bytes, Relaxed);
         counts.sends.store(sends.plain + sends.zero_copy, Relaxed);
         counts.sends_zero_copy.store(sends.zero_copy, Relaxed);
         counts.sends_copied.store(sends.copied, Relaxed);
+        counts.leases.store(leases, Relaxed);
+        counts.leased.store(leased, Relaxed);
     }
 
     /// Says once that outputs are copied although they were not to be.

@@ -63,6 +63,8 @@ pub(crate) struct Counts {
     pub(crate) sends_copied: AtomicU64,
     pub(crate) output_bytes: AtomicU64,
     pub(crate) message_bytes: AtomicU64,
+    pub(crate) leases: AtomicU64,
+    pub(crate) leased: AtomicU64,
 }
 
 /// What a node has counted, over all shards. A little behind what the shards know.
@@ -111,6 +113,11 @@ pub struct NodeStats {
     pub output_bytes: u64,
     /// Bytes of clients' messages that are not handled just now.
     pub message_bytes: u64,
+    /// Receive buffers that were kept for messages that are looked at where they lie.
+    pub leases: u64,
+    /// Those that are just now. Many for long are messages that wait for busy entities; beyond a
+    /// bound, what else comes is copied.
+    pub leased: u64,
 }
 
 impl Handle {
@@ -177,6 +184,8 @@ impl Handle {
             sends_copied: sum(|counts| &counts.sends_copied),
             output_bytes: sum(|counts| &counts.output_bytes),
             message_bytes: sum(|counts| &counts.message_bytes),
+            leases: sum(|counts| &counts.leases),
+            leased: sum(|counts| &counts.leased),
         }
     }
 

@@ -113,7 +113,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use builder::{SimBuildError, SimBuilder};
-pub use coreside_shard::{Outside, Progress, Reason, Shard, Stats};
+pub use coreside_shard::{
+    Body, Encode, Outside, Progress, Reason, Shard, SharedBytes, Stats, Ticket, WireCall, WireError,
+};
 pub use limits::{Disturbances, QUEUE_WORDS_MIN, RING_WORDS_MIN, SimLimits};
 pub use oracle::{Bounds, Oracle, SimError, Violation};
 pub use outside::{SimCall, SimHandle, SimReply};
@@ -385,7 +387,7 @@ impl Sim {
             (State::Worked { .. }, _) => seat.report(&self.stopping, self.clock.now_ns()),
             (_, Phase::Stopped) => {
                 self.gate.close();
-                seat.end()
+                seat.end(&self.gate)
             }
             (State::Withdrawn, _) => seat.drain(now, &self.gate, jobs_max),
             (_, Phase::Draining) => {

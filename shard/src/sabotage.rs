@@ -81,6 +81,10 @@ pub enum Bug {
     CopyForgotten,
     /// An instance that always runs stays away once it has stopped.
     StaysAway,
+    /// A client is not told that its tell was handled.
+    NoteForgotten,
+    /// A lease is never given back.
+    LeaseKept,
 }
 
 impl Bug {
@@ -122,6 +126,8 @@ impl Bug {
         Self::ReadGoesOn,
         Self::CopyForgotten,
         Self::StaysAway,
+        Self::NoteForgotten,
+        Self::LeaseKept,
     ];
 }
 

@@ -36,6 +36,7 @@ use crate::entity::{Handler, Message};
 use crate::key::{Key, KeyWords};
 use crate::lease::Body;
 use crate::pending::Ticket;
+use crate::sabotage::{Bug, planted};
 use crate::shard::Shard;
 use crate::table::Table;
 
@@ -406,6 +407,9 @@ where
     let key = E::Key::from_words(key);
     match call {
         WireCall::Tell => shard.tell::<E, M>(key, message).map_err(|_| WireError::Full),
+        WireCall::TellNoted { .. } if planted(Bug::NoteForgotten) => {
+            shard.tell::<E, M>(key, message).map_err(|_| WireError::Full)
+        }
         WireCall::TellNoted { deadline_ns, ticket } => shard
             .tell_noted::<E, M, _>(key, message, deadline_ns, move |_, outside| {
                 outside.answer_wire(ticket, Ok(&()));

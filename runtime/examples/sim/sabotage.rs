@@ -176,5 +176,7 @@ fn what(bug: Bug) -> &'static str {
         Bug::ReadGoesOn => "a life goes on behind the fault of a read",
         Bug::CopyForgotten => "a subscriber gets no copy",
         Bug::StaysAway => "an instance that always runs stays away",
+        Bug::NoteForgotten => "a client does not hear that its tell was handled",
+        Bug::LeaseKept => "a lease is never given back",
     }
 }

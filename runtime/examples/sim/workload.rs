@@ -18,6 +18,7 @@ mod trees;
 mod turns;
 mod vault;
 mod watches;
+mod wire;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -99,6 +100,7 @@ pub(crate) const KINDS: &[Kind] = &[
     trees::KIND,
     turns::KIND,
     groups::KIND,
+    wire::KIND,
 ];
 
 impl Kind {

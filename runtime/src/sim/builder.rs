@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use coreside_shard::{Entity, HashKey, MeshEnd, Registry, RegistryError, Shard, mesh};
+use coreside_shard::{Entity, HashKey, MeshEnd, Outside, Registry, RegistryError, Shard, mesh};
 
 use super::clock::Clock;
 use super::limits::{Disturbances, SimLimits, placement};
@@ -26,6 +26,7 @@ pub struct SimBuilder {
     limits: Option<SimLimits>,
     disturbances: Option<Disturbances>,
     oracles: Vec<Box<dyn Oracle>>,
+    outside: Option<Box<dyn Outside>>,
     wakes_lost_one_in: u64,
 }
 
@@ -73,6 +74,7 @@ impl SimBuilder {
             limits: None,
             disturbances: None,
             oracles: Vec::new(),
+            outside: None,
             wakes_lost_one_in: 0,
         }
     }
@@ -104,6 +106,13 @@ impl SimBuilder {
     /// Another judge of the run.
     pub fn oracle(mut self, oracle: impl Oracle + 'static) -> Self {
         self.oracles.push(Box::new(oracle));
+        self
+    }
+
+    /// Who hears the answers to what is sent under a [`Ticket`](super::Ticket), on any shard: what
+    /// sessions of clients are to a node (default: nobody).
+    pub fn outside(mut self, outside: impl Outside + 'static) -> Self {
+        self.outside = Some(Box::new(outside));
         self
     }
 
@@ -150,6 +159,9 @@ impl SimBuilder {
         let bells = seats.iter().map(|seat| Arc::clone(&seat.bell)).collect();
         let home = (placement, hash_key);
         let gate = Gate::new(bells, &woken, limits.jobs_max, home, table, config.ask_timeout_ns);
+        if let Some(outside) = self.outside {
+            gate.outside.replace(outside);
+        }
         let clock = Clock::new(seed, &disturbances);
         seats.iter_mut().for_each(|seat| seat.shard.start_kept(clock.read()));
         Ok(Sim {

@@ -41,6 +41,8 @@ pub(crate) struct Gate {
     pub(crate) table: Arc<Table>,
     pub(crate) pools: Pools,
     ask_timeout_ns: u64,
+    /// Who hears the answers to what was sent under a ticket.
+    pub(crate) outside: RefCell<Box<dyn Outside>>,
     refusing: Cell<bool>,
     refused: Cell<u64>,
 }
@@ -70,6 +72,7 @@ impl Gate {
             table,
             pools: Pools::new(pools),
             ask_timeout_ns,
+            outside: RefCell::new(Box::new(())),
             refusing: Cell::new(false),
             refused: Cell::new(0),
         })

@@ -93,7 +93,7 @@ impl Seat {
             }
             jobs += 1;
         }
-        (jobs, self.shard.poll(now, &mut ()))
+        (jobs, self.shard.poll(now, &mut **gate.outside.borrow_mut()))
     }
 
     /// The pass of a node that runs, and what follows from it.
@@ -172,8 +172,8 @@ impl Seat {
     }
 
     /// Ends what still waits, so that every ask has its answer.
-    pub(crate) fn end(&mut self) -> Event {
-        self.shard.end_asks(AskError::MaybeExecuted, &mut ());
+    pub(crate) fn end(&mut self, gate: &Gate) -> Event {
+        self.shard.end_asks(AskError::MaybeExecuted, &mut **gate.outside.borrow_mut());
         self.state = State::Ended;
         Event::End
     }

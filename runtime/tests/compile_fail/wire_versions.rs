@@ -70,6 +70,19 @@ impl From<Cents> for Alike {
 #[wire]
 struct NoWayBack {}
 
+#[wire]
+enum Numbered {
+    One = 1,
+}
+
+#[wire]
+struct NotEverywhere {
+    #[cfg(unix)]
+    field: u8,
+    #[rkyv(with = coreside::rkyv::with::Identity)]
+    other: u8,
+}
+
 #[entity]
 struct Account {}
 

@@ -1,6 +1,7 @@
 //! A node over the native protocol, from a client of the same program.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -115,6 +116,32 @@ impl Diary {
     }
 }
 
+/// Is busy until it is let go, and looks at notes where they lie.
+#[entity]
+#[derive(Default)]
+struct Desk;
+
+static DESK_IS_FREE: AtomicBool = AtomicBool::new(false);
+
+#[handlers]
+impl Desk {
+    #[wire]
+    async fn hold(&mut self) {
+        std::future::poll_fn(|cx| {
+            cx.waker().wake_by_ref();
+            if DESK_IS_FREE.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    #[local]
+    #[wire]
+    #[archived]
+    fn note(&mut self, text: &Archived<String>) -> u64 {
+        text.len() as u64
+    }
+}
+
 fn loopback() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
 }
@@ -182,6 +209,31 @@ fn archived_handlers_are_called_by_the_same_methods_outside_as_inside() {
         }
         assert_eq!(client.entity::<Account>(key).has(transfer(key + 1, None)).wait(), Ok(false));
     }
+    node.stop();
+}
+
+#[test]
+fn node_says_how_many_receive_buffers_are_kept() {
+    let node = Node::builder().entity::<Desk>().shards(1).listen_native(loopback()).start();
+    let node = node.expect("a node");
+    let address = node.native_addr().expect("it listens");
+    let client = Client::builder().entity::<Desk>().connect(address).expect("a client");
+    let wait_for = |leases, leased| {
+        let until = Instant::now() + Duration::from_secs(20);
+        while (node.stats().leases, node.stats().leased) != (leases, leased) {
+            assert!(Instant::now() < until, "{:?}", node.stats());
+            std::thread::yield_now();
+        }
+    };
+    assert!(client.entity::<Desk>(1).hold().tell().wait().is_ok());
+    let noted = std::thread::scope(|threads| {
+        let waiting = threads.spawn(|| client.entity::<Desk>(1).note("x".repeat(1000)).wait());
+        wait_for(1, 1);
+        DESK_IS_FREE.store(true, Ordering::Relaxed);
+        waiting.join()
+    });
+    assert!(matches!(noted, Ok(Ok(1000))), "{noted:?}");
+    wait_for(1, 0);
     node.stop();
 }
 

@@ -272,8 +272,8 @@ pub(crate) fn type_before(krate: &TokenStream, ty: &impl ToTokens) -> TokenStrea
     quote_spanned!(at(syn::spanned::Spanned::span(ty))=> <#ty as #krate::Evolve>::Before)
 }
 
-/// `impl Evolve` for `ident`: `up` has `before` in scope, `down` has `self`. The type of the
-/// version before is not called `Self::Before`, as that may be a variant.
+/// `impl Evolve` for `ident`: `up` has `before` in scope, `down` has `self`. Signatures do not say
+/// `Self::Before`, as that may be a variant.
 fn evolve(
     krate: &TokenStream,
     ident: &Ident,
