@@ -154,8 +154,12 @@ impl Plan {
             return Err(PlanError::FewConnections { connections, threads });
         }
         if load.protocol != Protocol::Native {
-            let wide = load.key_bits == KeyBits::Wide;
-            for (given, option) in [(load.shard_aware, "--shard-aware"), (wide, "--key-bits 128")] {
+            let options = [
+                (load.shard_aware, "--shard-aware"),
+                (load.key_bits == KeyBits::Wide, "--key-bits 128"),
+                (!load.types.is_empty(), "--type"),
+            ];
+            for (given, option) in options {
                 if given {
                     return Err(PlanError::OnlyNative(option));
                 }
@@ -520,6 +524,10 @@ mod tests {
         assert!(matches!(native(&["--workload", "get"]), Err(PlanError::NotNative)));
         assert!(matches!(native(&["--command", "GET x"]), Err(PlanError::Message { .. })));
         assert!(matches!(native(&["--type", "enum {}"]), Err(PlanError::Type { .. })));
+        for words in [&["--shard-aware"][..], &["--key-bits", "128"], &["--type", "struct A;"]] {
+            let misplaced = plan(words);
+            assert!(matches!(misplaced, Err(PlanError::OnlyNative(_))), "{words:?}");
+        }
         let few = plan(&["--connections", "1", "--threads", "2"]);
         assert!(matches!(few, Err(PlanError::FewConnections { .. })));
     }

@@ -99,6 +99,8 @@ fn exit_code_says_whether_a_node_runs() {
         let output = doctor(arguments, refused);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stdout));
     }
+    let unmeasured = doctor(&["--calibrate", "--to", "127.0.0.1:1"], false);
+    assert!(text(&unmeasured.stderr).contains("127.0.0.1:1"), "{}", text(&unmeasured.stderr));
     let refused = doctor(&["--for-driver", "uring"], true);
     let said = text(&refused.stdout);
     assert!(said.contains("FAILURE  driver"), "{said}");
@@ -134,4 +136,13 @@ fn calibration_over_loopback_ends_with_what_to_configure() {
     let said = text(&output.stdout);
     assert!(said.contains(r#""calibration":{"zero_copy_from_bytes":null,"costs":[{"#), "{said}");
     assert_eq!(said.matches(r#""plain_ns":"#).count(), 11, "1 KiB to 1 MiB");
+}
+
+#[test]
+fn reader_that_wants_no_more_is_no_fault() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut doctor = Command::new(env!("CARGO_BIN_EXE_coreside-doctor"));
+    let output = doctor.arg("--for-driver=epoll").stdout(writer).output().expect("it starts");
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
 }

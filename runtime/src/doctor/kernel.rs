@@ -30,7 +30,7 @@ pub(super) fn findings(choice: DriverChoice) -> Vec<Finding> {
             Finding::warning("io_uring", why, advice(error_number(&refusal.error)))
         }
     });
-    if refusal.is_none() {
+    if refusal.is_none() && choice != DriverChoice::Epoll {
         findings.extend(features());
     }
     findings.push(driver(choice, refusal.as_ref()));

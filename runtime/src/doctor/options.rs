@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -52,21 +53,21 @@ impl DoctorOptions {
         let report = examine(self.for_driver.into());
         let calibration = Calibration { peer: self.to, ..Calibration::default() };
         let curve = self.calibrate.then(|| Curve::measure(&calibration));
-        if self.json {
-            let curve = match &curve {
-                Some(Ok(curve)) => curve.to_json(),
-                Some(Err(_)) | None => "null".to_owned(),
-            };
-            println!(r#"{{"report":{},"calibration":{curve}}}"#, report.to_json());
-        } else {
-            println!("{report}");
-            if let Some(Ok(curve)) = &curve {
-                println!("\n{curve}");
+        let mut out = std::io::stdout().lock();
+        // Whoever reads no further, such as `head`, wants no more.
+        let _ = match (&curve, self.json) {
+            (Some(Ok(curve)), true) => {
+                let (report, curve) = (report.to_json(), curve.to_json());
+                writeln!(out, r#"{{"report":{report},"calibration":{curve}}}"#)
             }
-        }
+            (_, true) => writeln!(out, r#"{{"report":{},"calibration":null}}"#, report.to_json()),
+            (Some(Ok(curve)), false) => writeln!(out, "{report}\n\n{curve}"),
+            (_, false) => writeln!(out, "{report}"),
+        };
         match curve {
             Some(Err(error)) => {
-                eprintln!("nothing was measured: {error}");
+                let way = self.to.map_or(String::new(), |peer| format!(" on the way to {peer}"));
+                eprintln!("nothing was measured{way}: {error}");
                 ExitCode::FAILURE
             }
             _ if report.can_run() => ExitCode::SUCCESS,
