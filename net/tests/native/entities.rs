@@ -1,18 +1,16 @@
 //! The native protocol from a client to an entity and back, over real sockets.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::driver;
+use crate::node::Node;
 use coreside_macros::{entity, handlers, wire};
+use coreside_net::NetConfig;
 use coreside_net::client::{Client, ClientError};
 use coreside_net::native::{HelloError, Standing};
-use coreside_net::{Listeners, Net, NetConfig, NetStats, listen};
-use coreside_shard::{
-    Archived, AskError, Cx, HashKey, Later, Now, Registry, ReplyTo, Shard, ShardConfig,
-};
+use coreside_shard::{Archived, AskError, Cx, Later, ReplyTo};
 
 #[wire(crate = coreside_shard)]
 #[derive(Clone, Debug, PartialEq)]
@@ -98,62 +96,20 @@ impl Book {
     fn quiet(&mut self) {}
 }
 
-/// A shard with its net, on a thread of its own.
-struct Node {
-    address: std::net::SocketAddr,
-    stop: Arc<AtomicBool>,
-    thread: Option<thread::JoinHandle<NetStats>>,
+fn start(config: NetConfig) -> Node {
+    start_at(([127, 0, 0, 1], 0).into(), config)
 }
 
-impl Node {
-    fn start(config: NetConfig) -> Self {
-        Self::at("127.0.0.1:0".parse().expect("an address"), config)
-    }
+fn start_at(address: SocketAddr, config: NetConfig) -> Node {
+    Node::at(address, config, None, |registry| {
+        registry.entity::<Book>();
+    })
+}
 
-    fn at(address: std::net::SocketAddr, config: NetConfig) -> Self {
-        let listener = listen(address, 1).expect("a free port").pop().expect("one was asked for");
-        let address = listener.local_addr().expect("it is bound");
-        let stop = Arc::new(AtomicBool::new(false));
-        let theirs = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            let mut registry = Registry::new();
-            registry.entity::<Book>();
-            let table = registry.build().expect("no names twice");
-            let mut shard =
-                Shard::alone(&ShardConfig::new(HashKey::new(7)), table).expect("a shard");
-            let listeners = Listeners { native: Some(listener), ..Listeners::default() };
-            let mut net = Net::new(driver::driven(config), listeners).expect("a net");
-            let start = Instant::now();
-            let mut draining = false;
-            while !draining || net.connection_count() > 0 {
-                let monotonic_ns = start.elapsed().as_nanos() as u64;
-                let now = Now { monotonic_ns, ..Now::default() };
-                shard.tick(now);
-                net.receive(&mut shard);
-                shard.poll(now, net.outside());
-                net.flush().expect("the ring works");
-                thread::yield_now();
-                if theirs.load(Ordering::SeqCst) && !draining {
-                    draining = true;
-                    net.drain();
-                    shard.end_asks(AskError::MaybeExecuted, net.outside());
-                }
-            }
-            net.stats()
-        });
-        Self { address, stop, thread: Some(thread) }
-    }
-
-    fn client(&self) -> Client {
-        // A panic's backtrace may take long.
-        let builder = Client::builder().entity::<Book>().ask_timeout(Duration::from_secs(20));
-        builder.connect(self.address).expect("the node is there")
-    }
-
-    fn stop(mut self) -> NetStats {
-        self.stop.store(true, Ordering::SeqCst);
-        self.thread.take().expect("stopped once").join().expect("the node does not panic")
-    }
+fn client(node: &Node) -> Client {
+    // A panic's backtrace may take long.
+    let builder = Client::builder().entity::<Book>().ask_timeout(Duration::from_secs(20));
+    builder.connect(node.address).expect("the node is there")
 }
 
 fn order(item: u64) -> Order {
@@ -164,8 +120,8 @@ fn order(item: u64) -> Order {
 
 #[test]
 fn messages_and_replies_arrive_as_they_were() {
-    let node = Node::start(NetConfig::default());
-    let client = node.client();
+    let node = start(NetConfig::default());
+    let client = client(&node);
     for item in 0..100 {
         assert_eq!(client.entity::<Book>(7).place(order(item)).wait(), Ok(item + 1));
     }
@@ -179,8 +135,8 @@ fn messages_and_replies_arrive_as_they_were() {
 
 #[test]
 fn archived_messages_are_read_where_they_were_received() {
-    let node = Node::start(NetConfig::default());
-    let client = node.client();
+    let node = start(NetConfig::default());
+    let client = client(&node);
     for round in 1..=100 {
         let sum = client.entity::<Book>(1).add(vec![1; 1000], 24).wait();
         assert_eq!(sum, Ok(round * 1024));
@@ -195,8 +151,8 @@ fn archived_messages_are_read_where_they_were_received() {
 #[test]
 fn archived_messages_of_any_size_and_cut_anywhere_arrive() {
     let config = NetConfig { buffers: 16, buffer_bytes: 1024, ..NetConfig::default() };
-    let node = Node::start(config);
-    let client = node.client();
+    let node = start(config);
+    let client = client(&node);
     let mut sum = 0;
     let mut len = 1;
     for round in 0..3_000_u64 {
@@ -217,8 +173,8 @@ fn archived_messages_of_any_size_and_cut_anywhere_arrive() {
 
 #[test]
 fn tells_arrive_in_order_before_the_ask_behind_them() {
-    let node = Node::start(NetConfig::default());
-    let client = node.client();
+    let node = start(NetConfig::default());
+    let client = client(&node);
     for item in 0..5_000 {
         client.entity::<Book>(1).place(order(item)).try_tell().ok().expect("room");
     }
@@ -232,8 +188,8 @@ fn tells_arrive_in_order_before_the_ask_behind_them() {
 
 #[test]
 fn answers_come_in_any_order() {
-    let node = Node::start(NetConfig::default());
-    let client = node.client();
+    let node = start(NetConfig::default());
+    let client = client(&node);
     thread::scope(|scope| {
         let waiting: Vec<_> = (0..8)
             .map(|_| {
@@ -257,8 +213,8 @@ fn answers_come_in_any_order() {
 
 #[test]
 fn every_ask_ends_with_what_became_of_it() {
-    let node = Node::start(NetConfig::default());
-    let client = node.client();
+    let node = start(NetConfig::default());
+    let client = client(&node);
     let book = || client.entity::<Book>(1);
     assert_eq!(book().strike().wait(), Err(AskError::Failed));
     let brief = Duration::from_millis(30);
@@ -273,8 +229,8 @@ fn every_ask_ends_with_what_became_of_it() {
 #[test]
 fn bodies_of_all_sizes_are_read_wherever_the_stream_is_cut() {
     let config = NetConfig { buffer_bytes: 4096, buffers: 16, ..NetConfig::default() };
-    let node = Node::start(config);
-    let client = node.client();
+    let node = start(config);
+    let client = client(&node);
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     for round in 0..400u64 {
         random ^= random << 13;
@@ -293,7 +249,7 @@ fn bodies_of_all_sizes_are_read_wherever_the_stream_is_cut() {
 
 #[test]
 fn client_comes_back_when_its_node_does() {
-    let node = Node::start(NetConfig::default());
+    let node = start(NetConfig::default());
     let address = node.address;
     let client = Client::builder()
         .entity::<Book>()
@@ -307,7 +263,7 @@ fn client_comes_back_when_its_node_does() {
         thread::yield_now();
     }
     assert_eq!(client.entity::<Book>(1).place(order(1)).wait(), Err(AskError::NotSent));
-    let node = Node::at(address, NetConfig::default());
+    let node = start_at(address, NetConfig::default());
     let reply = loop {
         match client.entity::<Book>(1).place(order(1)).wait() {
             Err(AskError::NotSent) if Instant::now() < until => thread::yield_now(),
@@ -351,7 +307,7 @@ mod other {
 
 #[test]
 fn other_schemas_are_refused_in_the_handshake_and_unknown_messages_when_they_are_sent() {
-    let node = Node::start(NetConfig::default());
+    let node = start(NetConfig::default());
     let changed = Client::builder().entity::<other::Changed>().connect(node.address);
     let Err(error @ ClientError::Message { standing: Standing::OtherSchema { .. }, .. }) = changed
     else {
@@ -374,7 +330,7 @@ fn other_schemas_are_refused_in_the_handshake_and_unknown_messages_when_they_are
 #[test]
 fn what_does_not_speak_the_protocol_is_told_and_closed() {
     use std::io::{Read, Write};
-    let node = Node::start(NetConfig::default());
+    let node = start(NetConfig::default());
     for bytes in [
         b"GET / HTTP/1.1\r\n\r\n".as_slice(),
         &[0xff; 64],
@@ -413,8 +369,8 @@ fn futures_work_on_any_executor() {
             self.0.unpark();
         }
     }
-    let node = Node::start(NetConfig::default());
-    let client = node.client();
+    let node = start(NetConfig::default());
+    let client = client(&node);
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
     let mut asks: Vec<_> =
@@ -441,7 +397,7 @@ fn futures_work_on_any_executor() {
 #[test]
 #[should_panic(expected = "put `#[wire]` on the handler")]
 fn message_that_is_not_for_the_wire_is_explained() {
-    let node = Node::start(NetConfig::default());
-    let client = node.client();
+    let node = start(NetConfig::default());
+    let client = client(&node);
     let _ = client.entity::<Book>(1).quiet();
 }

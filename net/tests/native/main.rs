@@ -12,4 +12,5 @@ mod read_frame;
 mod client;
 mod entities;
 mod large_frames;
+mod node;
 mod tls;

@@ -3,18 +3,17 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::certificates;
 use crate::certificates::{Authority, Folder};
+use crate::node::Node;
 use coreside_macros::{entity, handlers};
+use coreside_net::NetConfig;
 use coreside_net::client::{Client, ClientBuilder, ClientError};
 use coreside_net::tls::{ClientTls, ServerTls, TlsConfig};
-use coreside_net::{Listeners, Net, NetConfig, NetStats, listen};
-use coreside_shard::{AskError, HashKey, Now, Registry, Shard, ShardConfig};
+use coreside_shard::AskError;
 
 #[entity(crate = coreside_shard)]
 #[derive(Default)]
@@ -38,59 +37,15 @@ impl Mirror {
     }
 }
 
-/// A shard with its net, on a thread of its own.
-struct Node {
-    address: SocketAddr,
-    stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<NetStats>,
+fn start(tls: Option<TlsConfig>) -> Node {
+    start_at(([127, 0, 0, 1], 0).into(), tls)
 }
 
-impl Node {
-    fn start(tls: Option<TlsConfig>) -> Self {
-        Self::at(([127, 0, 0, 1], 0).into(), tls)
-    }
-
-    fn at(address: SocketAddr, tls: Option<TlsConfig>) -> Self {
-        let tls = tls.map(|config| ServerTls::load(config).expect("good files"));
-        let listener = listen(address, 1).expect("a free port").pop();
-        let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let address = address.expect("it is bound");
-        let stop = Arc::new(AtomicBool::new(false));
-        let theirs = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            let mut registry = Registry::new();
-            registry.entity::<Mirror>();
-            let table = registry.build().expect("no names twice");
-            let mut shard =
-                Shard::alone(&ShardConfig::new(HashKey::new(7)), table).expect("a shard");
-            let listeners = Listeners { native: listener, tls, ..Listeners::default() };
-            let mut net = Net::new(NetConfig::default(), listeners).expect("io_uring");
-            let start = Instant::now();
-            let mut draining = false;
-            while !draining || net.connection_count() > 0 {
-                let monotonic_ns = start.elapsed().as_nanos() as u64;
-                let now = Now { monotonic_ns, ..Now::default() };
-                shard.tick(now);
-                net.tick(monotonic_ns);
-                net.receive(&mut shard);
-                shard.poll(now, net.outside());
-                net.flush().expect("the ring works");
-                thread::yield_now();
-                if theirs.load(Ordering::SeqCst) && !draining {
-                    draining = true;
-                    net.drain();
-                    shard.end_asks(AskError::MaybeExecuted, net.outside());
-                }
-            }
-            net.stats()
-        });
-        Self { address, stop, thread }
-    }
-
-    fn stop(self) -> NetStats {
-        self.stop.store(true, Ordering::SeqCst);
-        self.thread.join().expect("the node does not panic")
-    }
+fn start_at(address: SocketAddr, tls: Option<TlsConfig>) -> Node {
+    let tls = tls.map(|config| ServerTls::load(config).expect("good files"));
+    Node::at(address, NetConfig::default(), tls, |registry| {
+        registry.entity::<Mirror>();
+    })
 }
 
 fn builder() -> ClientBuilder {
@@ -162,7 +117,7 @@ fn assert_served(node: &Node, tls: ClientTls) {
 #[test]
 fn bodies_of_all_sizes_pass_from_many_threads() {
     let world = World::new();
-    let node = Node::start(Some(world.open()));
+    let node = start(Some(world.open()));
     let client = builder().tls(world.nobody()).connect(node.address).expect("a client");
     thread::scope(|scope| {
         for thread in 0..4_u64 {
@@ -191,7 +146,7 @@ fn bodies_of_all_sizes_pass_from_many_threads() {
 #[test]
 fn requests_wait_in_order_while_the_socket_is_full() {
     let world = World::new();
-    let node = Node::start(Some(world.open()));
+    let node = start(Some(world.open()));
     let client = builder().tls(world.nobody()).connect(node.address).expect("a client");
     // 12 MB, which no socket takes at once.
     for _ in 0..120 {
@@ -206,7 +161,7 @@ fn requests_wait_in_order_while_the_socket_is_full() {
 #[test]
 fn certificates_of_nodes_are_checked() {
     let world = World::new();
-    let node = Node::start(Some(world.open()));
+    let node = start(Some(world.open()));
     assert_served(&node, world.nobody());
     let wrong_ca = ClientTls::new(world.ca("strangers"));
     assert_refused(&node, wrong_ca, "UnknownIssuer");
@@ -219,11 +174,11 @@ fn certificates_of_nodes_are_checked() {
 
     let expired = world.nodes.certify_expired("127.0.0.1");
     let (certificate, key) = world.folder.put_identity("expired", &expired);
-    let node = Node::start(Some(TlsConfig::new(certificate, key)));
+    let node = start(Some(TlsConfig::new(certificate, key)));
     assert_refused(&node, world.nobody(), "Expired");
     let other = world.nodes.certify("127.0.0.2");
     let (certificate, key) = world.folder.put_identity("other", &other);
-    let elsewhere = Node::start(Some(TlsConfig::new(certificate, key)));
+    let elsewhere = start(Some(TlsConfig::new(certificate, key)));
     assert_refused(&elsewhere, world.nobody(), "NotValidForName");
     assert_eq!(node.stop().native.requests + elsewhere.stop().native.requests, 0);
 }
@@ -238,7 +193,7 @@ fn certificates_of_clients_are_checked() {
     let stranger = || identity("stranger", &world.strangers.certify("somebody"));
     let expired = || identity("expired", &world.clients.certify_expired("somebody"));
 
-    let node = Node::start(Some(world.open().client_ca(world.ca("clients"))));
+    let node = start(Some(world.open().client_ca(world.ca("clients"))));
     assert_served(&node, world.somebody());
     assert_refused(&node, world.nobody(), "CertificateRequired");
     assert_refused(&node, stranger(), "UnknownCA");
@@ -246,7 +201,7 @@ fn certificates_of_clients_are_checked() {
     let stats = node.stop().native;
     assert_eq!((stats.requests, stats.tls_failures), (2, 3), "a hello and an ask");
 
-    let node = Node::start(Some(world.open().optional_client_ca(world.ca("clients"))));
+    let node = start(Some(world.open().optional_client_ca(world.ca("clients"))));
     assert_served(&node, world.somebody());
     assert_served(&node, world.nobody());
     assert_refused(&node, stranger(), "UnknownCA");
@@ -257,7 +212,7 @@ fn certificates_of_clients_are_checked() {
 #[test]
 fn plain_text_and_tls_do_not_mix() {
     let world = World::new();
-    let node = Node::start(Some(world.open()));
+    let node = start(Some(world.open()));
     let plain = builder().connect(node.address);
     assert!(matches!(plain, Err(ClientError::Hello(_) | ClientError::Io(_))), "{plain:?}");
     let mut stream = TcpStream::connect(node.address).expect("it listens");
@@ -269,7 +224,7 @@ fn plain_text_and_tls_do_not_mix() {
     assert_eq!((answer[0], answer.len()), (21, 7), "an alert and nothing else");
     assert_eq!(node.stop().native.requests, 0);
 
-    let node = Node::start(None);
+    let node = start(None);
     assert_refused(&node, world.nobody(), "InvalidMessage");
     node.stop();
 }
@@ -278,7 +233,7 @@ fn plain_text_and_tls_do_not_mix() {
 fn client_finds_out_what_it_may_not_call_when_it_calls_it() {
     let world = World::new();
     let rules = world.open().optional_client_ca(world.ca("clients"));
-    let node = Node::start(Some(rules.allow("somebody", ["Mirror.seen"])));
+    let node = start(Some(rules.allow("somebody", ["Mirror.seen"])));
     let client = builder().tls(world.somebody()).connect(node.address);
     let client = client.expect("it may call something");
     let mirror = |key| client.entity::<Mirror>(key);
@@ -297,7 +252,7 @@ fn client_finds_out_what_it_may_not_call_when_it_calls_it() {
 #[test]
 fn client_comes_back_with_the_certificates_of_the_day() {
     let world = World::new();
-    let node = Node::start(Some(world.open()));
+    let node = start(Some(world.open()));
     let address = node.address;
     let client = builder()
         .tls(world.nobody())
@@ -310,7 +265,7 @@ fn client_comes_back_with_the_certificates_of_the_day() {
     world.folder.put("nodes.ca", &world.strangers.pem());
     let identity = world.strangers.certify("127.0.0.1");
     let (certificate, key) = world.folder.put_identity("node", &identity);
-    let node = Node::at(address, Some(TlsConfig::new(certificate, key)));
+    let node = start_at(address, Some(TlsConfig::new(certificate, key)));
     let until = Instant::now() + Duration::from_secs(20);
     let reply = loop {
         match client.entity::<Mirror>(1).echo(vec![2]).wait() {
