@@ -39,8 +39,8 @@ pub struct Limits {
     /// Bytes of output past which a connection is closed.
     pub output_bytes_max: usize,
     /// Bytes of output over all connections of the shard. Past half of it a connection pauses once
-    /// it has its share, as with messages; beyond it the one whose peer has left most unread is
-    /// closed.
+    /// it has its share, as with messages. Beyond it, of those whose peers have taken nothing for
+    /// 50 ms, the one with most is closed; beyond twice as much, the one with most of all.
     pub output_bytes_total_max: usize,
     /// Connections of the shard. The next one is told so and closed.
     pub connections_max: u32,

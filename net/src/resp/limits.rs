@@ -28,8 +28,9 @@ pub struct Limits {
     /// Bytes of output past which a connection is closed.
     pub output_bytes_max: usize,
     /// Bytes of output over all connections of the shard. Past half of it a connection pauses once
-    /// it has its share: that half, divided by the connections there are. Beyond it the one whose
-    /// peer has left most unread is closed.
+    /// it has its share: that half, divided by the connections there are. Beyond it, of those whose
+    /// peers have taken nothing for 50 ms, the one with most is closed; beyond twice as much, the
+    /// one with most of all.
     pub output_bytes_total_max: usize,
     /// Bytes of commands of one connection that are not answered, past which it is not parsed
     /// further.

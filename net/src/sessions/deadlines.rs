@@ -96,6 +96,11 @@ impl Times {
         }
     }
 
+    /// Whether the send under way has made no progress for `time_ns`.
+    pub(super) fn is_stuck(&self, now_ns: u64, time_ns: u64) -> bool {
+        now_ns.saturating_sub(self.moved_ns) >= time_ns
+    }
+
     /// A byte has come.
     #[inline]
     pub(super) fn spoken(&mut self) {

@@ -125,6 +125,11 @@ impl Line {
         !self.sending.is_empty()
     }
 
+    /// Whether the peer has taken nothing of a send for `time_ns`.
+    pub(super) fn is_slow(&self, now_ns: u64, time_ns: u64) -> bool {
+        self.is_sending() && self.times.is_stuck(now_ns, time_ns)
+    }
+
     /// Whether the peer has still to take, or to confirm, what was sent.
     pub(super) fn awaits_peer(&self) -> bool {
         self.is_sending() || !self.held.is_empty()

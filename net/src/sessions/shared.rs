@@ -24,6 +24,8 @@ pub struct Shared<S: Session> {
     pub(super) unparsed_bytes: usize,
     /// Bytes of output over all sessions, as far as they were counted.
     pub(super) output_bytes: usize,
+    /// When slow peers are looked for again, while that is too much.
+    pub(super) slow_look_ns: u64,
     /// Bytes of messages that are not handled, over all sessions, those that are gone included.
     pub(crate) message_bytes: usize,
     pub(super) dirty: Vec<SessionId>,
@@ -59,6 +61,7 @@ impl<S: Session> Shared<S> {
             owed: 0,
             unparsed_bytes: 0,
             output_bytes: 0,
+            slow_look_ns: 0,
             message_bytes: 0,
             dirty: Vec::new(),
             ready: VecDeque::new(),

@@ -5,6 +5,12 @@
 
 use super::{Bounds as _, Line, Session, Sessions, Shared, settle};
 
+/// A peer that has taken nothing for so long is slow.
+const SLOW_NS: u64 = 50_000_000;
+
+/// Between two looks at all sessions for one that is.
+const LOOK_NS: u64 = 1_000_000;
+
 impl<S: Session> Sessions<S> {
     /// Bytes over all sessions that wait for the rest of their command.
     pub fn unparsed_bytes(&self) -> usize {
@@ -37,15 +43,26 @@ impl<S: Session> Sessions<S> {
         settle(worst, shared);
     }
 
-    /// Too much output in all: the session whose peer has left most of it unread pays.
+    /// More output in all than there should be: of the sessions whose peers have taken nothing for
+    /// a while, the one that holds most pays. What was only just said has had no chance to be read;
+    /// but beyond twice as much whoever holds most pays.
     #[cold]
     pub(super) fn close_slowest(&mut self) {
-        let sessions = self.slots.iter_mut().filter_map(|place| place.session.as_mut());
-        let sessions = sessions.filter(|session| !session.is_finished());
+        let shared = &mut self.shared;
+        let now_ns = shared.now_ns;
+        let is_far_beyond = shared.output_bytes / 2 > shared.limits.output_bytes_total_max();
+        if !is_far_beyond && now_ns < shared.slow_look_ns {
+            return;
+        }
+        shared.slow_look_ns = now_ns.saturating_add(LOOK_NS);
+        let sessions = self.slots.iter_mut().filter_map(|place| {
+            let session = place.session.as_mut()?;
+            let pays = is_far_beyond || session.line().is_slow(now_ns, SLOW_NS);
+            (pays && !session.is_finished()).then_some(session)
+        });
         let Some(slowest) = sessions.max_by_key(|session| session.output_bytes()) else {
             return;
         };
-        let shared = &mut self.shared;
         shared.stats.limit_closes += 1;
         shared.unparsed_bytes -= slowest.unparsed_bytes();
         shared.discount_output(slowest.line());

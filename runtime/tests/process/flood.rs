@@ -22,7 +22,7 @@ const CONNECTIONS: usize = 64;
 const OUTPUT_BYTES_PAUSE: usize = 32 << 10;
 const OUTPUT_BYTES: usize = 128 << 10;
 /// Of all connections of a port together, before the slowest is closed.
-const OUTPUT_BYTES_TOTAL: usize = 2 << 20;
+const OUTPUT_BYTES_TOTAL: usize = 1 << 20;
 /// Of all connections of a port together.
 const INPUT_BYTES: usize = 2 << 20;
 const QUEUE_BYTES: usize = 1 << 20;
@@ -37,8 +37,10 @@ const DEAD_LETTERS: usize = 1024;
 const BOUND_BYTES: usize = {
     // A buffer that grows has twice what it holds, and is moved into another one meanwhile.
     let input = 2 * 3 * (INPUT_BYTES + MESSAGE_BYTES);
-    // A buffer has twice what it holds here, too; and what comes until output is counted again.
-    let output = 2 * 2 * (OUTPUT_BYTES_TOTAL + CONNECTIONS * (OUTPUT_BYTES_PAUSE + MESSAGE_BYTES));
+    // A buffer has twice what it holds here, too. There may be twice the total for a moment, and
+    // what comes until output is counted again.
+    let replies = CONNECTIONS * (OUTPUT_BYTES_PAUSE + MESSAGE_BYTES);
+    let output = 2 * 2 * (2 * OUTPUT_BYTES_TOTAL + replies);
     // The longest handshake, and records of TLS on their way in and out.
     let tls = 2 * CONNECTIONS * (16 + 64 + 64) * 1024;
     let waiting = QUEUE_BYTES + (BUSY as usize * STASH + DEAD_LETTERS) * MESSAGE_BYTES;
