@@ -57,6 +57,7 @@ pub(crate) use self::parted::Parted;
 pub use self::protocol::{Bounds, Session, Talk};
 pub use self::shared::Shared;
 pub use self::stats::SessionsStats;
+pub use self::totals::Allowance;
 use crate::tls::{Opened, ServerTls};
 
 /// Names a session; a name is never used again.
@@ -236,9 +237,7 @@ impl<S: Session> Sessions<S> {
     /// The connection is broken: it is to be closed without sending anything.
     pub fn kill(&mut self, id: SessionId) {
         if let Some(session) = find(&mut self.slots, id) {
-            self.shared.unparsed_bytes -= session.unparsed_bytes();
-            session.kill();
-            settle(session, &mut self.shared);
+            kill(session, &mut self.shared);
         }
     }
 
@@ -281,7 +280,7 @@ impl<S: Session> Sessions<S> {
             if let Some(session) = find(&mut self.slots, id) {
                 session.line().flags.dirty = false;
                 self.shared.count_output(session);
-                if self.shared.output_bytes > self.shared.limits.output_bytes_total_max() {
+                if self.shared.output_bytes > self.shared.limits.output().total_max {
                     self.close_slowest();
                 }
                 return Some(id);
@@ -421,6 +420,13 @@ impl SessionId {
 fn find<S>(slots: &mut [Slot<S>], id: SessionId) -> Option<&mut S> {
     let place = slots.get_mut(id.slot as usize)?;
     if place.generation == id.generation { place.session.as_mut() } else { None }
+}
+
+/// Has a session closed without sending what is left.
+fn kill<S: Session>(session: &mut S, shared: &mut Shared<S>) {
+    shared.unparsed_bytes -= session.unparsed_bytes();
+    session.kill();
+    settle(session, shared);
 }
 
 /// Notes what a session has parsed.

@@ -14,7 +14,7 @@ use super::ClientError;
 use super::calls::Call;
 use super::connection::{Answer, Common, Connection, FalseCredit};
 use super::dial::{CHUNK_BYTES, Dial, Dialled, consume, instant_in, receive_sealed};
-use super::wakeup::receive_some;
+use super::wakeup::{Found, receive_some};
 use crate::native::Welcome;
 use crate::native::credit;
 use crate::native::frame::{ALIGN, Code, FrameError, HEADER_BYTES, Header, Kind};
@@ -68,12 +68,7 @@ pub(super) fn run(common: &Common, mut links: Vec<Link>) {
             std::thread::sleep(Duration::from_millis(10));
             continue;
         };
-        for (link, found) in links.iter_mut().zip(found) {
-            if found.readable && link.read().is_err() {
-                link.lose();
-            }
-            link.connection.send_left(found.writable);
-        }
+        links.iter_mut().zip(found).for_each(|(link, found)| link.serve(found));
     }
     close(common, links);
 }
@@ -90,12 +85,7 @@ fn close(common: &Common, mut links: Vec<Link>) {
         let Some(left) = left.filter(|_| !is_done) else { break };
         let wanted = || links.iter().map(Link::wanted);
         let Ok(found) = common.wakeup.wait(wanted, Some(left), None) else { break };
-        for (link, found) in links.iter_mut().zip(found) {
-            if found.readable && link.read().is_err() {
-                link.lose();
-            }
-            link.connection.send_left(found.writable);
-        }
+        links.iter_mut().zip(found).for_each(|(link, found)| link.serve(found));
     }
     links.iter_mut().for_each(Link::lose);
 }
@@ -271,6 +261,14 @@ impl Link {
         if !self.input.is_empty() && self.take_frames().is_err() {
             self.lose();
         }
+    }
+
+    /// Does what its socket is ready for.
+    fn serve(&mut self, found: Found) {
+        if found.readable && self.read().is_err() {
+            self.lose();
+        }
+        self.connection.send_left(found.writable);
     }
 
     /// Reads what is there, and hands out the answers.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::underway::PART_BITS;
-use crate::sessions::{Bounds, Deadlines};
+use crate::sessions::{Allowance, Bounds, Deadlines};
 
 /// The bounds of the sessions of one shard. The defaults are those of Redis where it has one.
 #[derive(Clone, Copy, Debug)]
@@ -88,20 +88,12 @@ impl Bounds for Limits {
         self.query_bytes_total_max
     }
 
-    fn output_bytes_pause(&self) -> usize {
-        self.output_bytes_pause
+    fn output(&self) -> Allowance {
+        Allowance { pause: self.output_bytes_pause, total_max: self.output_bytes_total_max }
     }
 
-    fn output_bytes_total_max(&self) -> usize {
-        self.output_bytes_total_max
-    }
-
-    fn message_bytes_pause(&self) -> usize {
-        self.message_bytes_pause
-    }
-
-    fn message_bytes_total_max(&self) -> usize {
-        self.message_bytes_total_max
+    fn messages(&self) -> Allowance {
+        Allowance { pause: self.message_bytes_pause, total_max: self.message_bytes_total_max }
     }
 
     fn connections_per_address_max(&self) -> u32 {

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use super::line::Line;
-use super::{Session, Shared, settle};
+use super::{Session, Shared, kill};
 
 /// How long a connection may take for what it owes; `None`: as long as it likes. Kept to a few
 /// tenths of a second.
@@ -223,9 +223,7 @@ pub(super) fn look<S: Session>(session: &mut S, shared: &mut Shared<S>) {
         }
         Due::Close => {
             shared.stats.timeouts += 1;
-            shared.unparsed_bytes -= session.unparsed_bytes();
-            session.kill();
-            settle(session, shared);
+            kill(session, shared);
             return;
         }
     }

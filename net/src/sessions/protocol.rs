@@ -7,7 +7,7 @@ use coreside_shard::Body;
 use super::deadlines::Deadlines;
 use super::direct::{Direct, Memory};
 use super::line::Line;
-use super::{SessionId, Shared};
+use super::{Allowance, SessionId, Shared};
 
 /// One connection of a protocol, as a state machine without I/O. Its methods are for
 /// [`Sessions`](super::Sessions).
@@ -103,14 +103,10 @@ pub trait Bounds: Copy + std::fmt::Debug {
     /// Bytes of unfinished requests over all connections of the shard. Beyond it the connection
     /// that holds most is closed.
     fn unparsed_bytes_max(&self) -> usize;
-    /// Bytes of output past which a connection is neither parsed nor read.
-    fn output_bytes_pause(&self) -> usize;
-    /// Bytes of output over all connections of the shard, as [`Limits`](crate::Limits) says.
-    fn output_bytes_total_max(&self) -> usize;
-    /// Bytes of messages of a connection that are not handled, past which it is not parsed further.
-    fn message_bytes_pause(&self) -> usize;
-    /// Such bytes over all connections of the shard, as [`Limits`](crate::Limits) says.
-    fn message_bytes_total_max(&self) -> usize;
+    /// Output, as [`Limits`](crate::Limits) says.
+    fn output(&self) -> Allowance;
+    /// Messages that are not handled, as [`Limits`](crate::Limits) says.
+    fn messages(&self) -> Allowance;
     /// Connections of one address, as [`Limits`](crate::Limits) says.
     fn connections_per_address_max(&self) -> u32;
     /// How long a connection may take for what it owes.

@@ -3,7 +3,26 @@
 //!
 //! While they hold much, each pauses at its share; whoever holds most pays for what goes beyond.
 
-use super::{Bounds as _, Line, Session, Sessions, Shared, settle};
+use super::{Bounds as _, Line, Session, Sessions, Shared, kill, settle};
+
+/// What of something connections may hold, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    /// At so much, one of them pauses.
+    pub pause: usize,
+    /// At half of so much over all of them, each pauses at its share of that half.
+    pub total_max: usize,
+}
+
+impl Allowance {
+    /// At what a connection of `open` pauses, which together hold `held`. Who holds nothing may go
+    /// on in any case, as nothing would end its pause.
+    #[inline]
+    fn pause_of(self, open: u32, held: usize) -> usize {
+        let half = self.total_max / 2;
+        if held <= half { self.pause } else { self.pause.min((half / open.max(1) as usize).max(1)) }
+    }
+}
 
 /// A peer that has taken nothing for so long is slow.
 const SLOW_NS: u64 = 50_000_000;
@@ -50,7 +69,7 @@ impl<S: Session> Sessions<S> {
     pub(super) fn close_slowest(&mut self) {
         let shared = &mut self.shared;
         let now_ns = shared.now_ns;
-        let is_far_beyond = shared.output_bytes / 2 > shared.limits.output_bytes_total_max();
+        let is_far_beyond = shared.output_bytes / 2 > shared.limits.output().total_max;
         if !is_far_beyond && now_ns < shared.slow_look_ns {
             return;
         }
@@ -64,10 +83,8 @@ impl<S: Session> Sessions<S> {
             return;
         };
         shared.stats.limit_closes += 1;
-        shared.unparsed_bytes -= slowest.unparsed_bytes();
         shared.discount_output(slowest.line());
-        slowest.kill();
-        settle(slowest, shared);
+        kill(slowest, shared);
     }
 }
 
@@ -76,24 +93,13 @@ impl<S: Session> Shared<S> {
     /// more than its share.
     #[inline]
     pub(crate) fn output_bytes_pause(&self) -> usize {
-        let (alone, total_max) =
-            (self.limits.output_bytes_pause(), self.limits.output_bytes_total_max());
-        if self.output_bytes <= total_max / 2 { alone } else { alone.min(self.share(total_max)) }
+        self.limits.output().pause_of(self.open, self.output_bytes)
     }
 
     /// Bytes of messages that are not handled, past which a session pauses; as with output.
     #[inline]
     pub(crate) fn message_bytes_pause(&self) -> usize {
-        let (alone, total_max) =
-            (self.limits.message_bytes_pause(), self.limits.message_bytes_total_max());
-        if self.message_bytes <= total_max / 2 { alone } else { alone.min(self.share(total_max)) }
-    }
-
-    /// What each session may hold, so that all of them together hold half of what they may. Who
-    /// holds nothing may go on in any case, as nothing would end its pause.
-    #[cold]
-    fn share(&self, total_max: usize) -> usize {
-        (total_max / 2 / self.open.max(1) as usize).max(1)
+        self.limits.messages().pause_of(self.open, self.message_bytes)
     }
 
     /// A message has been handled, whether or not its session is still there.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::fake::Fake;
+use crate::send_all;
 use crate::server::Server;
 use coreside_net::native::frame::{Header, Kind};
 use coreside_net::native::{self, Hello};
@@ -49,14 +50,7 @@ impl<S: Session + Talk<Fake>> Line<S> {
 
     /// What is sent.
     fn output(&mut self) -> Vec<u8> {
-        let mut output = Vec::new();
-        while self.sessions.next_dirty().is_some() {}
-        while let Some(bytes) = self.sessions.begin_send(self.id) {
-            let len = bytes.len();
-            output.extend_from_slice(bytes);
-            assert!(self.sessions.end_send(self.id, len).is_none());
-        }
-        output
+        send_all(&mut self.sessions, self.id)
     }
 }
 

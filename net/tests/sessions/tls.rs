@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::certificates::{Authority, Folder};
 use crate::fake::Fake;
+use crate::send_all;
 use crate::trust::trusting;
 use coreside_net::native::frame::{Header, Kind};
 use coreside_net::native::{self, Hello};
@@ -75,14 +76,7 @@ where
 
     /// What the session sends.
     fn output(&mut self) -> Vec<u8> {
-        let mut output = Vec::new();
-        while self.sessions.next_dirty().is_some() {}
-        while let Some(bytes) = self.sessions.begin_send(self.id) {
-            let len = bytes.len();
-            output.extend_from_slice(bytes);
-            assert!(self.sessions.end_send(self.id, len).is_none());
-        }
-        output
+        send_all(&mut self.sessions, self.id)
     }
 
     /// Moves bytes both ways, in pieces of `piece`, until there are none.
