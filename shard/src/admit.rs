@@ -16,7 +16,6 @@ use crate::reply::{AskError, Token};
 use crate::sabotage::{Bug, planted};
 use crate::schedule::Owner;
 use crate::shard::Shard;
-use crate::stash::Stashed;
 use crate::store::StoreId;
 use crate::supervise::{End, Failure};
 use crate::table::Table;
@@ -116,8 +115,7 @@ impl Shard {
         let store = unsafe { id.get() };
         let (kind, generation) = (store.number(), store.generation(slot));
         // It waits: whatever comes of the activation, it is not lost.
-        let stash = &mut self.core.attached.entry(kind, slot).stash;
-        stash.push_back(Stashed::Record { record, tries: 0 });
+        self.core.stash_last(kind, slot, record);
         self.after_turn(id, slot, after & !After::STOP, (None, NO_MESSAGE), outside);
         self.current.clear();
         if store.stage(slot) != Stage::Live || store.generation(slot) != generation {
@@ -210,11 +208,10 @@ impl Shard {
     ) {
         // SAFETY: one step.
         let store = unsafe { id.get() };
-        let attached = self.core.attached.entry(store.number(), slot);
         if planted(Bug::ReorderedStash) {
-            attached.stash.push_front(Stashed::Record { record, tries: 0 });
+            self.core.stash_first(store.number(), slot, record, 0);
         } else {
-            attached.stash.push_back(Stashed::Record { record, tries: 0 });
+            self.core.stash_last(store.number(), slot, record);
         }
         self.core.stats.stashed += 1;
         if store.stage(slot) == Stage::Draining {
@@ -400,11 +397,7 @@ impl Shard {
     pub(crate) unsafe fn expire(&mut self, at: *mut Word, head: Head) {
         // SAFETY: the caller's contract.
         let record = unsafe { OwnedRecord::take(words_at(at, head), &self.table) };
-        self.core.stats.expired += 1;
-        // One that is tried again has had a turn, which failed.
-        let tried = self.core.trying > 0;
-        let error = if tried { AskError::Failed } else { AskError::Expired };
-        self.bury(record, Reason::Expired, error);
+        self.bury_late(record, self.core.trying);
     }
 
     /// Runs the turn of a record that stands alone.

@@ -14,6 +14,7 @@ use crate::stash::Stash;
 use crate::supervise::End;
 use crate::task::TaskId;
 use crate::ties::{Holder, Holders, Ties};
+use crate::timer::TimerId;
 
 /// All that is attached to one entity. It goes with the entity; a restart keeps what belongs to
 /// the address (who watches, what waits, the count of faults) and drops what belongs to the life.
@@ -21,6 +22,8 @@ use crate::ties::{Holder, Holders, Ties};
 pub(crate) struct Attached {
     /// What waits for it, in order.
     pub(crate) stash: Stash,
+    /// When it is looked for asks whose time is over.
+    pub(crate) look: Option<TimerId>,
     /// Who is told when it ends.
     pub(crate) watchers: Holders,
     /// Who is told when it fails.
@@ -47,6 +50,7 @@ impl Attached {
     /// Whether nothing is attached (any more).
     fn is_nothing(&self) -> bool {
         self.stash.is_empty()
+            && self.look.is_none()
             && self.watchers.is_empty()
             && self.supervisor.is_none()
             && self.faults.count == 0

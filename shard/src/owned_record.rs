@@ -82,6 +82,18 @@ impl OwnedRecord {
         asks.then(|| Token::from_bits(unsafe { self.words[1 + self.key_words()].assume_init() }))
     }
 
+    /// When the asker's patience ends.
+    pub(crate) fn deadline_ns(&self) -> Option<u64> {
+        self.token()?;
+        // SAFETY: in an ask the deadline follows the token, and is always written.
+        Some(unsafe { self.words[1 + self.key_words() + 1].assume_init() })
+    }
+
+    /// Whether nobody waits for the answer any more.
+    pub(crate) fn is_late(&self, now_ns: u64) -> bool {
+        self.deadline_ns().is_some_and(|deadline_ns| deadline_ns <= now_ns)
+    }
+
     /// Where the value stands.
     pub(crate) fn value(&self) -> &[Word] {
         let asked = if self.head().kind() == Kind::Ask { ASK_WORDS } else { 0 };

@@ -57,6 +57,8 @@ pub(crate) enum Alarm {
     Every { own: Own, every: Box<Every> },
     /// Look whether the entity had no message for long enough.
     Quiet { store: u16, slot: SlotNumber },
+    /// Look for asks in a stash whose time is over.
+    Stale { kind: u16, slot: SlotNumber },
     /// An async turn slept.
     Wake(TaskId),
     /// A part of an async turn slept, which has a waker of its own.
@@ -273,6 +275,7 @@ impl Shard {
                     self.restart_now(id, slot, outside);
                 }
             }
+            Alarm::Stale { kind, slot } => self.expire_stashed(kind, slot),
             Alarm::Wake(task) | Alarm::Cancel(task) if !self.core.tasks.is_here(task) => {}
             Alarm::Wake(task) => self.poll_task(task),
             Alarm::Waker(waker) => {

@@ -91,13 +91,6 @@ pub(crate) struct Failure {
     pub(crate) backtrace: Option<String>,
 }
 
-/// Whether the deadline of an ask has passed. It stands before the value.
-fn is_late(ask: &OwnedRecord, now_ns: u64) -> bool {
-    let at = ask.words().len() - ask.value().len() - 1;
-    // SAFETY: in an ask the deadline is always written.
-    unsafe { ask.words()[at].assume_init() <= now_ns }
-}
-
 impl Shard {
     /// Who lives in the slot.
     pub(crate) fn identity(&self, id: StoreId, slot: SlotNumber) -> EntityId {
@@ -176,8 +169,7 @@ impl Shard {
             }
             return self.bury(record, Reason::Poison, AskError::Failed);
         }
-        let stash = &mut self.core.attached.entry(entity.kind, slot).stash;
-        stash.push_front(Stashed::Record { record, tries });
+        self.core.stash_first(entity.kind, slot, record, tries);
     }
 
     /// Drops the state and all that belongs to this life, and makes the state anew after a while.
@@ -285,7 +277,8 @@ impl Shard {
         let error = if failed { AskError::Failed } else { AskError::MaybeExecuted };
         self.leave_life(id, slot, entity, &error);
         let Some(attached) = self.core.attached.remove(entity.kind, slot) else { return };
-        let Attached { watchers, supervisor, stash, kept, .. } = *attached;
+        let Attached { watchers, supervisor, stash, look, kept, .. } = *attached;
+        look.and_then(|look| self.core.wheel.cancel(look));
         for watcher in watchers.into_values().skip(usize::from(planted(Bug::WatcherForgotten))) {
             self.core.send_in_order(System::TellEnded { watcher, entity, end });
         }
@@ -308,6 +301,7 @@ impl Shard {
             unsafe { id.get() }.end_life(slot);
         });
         self.core.attached.entry(entity.kind, slot).stash = stash;
+        self.core.look_after(entity.kind, slot, 0);
         self.restart_in(id, slot, 0);
     }
 
@@ -328,7 +322,7 @@ impl Shard {
     #[cold]
     pub(crate) fn bury(&mut self, record: OwnedRecord, reason: Reason, error: AskError) {
         if let Some(token) = record.token() {
-            if is_late(&record, self.core.now.monotonic_ns) {
+            if record.is_late(self.core.now.monotonic_ns) {
                 self.core.late_error_record(token, error);
             } else {
                 self.core.error_record(token, error);

@@ -182,7 +182,6 @@ impl<T> Wheel<T> {
     }
 
     /// The deadline of a timer, as it was set.
-    #[cfg(test)]
     pub(crate) fn deadline_ns(&self, id: TimerId) -> Option<u64> {
         self.find(id).map(|timer| timer.deadline_ns)
     }

@@ -112,6 +112,7 @@ impl Shard {
         let attached = self.core.attached.entry(entity.kind, slot);
         attached.stash = stash;
         attached.kept = Some(ends);
+        self.core.look_after(entity.kind, slot, 0);
         if !planted(Bug::StaysAway) {
             self.restart_in(id, slot, wait_ns);
         }

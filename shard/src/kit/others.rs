@@ -13,7 +13,7 @@ use crate::identity::EntityId;
 use crate::key::KeyWords;
 use crate::owned_record::OwnedRecord;
 use crate::pending::Outside;
-use crate::record::{ASK_WORDS, Head, Kind, Payload, Word};
+use crate::record::{Head, Kind, Payload, Word};
 use crate::shard::Shard;
 use crate::store::StoreId;
 use crate::supervise::End;
@@ -136,15 +136,6 @@ unsafe fn intercept(
 }
 
 impl OwnedRecord {
-    /// When the asker's patience ends.
-    pub(crate) fn deadline_ns(&self) -> Option<u64> {
-        self.token()?;
-        let value_words = self.value().len();
-        let at = self.words().len() - value_words - (ASK_WORDS - 1);
-        // SAFETY: in an ask the deadline stands before the value, and is always written.
-        Some(unsafe { self.words()[at].assume_init() })
-    }
-
     /// The message, if it is an `M` to an `E`.
     pub(crate) fn message<E: Handler<M>, M: Message>(&self) -> Option<&M> {
         // SAFETY: the number says that the value is an M, and the record owns it.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use coreside_shard::{
-    Address, Backoff, Cx, Entity, Handler, Life, Message, OnFault, PoolKeys, Registration,
+    Address, AsyncCx, Backoff, Cx, Entity, Handler, Life, Message, OnFault, PoolKeys, Registration,
     Registry, Single, Terminated, Via,
 };
 
@@ -33,6 +33,8 @@ enum Do {
     Nothing,
     Stop,
     Panic,
+    /// Stops after 5 ms, in which it takes nothing else.
+    StopLater,
     /// The clerk takes its watches back.
     Unwatch,
 }
@@ -45,6 +47,12 @@ fn act<E: Entity>(what: Do, cx: &mut Cx<'_, E>) {
     match what {
         Do::Nothing | Do::Unwatch => {}
         Do::Stop => cx.stop(),
+        Do::StopLater => {
+            let _later = cx.run(async |_: &mut E, cx: &mut AsyncCx<E>| {
+                cx.sleep(Duration::from_millis(5)).await;
+                cx.stop();
+            });
+        }
         Do::Panic => panic!("told to"),
     }
 }
@@ -229,6 +237,24 @@ fn worker_that_stops_is_begun_again_and_what_came_meanwhile_is_handled() {
     assert_eq!((seen("activate", 3), seen("do", 3)), (1, 1));
     mesh.wait(12_000_000);
     assert_eq!((seen("activate", 3), seen("do", 3)), (2, 2));
+}
+
+#[test]
+fn ask_that_waits_for_another_life_waits_until_its_deadline() {
+    let mut mesh = mesh(1, 1);
+    start(&mut mesh);
+    tell(&mut mesh, 0, Do::StopLater);
+    for ms in [8, 100] {
+        let deadline_ns = mesh.now.monotonic_ns + ms * 1_000_000;
+        let asked = mesh.shards[0].ask::<Worker, _, _>(0, Do::Nothing, deadline_ns, |_, _| ());
+        assert!(asked.is_ok());
+    }
+    // Both came while it was busy, and it begins again 10 ms behind its end.
+    (0..10).for_each(|_| mesh.wait(1_000_000));
+    assert_eq!((seen("stop", 0), seen("activate", 0)), (1, 1));
+    assert_eq!(mesh.count(|stats| stats.expired), 1);
+    (0..10).for_each(|_| mesh.wait(1_000_000));
+    assert_eq!((seen("activate", 0), seen("do", 0)), (2, 2));
 }
 
 #[test]

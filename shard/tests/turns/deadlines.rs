@@ -239,6 +239,45 @@ fn ask_that_expires_in_the_stash_is_not_done() {
 }
 
 #[test]
+fn ask_whose_time_is_over_leaves_the_stash_of_a_busy_entity() {
+    let few = ShardConfig { dead_letters_max: 1, ..config() };
+    let mut mesh = Mesh::with(1, 1 << 12, &few, 1);
+    let gate = mesh.hold::<Plain>(1);
+    let memory = Arc::new(());
+    let holding = || {
+        let memory = Arc::clone(&memory);
+        ask(move |agent, _| {
+            drop(memory);
+            agent.value += 1;
+            agent.value
+        })
+    };
+    // As many as may wait, half of them longer than the others, the longest first.
+    let asks: Vec<u64> = (0..128)
+        .map(|nth| mesh.ask_within::<Plain, _>(1, holding(), if nth < 64 { 900 } else { 20 }))
+        .collect();
+    mesh.wait_ms(15);
+    mesh.tell_plain(1, noting::<Plain>("too many"));
+    mesh.settle();
+    assert_eq!(mesh.shards[0].dead_letter_count(Reason::StashFull), 1);
+    mesh.wait_ms(15);
+    assert_eq!(mesh.count(|stats| stats.expired), 64);
+    assert_eq!(Arc::strong_count(&memory), 1 + 64 + 1, "those that wait, and one dead letter");
+    // There is room for others, behind those that wait.
+    mesh.tell_plain(1, noting::<Plain>("behind"));
+    let soon = mesh.ask_within::<Plain, _>(1, holding(), 5);
+    mesh.wait_ms(20);
+    assert_eq!(mesh.count(|stats| stats.expired), 65);
+    gate.open();
+    mesh.settle();
+    let late = Some(Err(AskError::MaybeExecuted));
+    let late = |ask| matches!(outcome(ask), Some(Err(AskError::Expired))) || outcome(ask) == late;
+    assert!((0..64).all(|nth| outcome(asks[nth]) == Some(Ok(nth as u64 + 1))), "in order");
+    assert!((64..128).all(|nth| late(asks[nth])) && late(soon));
+    assert_eq!(take_notes(), ["1 behind"]);
+}
+
+#[test]
 fn ask_whose_reply_is_forgotten_ends_at_its_deadline() {
     let mut mesh = Mesh::new(2, 1);
     let far = mesh.on(1, 0);
