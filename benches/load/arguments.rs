@@ -141,19 +141,17 @@ pub(crate) struct Load {
     #[arg(long, value_enum, default_value = "uniform", value_name = "NAME", help_heading = LOAD)]
     pub(crate) distribution: Distribution,
 
-    /// Steepness of the Zipf distribution
-    #[arg(long, default_value_t = 0.99, value_name = "E", value_parser = positive)]
-    #[arg(help_heading = LOAD)]
-    pub(crate) zipf_exponent: f64,
+    /// Steepness of the Zipf distribution [default: 0.99]
+    #[arg(long, value_name = "E", value_parser = positive, help_heading = LOAD)]
+    pub(crate) zipf_exponent: Option<f64>,
 
-    /// Keys in the hot set
-    #[arg(long, default_value_t = 100, value_name = "N", value_parser = at_least_one)]
-    #[arg(help_heading = LOAD)]
-    pub(crate) hot_keys: u64,
+    /// Keys in the hot set [default: 100]
+    #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = LOAD)]
+    pub(crate) hot_keys: Option<u64>,
 
-    /// Part of the requests that go to the hot set
-    #[arg(long, default_value_t = 0.9, value_name = "P", value_parser = part, help_heading = LOAD)]
-    pub(crate) hot_share: f64,
+    /// Part of the requests that go to the hot set [default: 0.9]
+    #[arg(long, value_name = "P", value_parser = part, help_heading = LOAD)]
+    pub(crate) hot_share: Option<f64>,
 
     /// Seed of all random numbers
     #[arg(long, default_value_t = 1, value_name = "N", help_heading = LOAD)]

@@ -69,18 +69,39 @@ pub(crate) enum Length {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub(crate) enum PlanError {
-    Address { text: String, reason: String },
-    Command { text: String, error: TemplateError },
-    Message { text: String, error: Mistake },
-    Type { text: String, error: Mistake },
-    Weight { text: String },
-    Mix { name: String, known: Vec<String> },
+    Address {
+        text: String,
+        reason: String,
+    },
+    Command {
+        text: String,
+        error: TemplateError,
+    },
+    Message {
+        text: String,
+        error: Mistake,
+    },
+    Type {
+        text: String,
+        error: Mistake,
+    },
+    Weight {
+        text: String,
+    },
+    Mix {
+        name: String,
+        known: Vec<String>,
+    },
     EmptyMix,
     NotNative,
     ManyCommands,
-    FewConnections { connections: usize, threads: usize },
+    FewConnections {
+        connections: usize,
+        threads: usize,
+    },
     Descending,
-    OnlyNative(&'static str),
+    /// An option that goes with another one.
+    Misplaced(&'static str, &'static str),
     ManyTargets,
 }
 
@@ -107,13 +128,36 @@ impl std::fmt::Display for PlanError {
                 write!(f, "{connections} connections are too few for {threads} threads")
             }
             Self::Descending => write!(f, "--rates must ascend"),
-            Self::OnlyNative(option) => write!(f, "{option} goes with --protocol native"),
+            Self::Misplaced(option, other) => write!(f, "{option} goes with {other}"),
             Self::ManyTargets => write!(f, "--shard-aware takes one --addr"),
         }
     }
 }
 
 impl std::error::Error for PlanError {}
+
+impl Load {
+    /// Options that change nothing without another one, which was not given.
+    fn find_misplaced(&self) -> Result<(), PlanError> {
+        let protocol = (self.protocol == Protocol::Native, "--protocol native");
+        let zipf = (self.distribution == Distribution::Zipf, "--distribution zipf");
+        let hot = (self.distribution == Distribution::Hot, "--distribution hot");
+        let options = [
+            (self.shard_aware, "--shard-aware", protocol),
+            (self.key_bits == KeyBits::Wide, "--key-bits 128", protocol),
+            (!self.types.is_empty(), "--type", protocol),
+            (self.zipf_exponent.is_some(), "--zipf-exponent", zipf),
+            (self.hot_keys.is_some(), "--hot-keys", hot),
+            (self.hot_share.is_some(), "--hot-share", hot),
+        ];
+        for (given, option, (fits, other)) in options {
+            if given && !fits {
+                return Err(PlanError::Misplaced(option, other));
+            }
+        }
+        Ok(())
+    }
+}
 
 /// A bound on a mixture; far more than anyone writes down.
 const COMMANDS_MAX: usize = 1_000;
@@ -153,18 +197,7 @@ impl Plan {
         if connections < threads {
             return Err(PlanError::FewConnections { connections, threads });
         }
-        if load.protocol != Protocol::Native {
-            let options = [
-                (load.shard_aware, "--shard-aware"),
-                (load.key_bits == KeyBits::Wide, "--key-bits 128"),
-                (!load.types.is_empty(), "--type"),
-            ];
-            for (given, option) in options {
-                if given {
-                    return Err(PlanError::OnlyNative(option));
-                }
-            }
-        }
+        load.find_misplaced()?;
         let targets: Vec<_> =
             load.addr.iter().map(|text| resolve(text)).collect::<Result<_, _>>()?;
         if load.shard_aware && targets.len() > 1 {
@@ -180,9 +213,9 @@ impl Plan {
             cores: load.cores.clone().map_or_else(Vec::new, |CoreList(cores)| cores),
             keys: load.keys,
             distribution: load.distribution,
-            zipf_exponent: load.zipf_exponent,
-            hot_keys: load.hot_keys.min(load.keys),
-            hot_share: load.hot_share,
+            zipf_exponent: load.zipf_exponent.unwrap_or(0.99),
+            hot_keys: load.hot_keys.unwrap_or(100).min(load.keys),
+            hot_share: load.hot_share.unwrap_or(0.9),
             seed: load.seed,
             commands: compiled.commands,
             value_bytes: load.value_bytes as usize,
@@ -524,9 +557,16 @@ mod tests {
         assert!(matches!(native(&["--workload", "get"]), Err(PlanError::NotNative)));
         assert!(matches!(native(&["--command", "GET x"]), Err(PlanError::Message { .. })));
         assert!(matches!(native(&["--type", "enum {}"]), Err(PlanError::Type { .. })));
-        for words in [&["--shard-aware"][..], &["--key-bits", "128"], &["--type", "struct A;"]] {
+        for words in [
+            &["--shard-aware"][..],
+            &["--key-bits", "128"],
+            &["--type", "struct A;"],
+            &["--zipf-exponent", "1"],
+            &["--hot-keys", "5"],
+            &["--hot-share", "0.5", "--distribution", "zipf"],
+        ] {
             let misplaced = plan(words);
-            assert!(matches!(misplaced, Err(PlanError::OnlyNative(_))), "{words:?}");
+            assert!(matches!(misplaced, Err(PlanError::Misplaced(..))), "{words:?}");
         }
         let few = plan(&["--connections", "1", "--threads", "2"]);
         assert!(matches!(few, Err(PlanError::FewConnections { .. })));

@@ -13,16 +13,20 @@
 //! | `output` | what waits to be sent |
 //! | `state` | all of these, of one connection |
 //! | `connection` | what requests and the client's thread share of one connection |
+//! | `route` | which connection a message takes |
+//! | `addresses` | where the node is |
 //! | `dial` | one attempt to connect and to shake hands |
 //! | `link` | the client's thread: reads, ends what is overdue, has connected again what was lost |
 //! | `wakeup` | how that thread is woken |
 
+mod addresses;
 mod calls;
 mod connection;
 mod dial;
 mod link;
 mod output;
 mod request;
+mod route;
 mod slot;
 mod state;
 mod tell;
@@ -32,18 +36,21 @@ mod window;
 use std::cmp::Ordering;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::ToSocketAddrs;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use coreside_shard::{
-    Address, Entity, Handler, HashKey, Message, Placement, Registry, RegistryError, Via, WireRow,
+    Address, Entity, Handler, HashKey, Message, Registry, RegistryError, Via, WireRow,
 };
 
-use self::connection::{Common, Connection};
+use self::addresses::Addresses;
+use self::connection::Common;
 use self::link::Link;
 pub use self::request::ClientRequest;
+use self::route::Route;
 pub use self::slot::Slot;
 pub use self::tell::ClientTell;
 use crate::native::frame::Code;
@@ -249,17 +256,20 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects to the node that listens at `address`. Blocks until the handshake is done.
+    /// Connects to the node that listens at `address`. Blocks until the handshake is done. A name
+    /// is looked up again for each attempt to connect again, as its node may be elsewhere by then.
     ///
     /// # Errors
     /// Why there is no connection. Later losses are mended by the client itself: requests that find
     /// no connection end with [`NotSent`](coreside_shard::AskError::NotSent).
-    pub fn connect(self, address: impl ToSocketAddrs) -> Result<Client, ClientError> {
+    pub fn connect(
+        self,
+        address: impl ToSocketAddrs + Send + Sync + 'static,
+    ) -> Result<Client, ClientError> {
         let table = self.registry.build().map_err(ClientError::Registry)?;
-        let addresses: Arc<[SocketAddr]> = address.to_socket_addrs()?.collect();
+        let addresses = Arc::new(Addresses::new(address));
         let common = Arc::new(Common::new(self.config, table)?);
-        let link = |shard| Link::new(Arc::clone(&common), Arc::clone(&addresses), shard);
-        let mut first = link(None);
+        let mut first = Link::new(Arc::clone(&common), addresses, None);
         let welcome = first.connect()?;
         let mut links = vec![first];
         if welcome.hash_key.is_some()
@@ -269,18 +279,18 @@ impl ClientBuilder {
         {
             links[0].settle_at(welcome.shard);
             for shard in (0..welcome.shards).filter(|shard| *shard != welcome.shard) {
-                let mut link = link(Some(shard));
+                let mut link = links[0].sibling(shard);
                 link.connect()?;
                 links.push(link);
             }
             links.sort_by_key(Link::shard);
         }
-        let lanes = links.iter().map(|link| Arc::clone(&link.connection)).collect();
+        common.set_lanes(link::lanes(&links));
         let theirs = Arc::clone(&common);
         let thread = std::thread::Builder::new()
             .name("coreside-client".to_owned())
             .spawn(move || link::run(&theirs, links))?;
-        Ok(Client { core: Arc::new(ClientCore { common, lanes, thread: Some(thread) }) })
+        Ok(Client { core: Arc::new(ClientCore { common, thread: Some(thread) }) })
     }
 }
 
@@ -308,16 +318,7 @@ pub struct Client {
 
 struct ClientCore {
     common: Arc<Common>,
-    /// One to each shard where there is a route, else one.
-    lanes: Vec<Arc<Connection>>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// How the shard of a key is found, as the node has told last.
-pub(crate) struct Route {
-    hash_key: HashKey,
-    shards: u16,
-    placement: Placement,
 }
 
 /// A client does not open more connections, whatever the node says.
@@ -336,36 +337,28 @@ impl Client {
 
     /// Whether there is a connection just now.
     pub fn is_connected(&self) -> bool {
-        self.core.lanes.iter().any(|lane| lane.is_connected())
+        self.route().lanes.iter().any(|lane| lane.is_connected())
     }
 
     /// The secret under which the node hashes keys, where it tells it: what the key of a
     /// [`Name`](coreside_shard::Name) is made with. A node that is started anew may have another.
     pub fn hash_key(&self) -> Option<HashKey> {
-        self.common().hash_key()
+        self.route().spread.as_ref().map(|spread| spread.hash_key)
     }
 
-    /// How many connections there are to the node: one to each shard, or one.
+    /// How many connections there are to the node: one to each shard, or one. There are more when
+    /// the node comes back with more shards, and never fewer.
     pub fn connections(&self) -> usize {
-        self.core.lanes.len()
+        self.route().lanes.len()
     }
 
     fn common(&self) -> &Common {
         &self.core.common
     }
 
-    /// The connections to try for a key, each with its number: that to its shard, then the others,
-    /// which cost the message a way between shards.
-    fn lanes<E: Entity>(&self, key: E::Key) -> impl Iterator<Item = (usize, &Connection)> {
-        let ClientCore { lanes, common, .. } = &*self.core;
-        let shard = usize::from(common.shard(key));
-        // The node may have come back with more shards than there are connections.
-        let first = if shard < lanes.len() { shard } else { shard % lanes.len() };
-        (first..lanes.len()).chain(0..first).map(|number| (number, &*lanes[number]))
-    }
-
-    fn lane(&self, number: usize) -> &Connection {
-        &self.core.lanes[number]
+    /// The connections, and which is for which key. To be let go of soon.
+    fn route(&self) -> impl Deref<Target = Arc<Route>> {
+        self.core.common.route()
     }
 }
 

@@ -25,19 +25,21 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use arc_swap::{ArcSwap, Guard};
 use coreside_shard::rkyv::util::AlignedVec;
-use coreside_shard::{Encode, Handler, HashKey, Key, Message, Placement, Table};
+use coreside_shard::{Encode, Handler, Message, Placement, Table};
 
 use super::calls::{Call, Calls, Pending};
 use super::output::Output;
+use super::route::{Route, Spread};
 use super::state::{GRACE, Letter, State, Unsent, Up, micros};
 use super::wakeup::{Wakeup, send_some};
 use super::window::{Notice, Sort, Window};
-use super::{ClientConfig, ClientError, Route};
+use super::{ClientConfig, ClientError};
 use crate::native::Welcome;
 use crate::native::frame::{ALIGN, Code, Header, Kind};
 use crate::tls::{Channel, Opened, TlsError};
@@ -49,8 +51,7 @@ pub(super) struct Common {
     pub(super) wakeup: Wakeup,
     /// By message: the number of its entity type.
     pub(super) kinds: Vec<u16>,
-    /// Where the node tells what keys are hashed with.
-    route: RwLock<Option<Route>>,
+    route: ArcSwap<Route>,
     /// The client was dropped.
     closed: AtomicBool,
 }
@@ -61,30 +62,31 @@ impl Common {
         let kind = |name| rows.iter().position(|row| row.name.0 == name).unwrap_or_default() as u16;
         let kinds = rows.iter().map(|row| kind(row.name.0)).collect();
         let (wakeup, closed) = (Wakeup::new()?, AtomicBool::new(false));
-        Ok(Self { config, table, wakeup, kinds, route: RwLock::new(None), closed })
+        Ok(Self { config, table, wakeup, kinds, route: ArcSwap::default(), closed })
     }
 
-    /// The shard of a key; 0 where that makes no difference.
-    pub(super) fn shard<K: Key>(&self, key: K) -> u16 {
-        let route = self.route.read().unwrap_or_else(PoisonError::into_inner);
-        route.as_ref().map_or(0, |route| route.placement.shard(route.hash_key.hash(key)))
+    pub(super) fn route(&self) -> Guard<Arc<Route>> {
+        self.route.load()
     }
 
-    pub(super) fn hash_key(&self) -> Option<HashKey> {
-        let route = self.route.read().unwrap_or_else(PoisonError::into_inner);
-        route.as_ref().map(|route| route.hash_key)
-    }
-
-    /// A node may come back with another hash key, or another number of shards.
+    /// A node may come back with another hash key, or another number of shards. Only ever called by
+    /// the client's thread, or before there is one; as [`set_lanes`](Self::set_lanes).
     pub(super) fn renew_route(&self, welcome: &Welcome) {
         let Welcome { hash_key: Some(hash_key), shards: shards @ 1.., .. } = *welcome else {
             return;
         };
-        let mut route = self.route.write().unwrap_or_else(PoisonError::into_inner);
-        let is_known = |route: &Route| (route.hash_key, route.shards) == (hash_key, shards);
-        if !route.as_ref().is_some_and(is_known) {
-            *route = Some(Route { hash_key, shards, placement: Placement::even(shards) });
+        let Route { spread, lanes } = &**self.route.load();
+        let is_known = |spread: &Spread| (spread.hash_key, spread.shards) == (hash_key, shards);
+        if !spread.as_ref().is_some_and(is_known) {
+            let spread = Some(Spread { hash_key, shards, placement: Placement::even(shards) });
+            self.route.store(Arc::new(Route { spread, lanes: lanes.clone() }));
         }
+    }
+
+    /// From here on there are these connections.
+    pub(super) fn set_lanes(&self, lanes: Box<[Arc<Connection>]>) {
+        let spread = self.route.load().spread.clone();
+        self.route.store(Arc::new(Route { spread, lanes }));
     }
 
     /// The number of a message in the client's own table.

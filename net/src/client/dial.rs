@@ -1,13 +1,14 @@
 //! One attempt to connect and to shake hands. It blocks whoever makes it, for a bounded time.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coreside_shard::rkyv::util::AlignedVec;
 
+use super::addresses::Addresses;
 use super::connection::Common;
 use super::wakeup::receive_some;
 use super::{ClientError, message_error};
@@ -27,7 +28,7 @@ const WELCOME_BYTES_MAX: u32 = 1 << 20;
 /// An attempt.
 pub(super) struct Dial {
     common: Arc<Common>,
-    addresses: Arc<[SocketAddr]>,
+    addresses: Arc<Addresses>,
     shard: Option<u16>,
     until: Instant,
     /// Bytes that were received, from the first byte of a frame.
@@ -48,11 +49,7 @@ pub(super) struct Dialled {
 }
 
 impl Dial {
-    pub(super) fn new(
-        common: Arc<Common>,
-        addresses: Arc<[SocketAddr]>,
-        shard: Option<u16>,
-    ) -> Self {
+    pub(super) fn new(common: Arc<Common>, addresses: Arc<Addresses>, shard: Option<u16>) -> Self {
         let until = instant_in(common.config.connect_timeout);
         Self { common, addresses, shard, until, input: AlignedVec::new(), sealed: Vec::new() }
     }
@@ -113,8 +110,9 @@ impl Dial {
     /// of the time.
     fn reach(&self) -> io::Result<TcpStream> {
         let mut stream = Err(io::Error::from(io::ErrorKind::AddrNotAvailable));
-        for (tried, address) in self.addresses.iter().enumerate() {
-            let part = self.left()? / (self.addresses.len() - tried) as u32;
+        let addresses = self.addresses.get()?;
+        for (tried, address) in addresses.iter().enumerate() {
+            let part = self.left()? / (addresses.len() - tried) as u32;
             stream = TcpStream::connect_timeout(address, part.max(Duration::from_millis(1)));
             if stream.is_ok() {
                 break;

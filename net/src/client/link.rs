@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use coreside_shard::rkyv::util::AlignedVec;
 
-use super::ClientError;
+use super::addresses::Addresses;
 use super::calls::Call;
 use super::connection::{Answer, Common, Connection, FalseCredit};
 use super::dial::{CHUNK_BYTES, Dial, Dialled, consume, instant_in, receive_sealed};
 use super::wakeup::{Found, receive_some};
+use super::{ClientError, SHARDS_MAX};
 use crate::native::Welcome;
 use crate::native::credit;
 use crate::native::frame::{ALIGN, Code, FrameError, HEADER_BYTES, Header, Kind};
@@ -23,7 +24,7 @@ use crate::native::frame::{ALIGN, Code, FrameError, HEADER_BYTES, Header, Kind};
 pub(super) struct Link {
     common: Arc<Common>,
     pub(super) connection: Arc<Connection>,
-    addresses: Arc<[SocketAddr]>,
+    addresses: Arc<Addresses>,
     /// The shard that it asks for.
     shard: Option<u16>,
     stream: Option<Arc<TcpStream>>,
@@ -59,6 +60,7 @@ pub(super) fn run(common: &Common, mut links: Vec<Link>) {
     while !common.is_closed() {
         let now = Instant::now();
         links.iter_mut().for_each(|link| link.retry(now));
+        grow(common, &mut links);
         let limit = links.iter_mut().filter_map(|link| link.left(now)).min();
         // Whole milliseconds, upwards: not to wake before the time.
         let limit = limit.map(|left| left + Duration::from_millis(1));
@@ -71,6 +73,24 @@ pub(super) fn run(common: &Common, mut links: Vec<Link>) {
         links.iter_mut().zip(found).for_each(|(link, found)| link.serve(found));
     }
     close(common, links);
+}
+
+/// Has a connection to each shard of a node that has come back with more of them.
+fn grow(common: &Common, links: &mut Vec<Link>) {
+    let shards = common.route().spread.as_ref().map_or(0, |spread| spread.shards);
+    let known = links.len() as u16;
+    let is_to_each = links[0].shard.is_some();
+    if is_to_each && (known + 1..=SHARDS_MAX).contains(&shards) {
+        for shard in known..shards {
+            links.push(links[0].sibling(shard));
+        }
+        common.set_lanes(lanes(links));
+    }
+}
+
+/// The connections that others send on.
+pub(super) fn lanes(links: &[Link]) -> Box<[Arc<Connection>]> {
+    links.iter().map(|link| Arc::clone(&link.connection)).collect()
 }
 
 /// The client is no more: sends what it left, as far as the nodes take it soon, and waits until the
@@ -91,11 +111,7 @@ fn close(common: &Common, mut links: Vec<Link>) {
 }
 
 impl Link {
-    pub(super) fn new(
-        common: Arc<Common>,
-        addresses: Arc<[SocketAddr]>,
-        shard: Option<u16>,
-    ) -> Self {
+    pub(super) fn new(common: Arc<Common>, addresses: Arc<Addresses>, shard: Option<u16>) -> Self {
         let now = Instant::now();
         Self {
             connection: Arc::new(Connection::new(Arc::clone(&common))),
@@ -115,6 +131,11 @@ impl Link {
             ended: Vec::new(),
             is_shut: false,
         }
+    }
+
+    /// A connection to another shard of the same node, which is not there yet.
+    pub(super) fn sibling(&self, shard: u16) -> Self {
+        Self::new(Arc::clone(&self.common), Arc::clone(&self.addresses), Some(shard))
     }
 
     /// The shard that it asks for.

@@ -104,7 +104,8 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> ClientRequest<E, M> {
         let tell = |(_, connection): (usize, &Connection)| {
             connection.tell(letter(), notice.map(Arc::clone))
         };
-        match self.client.lanes::<E>(self.key).map(tell).find(|sent| *sent != Err(Unsent::Down)) {
+        let route = self.client.route();
+        match route.lanes(self.key).map(tell).find(|sent| *sent != Err(Unsent::Down)) {
             Some(Ok(is_sent)) => {
                 // Whoever waits gets it back if it is never sent.
                 self.message = Some(message).filter(|_| !is_sent);
@@ -131,14 +132,14 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> ClientRequest<E, M> {
     /// others only. `None` while there is no connection.
     pub fn is_known(&self) -> Option<bool> {
         let knows = |(_, connection): (usize, &Connection)| connection.knows(self.number);
-        self.client.lanes::<E>(self.key).find_map(knows)
+        self.client.route().lanes(self.key).find_map(knows)
     }
 
     fn send(&mut self, leaves: Leaves) -> Result<Arc<Answer<M>>, AskError> {
         let message = self.message.take().ok_or(AskError::NotSent)?;
         let slot = Slot::new();
         let (number, key) = (self.number, self.key.to_words());
-        for (lane, connection) in self.client.lanes::<E>(self.key) {
+        for (lane, connection) in self.client.route().lanes(self.key) {
             let letter = Letter { number, key, message: &message };
             let pending = Arc::<Answer<M>>::clone(&slot);
             match connection.ask(letter, self.within, pending, leaves) {
@@ -159,7 +160,7 @@ impl<E: Handler<M>, M: Message> ClientRequest<E, M> {
     /// Sends the message, and those of others, if it still waits to be sent.
     fn flush(&mut self) {
         if let Some(position) = self.waits_at.take() {
-            self.client.lane(self.lane).flush(position);
+            self.client.route().lane(self.lane).flush(position);
         }
     }
 }
@@ -191,7 +192,7 @@ impl<E: Handler<M>, M: Message<Reply: Decode> + Encode> Future for ClientRequest
         let Some(slot) = &self.slot else { return Poll::Ready(Err(AskError::NotSent)) };
         let answer = slot.poll(cx.waker());
         if answer.is_ready() {
-            self.client.lane(self.lane).wake_others();
+            self.client.route().lane(self.lane).wake_others();
         }
         answer
     }

@@ -68,7 +68,12 @@ fn accept(listener: &TcpListener) -> (TcpStream, Hello) {
 
 /// Greets the next connection, and says this behind the welcome.
 fn greet(listener: &TcpListener, welcome: &Welcome, behind: &[u8]) -> TcpStream {
-    let (mut stream, hello) = accept(listener);
+    let (stream, hello) = accept(listener);
+    welcome_to(stream, &hello, welcome, behind)
+}
+
+/// Answers a hello, and says this behind the welcome.
+fn welcome_to(mut stream: TcpStream, hello: &Hello, welcome: &Welcome, behind: &[u8]) -> TcpStream {
     let messages = (0..hello.messages.len() as u16).map(Standing::Number).collect();
     let mut out = Vec::new();
     Welcome { messages, ..welcome.clone() }.write(&mut out);

@@ -1,8 +1,9 @@
 //! What becomes of a client whose node is slow, lost, hostile, or another one than before.
 
 use std::io::Write;
-use std::sync::Arc;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use coreside_shard::{AskError, HashKey, Placement};
 
 use super::{
     Asking, Mirror, WELCOME, accept, ask, ask_and_answer, builder, greet, is_silent, listener,
-    pair, poll, read_asks, reply,
+    pair, poll, read_asks, reply, welcome_to,
 };
 use crate::read_frame::read_frame;
 
@@ -176,6 +177,68 @@ fn an_attempt_to_connect_again_keeps_nobody_waiting() {
     assert!(is_silent(&hangs), "it was answered before the attempt was over");
     drop(client);
     assert!(is_silent(&hangs), "nor does the end wait for it");
+}
+
+#[test]
+fn a_node_that_comes_back_with_more_shards_gets_more_connections() {
+    let (listener, address) = listener();
+    let hash_key = HashKey::new(1);
+    let welcome =
+        move |shard, shards| Welcome { shard, shards, hash_key: Some(hash_key), ..WELCOME };
+    let node = thread::spawn(move || {
+        drop(greet(&listener, &welcome(0, 1), &[]));
+        let mut ping = Vec::new();
+        Header::new(Kind::Ping).write(&mut ping);
+        // One, and because of what it hears the others, in any order.
+        let stream = || {
+            let (stream, hello) = accept(&listener);
+            let shard = hello.shard.expect("it asks for one");
+            (shard, welcome_to(stream, &hello, &welcome(shard, 3), &ping))
+        };
+        [stream(), stream(), stream()]
+    });
+    let builder = builder().backoff(Duration::ZERO, Duration::ZERO);
+    let client = builder.connect(address).expect("a welcome");
+    let streams = node.join().expect("no panic");
+    assert_eq!((client.connections(), client.hash_key()), (3, Some(hash_key)));
+    for (shard, mut stream) in streams {
+        let is_there = |key: &u64| Placement::even(3).shard(hash_key.hash(*key)) == shard;
+        let key = (0..).find(is_there).expect("every third");
+        let pong = read_frame(&mut stream).expect("the client knows that it is there");
+        assert_eq!(pong.0.kind, Kind::Pong);
+        ask_and_answer(&client, key, &mut stream);
+    }
+}
+
+#[test]
+fn a_node_that_comes_back_elsewhere_is_found_by_its_name() {
+    /// Stands for a name: what it means changes.
+    struct Moves(Arc<Mutex<SocketAddr>>);
+
+    impl ToSocketAddrs for Moves {
+        type Iter = std::iter::Once<SocketAddr>;
+
+        fn to_socket_addrs(&self) -> std::io::Result<Self::Iter> {
+            Ok(std::iter::once(*self.0.lock().expect("no panic")))
+        }
+    }
+
+    let ((first, here), (second, there)) = (listener(), listener());
+    let address = Arc::new(Mutex::new(here));
+    let name = Moves(Arc::clone(&address));
+    let node = thread::spawn(move || {
+        let stream = greet(&first, &WELCOME, &[]);
+        *address.lock().expect("no panic") = there;
+        drop((first, stream));
+        greet(&second, &WELCOME, &[])
+    });
+    let builder = builder().backoff(Duration::ZERO, Duration::from_millis(10));
+    let client = builder.connect(name).expect("a welcome");
+    let mut stream = node.join().expect("no panic");
+    while !client.is_connected() {
+        thread::yield_now();
+    }
+    ask_and_answer(&client, 1, &mut stream);
 }
 
 #[test]
