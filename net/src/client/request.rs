@@ -37,7 +37,8 @@ type Answer<M> = Slot<Result<<M as Message>::Reply, AskError>>;
 /// The node says how many messages may be under way on a connection, and how many of them for one
 /// entity. What goes beyond waits here: until it may be sent, nobody waits for it any more, or its
 /// time is up; the error is then [`Expired`](AskError::Expired). So a slow entity has those wait
-/// who ask it, and not those who ask others.
+/// who ask it, and not those who ask others. At most 16 MiB wait on a connection; of what is beyond
+/// half of that, an entity gets no more than its share.
 ///
 /// # Cost
 /// A heap allocation. A system call when it is the only request under way; those that one pass of

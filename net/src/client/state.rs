@@ -100,6 +100,9 @@ impl State {
             if fits { Ok(()) } else { Err(WireError::Unwritable) }
         };
         let is_open = window.is_open(number, sort);
+        if !is_open && !window.has_room(number, common.config.output_bytes_max) {
+            return Err(Unsent::Full);
+        }
         let mut frame = Vec::new();
         let written = match is_open {
             true => output.write(|out| header.write_with(out, content)),

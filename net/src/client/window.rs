@@ -2,7 +2,8 @@
 //!
 //! The welcome says how many asks and how many tells may be under way, and how many of both for one
 //! entity. What goes beyond waits, in order, in the account of its entity. Accounts that may go on
-//! take turns: a slow entity has its own messages wait, and nobody else's.
+//! take turns: a slow entity has its own messages wait, and nobody else's. Nor does it get all of
+//! the memory: while much waits, each entity that has something wait may have its share of it.
 //!
 //! # Invariants
 //! - An account exists while something of its entity is under way or waits.
@@ -54,6 +55,8 @@ pub(super) struct Window {
     /// By sort: accounts that go on when others are done.
     lines: [VecDeque<u32>; 2],
     held_bytes: usize,
+    /// Accounts in which something waits.
+    holders: usize,
 }
 
 /// More of a sort are not under way, whatever a node allows: it may never give credit back.
@@ -67,6 +70,7 @@ struct Account {
     tells: u32,
     in_line: bool,
     held: VecDeque<Held>,
+    held_bytes: usize,
 }
 
 impl Window {
@@ -80,6 +84,7 @@ impl Window {
             by_entity: HashMap::new(),
             lines: Default::default(),
             held_bytes: 0,
+            holders: 0,
         }
     }
 
@@ -87,8 +92,14 @@ impl Window {
     pub(super) fn account(&mut self, entity: Entity) -> u32 {
         let Self { accounts, free, by_entity, .. } = self;
         *by_entity.entry(entity).or_insert_with(|| {
-            let account =
-                Account { entity, under_way: 0, tells: 0, in_line: false, held: VecDeque::new() };
+            let account = Account {
+                entity,
+                under_way: 0,
+                tells: 0,
+                in_line: false,
+                held: VecDeque::new(),
+                held_bytes: 0,
+            };
             match free.pop() {
                 Some(number) => {
                     accounts[number as usize] = account;
@@ -117,10 +128,22 @@ impl Window {
         self.under_way[sort as usize] += 1;
     }
 
+    /// Whether another message of an account may wait, where `bytes_max` may wait in all: half of
+    /// that in any case, and beyond it each account may have its share of that half.
+    pub(super) fn has_room(&self, account: u32, bytes_max: usize) -> bool {
+        let Account { held, held_bytes, .. } = &self.accounts[account as usize];
+        let holders = self.holders + usize::from(held.is_empty());
+        let half = bytes_max / 2;
+        self.held_bytes <= half || *held_bytes <= half / holders
+    }
+
     /// Keeps a message until others are done.
     pub(super) fn hold(&mut self, number: u32, held: Held) {
+        let account = &mut self.accounts[number as usize];
+        self.holders += usize::from(account.held.is_empty());
         self.held_bytes += held.frame.len();
-        self.accounts[number as usize].held.push_back(held);
+        account.held_bytes += held.frame.len();
+        account.held.push_back(held);
         self.stand_in_line(number);
     }
 
@@ -151,6 +174,8 @@ impl Window {
             account.in_line = false;
             let Some(held) = account.held.pop_front() else { continue };
             self.held_bytes -= held.frame.len();
+            account.held_bytes -= held.frame.len();
+            self.holders -= usize::from(account.held.is_empty());
             self.begin(number, held.sort);
             self.stand_in_line(number);
             return Some((number, held));
@@ -164,11 +189,12 @@ impl Window {
         for number in 0..self.accounts.len() as u32 {
             let account = &mut self.accounts[number as usize];
             account.in_line = false;
+            account.held_bytes = 0;
             notices.extend(account.held.drain(..).filter_map(|held| held.notice));
             self.tidy(number);
         }
         self.lines.iter_mut().for_each(VecDeque::clear);
-        self.held_bytes = 0;
+        (self.held_bytes, self.holders) = (0, 0);
         notices
     }
 
@@ -285,6 +311,41 @@ mod tests {
         assert_eq!(calls, [10, 20, 30, 11, 21, 31, 12, 22, 32]);
         assert_eq!((window.held_bytes(), window.by_entity.len()), (0, 0));
         assert_eq!(window.free.len(), window.accounts.len(), "all accounts are closed");
+    }
+
+    #[test]
+    fn entity_whose_messages_wait_leaves_room_for_those_of_others() {
+        // Frames have 48 bytes.
+        const BYTES_MAX: usize = 48 * 100;
+        let mut window = window(1, 1, 1);
+        assert!(send(&mut window, 0, Sort::Tell, 0));
+        let fill = |window: &mut Window, key: u64| {
+            (0..1000).find(|_| {
+                let account = window.account((0, [key, 0]));
+                let has_room = window.has_room(account, BYTES_MAX);
+                if has_room {
+                    assert!(!send(window, key, Sort::Tell, 0));
+                }
+                !has_room
+            })
+        };
+        assert_eq!(fill(&mut window, 1), Some(51), "half of it, and one more");
+        assert_eq!(fill(&mut window, 2), Some(26), "what its half of the half is, and one more");
+        assert_eq!(fill(&mut window, 3), Some(17));
+        assert_eq!(fill(&mut window, 1), Some(0));
+        assert_eq!((window.held_bytes(), window.holders), (48 * 94, 3));
+        // As they go on, there is room again.
+        let first = window.account((0, [0, 0]));
+        assert!(window.end(first, Sort::Tell, 1));
+        while let Some((account, _)) = window.next() {
+            assert!(window.end(account, Sort::Tell, 1));
+        }
+        assert_eq!((window.held_bytes(), window.holders), (0, 0));
+        assert!(send(&mut window, 0, Sort::Tell, 0));
+        assert_eq!(fill(&mut window, 1), Some(51));
+        assert!(window.clear().is_empty());
+        assert_eq!((window.held_bytes(), window.holders), (0, 0));
+        assert_eq!(fill(&mut window, 2), Some(51));
     }
 
     #[test]
