@@ -185,6 +185,19 @@ fn values_are_written_in_the_version_that_the_client_chose() {
 }
 
 #[test]
+fn commands_are_described_a_bounded_number_at_a_time() {
+    let ask = |what: &str, names: usize| {
+        let header = format!("*{}\r\n$7\r\nCOMMAND\r\n$4\r\n{what}\r\n", names + 2);
+        talk((header + &"$4\r\nPing\r\n".repeat(names)).as_bytes())
+    };
+    assert!(ask("INFO", 1).starts_with("*1\r\n*10\r\n$4\r\nping\r\n:-1\r\n"));
+    for what in ["INFO", "docs"] {
+        assert_eq!(ask(what, 1024).matches("$4\r\nping\r\n").count(), 1024, "{what}");
+        assert_eq!(ask(what, 1025), "-ERR more than 1024 names at once\r\n", "{what}");
+    }
+}
+
+#[test]
 fn faults_and_refusals_are_told_with_their_codes() {
     for (input, line) in [
         ("GET failed", "-FAILED the entity failed in this turn; its state was dropped"),

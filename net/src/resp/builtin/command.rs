@@ -21,6 +21,9 @@ struct Row {
     is_builtin: bool,
 }
 
+/// More names are not looked up at once: each costs a look at every command, and has a long answer.
+const NAMES_MAX: usize = 1024;
+
 /// Names and least number of words of the built-in commands.
 const BUILTINS: [(&str, i64); 11] = [
     ("auth", -2),
@@ -57,6 +60,10 @@ pub(super) fn command<I: Intake>(
         }),
         b"INFO" if args.is_empty() => {
             session.reply(shared, |writer| write_infos(writer, rows.iter().map(Some)));
+        }
+        b"INFO" | b"DOCS" if args.len() > NAMES_MAX => {
+            let error = format!("ERR more than {NAMES_MAX} names at once");
+            session.reply(shared, |writer| writer.error(&error));
         }
         b"INFO" => session.reply(shared, |writer| {
             let named: Vec<_> = args.map(|name| find(&rows, name)).collect();
