@@ -352,6 +352,15 @@ impl Connection {
         self.lock().link.as_ref().is_none_or(|up| up.window.has_no_tells())
     }
 
+    /// Has TLS say that nothing more comes, once. Returns whether that is to be sent now.
+    pub(super) fn say_goodbye(&self) -> bool {
+        let mut state = self.lock();
+        let Some(up) = &mut state.link else { return false };
+        let says = up.output.say_goodbye();
+        up.left |= says;
+        says
+    }
+
     /// Whether sending is left to the client's thread.
     pub(super) fn has_left(&self) -> bool {
         self.lock().link.as_ref().is_some_and(|up| up.left && !up.broken)

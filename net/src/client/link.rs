@@ -231,7 +231,7 @@ impl Link {
     /// Closes the connection if nothing is left to be sent and the node has to be told nothing.
     fn finish(&mut self) {
         let Some(stream) = self.stream.as_ref().filter(|_| !self.is_shut) else { return };
-        if self.connection.has_left() {
+        if self.connection.has_left() || self.connection.say_goodbye() {
             return;
         }
         let is_over = self.connection.is_told_all() || stream.shutdown(Shutdown::Write).is_err();

@@ -66,6 +66,13 @@ impl Output {
         (!is_empty).then(|| (std::mem::take(next), std::mem::take(sent)))
     }
 
+    /// Has TLS say that nothing more comes, once. Returns whether it has something to say.
+    pub(super) fn say_goodbye(&mut self) -> bool {
+        let owes = |tls: &&mut Box<Channel>| tls.owes_goodbye();
+        let tls = self.tls.as_mut().filter(owes);
+        tls.map(|tls| tls.say_goodbye()).is_some()
+    }
+
     /// Puts what was not sent before what was written meanwhile.
     pub(super) fn put_back(&mut self, mut output: Vec<u8>, mut sent: usize) {
         if sent > output.len() / 2 {

@@ -45,7 +45,7 @@ fn builder() -> ClientBuilder {
     Client::builder().entity::<Mirror>().ask_timeout(Duration::from_secs(60))
 }
 
-const WELCOME: Welcome = Welcome {
+pub(crate) const WELCOME: Welcome = Welcome {
     version: VERSION,
     shard: 0,
     shards: 1,

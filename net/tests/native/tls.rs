@@ -1,19 +1,26 @@
 //! Clients and nodes over TLS and real sockets: who is let in, and who is not.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::certificates;
 use crate::certificates::{Authority, Folder};
+use crate::client::WELCOME;
 use crate::node::Node;
+use crate::read_frame::read_frame;
 use coreside_macros::{entity, handlers};
 use coreside_net::NetConfig;
 use coreside_net::client::{Client, ClientBuilder, ClientError};
+use coreside_net::native::frame::Kind;
+use coreside_net::native::{Hello, Standing, Welcome};
 use coreside_net::tls::{ClientTls, ServerTls, TlsConfig};
 use coreside_shard::AskError;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 #[entity(crate = coreside_shard)]
 #[derive(Default)]
@@ -247,6 +254,47 @@ fn client_finds_out_what_it_may_not_call_when_it_calls_it() {
     assert_eq!(mirror(1).seen().wait(), Ok(0), "the connection goes on");
     drop(client);
     assert_eq!(node.stop().native.protocol_errors, 0);
+}
+
+#[test]
+fn client_that_is_dropped_says_the_end_behind_what_it_has_told() {
+    let world = World::new();
+    let identity = world.nodes.certify("127.0.0.1");
+    let (certificate, key) = world.folder.put_identity("node", &identity);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let node = thread::spawn(move || {
+        let chain = CertificateDer::from_pem_file(certificate).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_file(key).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("the provider has it")
+            .with_no_client_auth()
+            .with_single_cert(vec![chain], key)
+            .expect("they go together");
+        let tls = rustls::ServerConnection::new(Arc::new(config)).expect("a side");
+        let (stream, _) = listener.accept().expect("a client");
+        let mut stream = rustls::StreamOwned::new(tls, stream);
+        let (_, hello) = read_frame(&mut stream).expect("a hello");
+        let hello = Hello::read(&hello, 100).expect("a hello");
+        let messages = (0..hello.messages.len() as u16).map(Standing::Number).collect();
+        let mut out = Vec::new();
+        Welcome { messages, ..WELCOME }.write(&mut out);
+        stream.write_all(&out).expect("sent");
+        // An end that nobody has said is an error here.
+        let mut told = Vec::new();
+        stream.read_to_end(&mut told).map(|_| told)
+    });
+    let client = builder().tls(world.nobody()).connect(address).expect("a welcome");
+    for number in 0..50 {
+        assert!(client.entity::<Mirror>(number).echo(vec![7; 40_000]).try_tell().is_ok());
+    }
+    drop(client);
+    let told = node.join().expect("no panic").expect("the end is said");
+    let mut told = told.as_slice();
+    let frames = std::iter::from_fn(|| read_frame(&mut told));
+    assert_eq!(frames.filter(|(header, _)| header.kind == Kind::Tell).count(), 50);
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! Frames from a socket, one at a time.
 
 use std::io::{ErrorKind, Read};
-use std::net::TcpStream;
 
 use coreside_net::native::frame::{HEADER_BYTES, Header};
 
 /// The next frame; `None` at the end of the stream.
-pub(crate) fn read_frame(stream: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
+pub(crate) fn read_frame(stream: &mut impl Read) -> Option<(Header, Vec<u8>)> {
     let mut bytes = [0; HEADER_BYTES];
     match stream.read_exact(&mut bytes) {
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => return None,
