@@ -8,7 +8,7 @@ use coreside_shard::{AskError, AsyncCx, Reason, ReplyTo, ShardConfig};
 
 use crate::agent::{Agent, Plain, Tell, ask, echo, tell};
 use crate::gate::{Gate, join};
-use crate::mesh::{Mesh, config};
+use crate::mesh::{MS, Mesh, config};
 use crate::notes::{alive, outcome};
 use crate::shards::RING_WORDS_MIN;
 
@@ -218,21 +218,27 @@ fn replies_put_off_beyond_their_deadlines_do_not_go_beyond_the_bounds() {
 
 #[test]
 fn word_to_asks_that_have_ended_does_not_go_beyond_the_bounds() {
-    let mut mesh = Mesh::with(2, RING_WORDS_MIN, &tiny(), 1);
+    let mut mesh = Mesh::with(2, RING_WORDS_MIN, &ShardConfig { asks_max: 6000, ..tiny() }, 1);
     let busy: Vec<u64> = (0..60).map(|nth| mesh.on(1, nth)).collect();
     let gates: Vec<_> = busy.iter().map(|key| mesh.hold::<Plain>(*key)).collect();
     mesh.settle();
     for keys in busy.chunks(4) {
         for nth in 0..400 {
-            assert!(mesh.try_ask::<Plain, _>(0, keys[nth % 4], echo(1), 5).is_ok());
+            assert!(mesh.try_ask::<Plain, _>(0, keys[nth % 4], echo(1), 1000).is_ok());
         }
-        mesh.wait_ms(10);
-        (0..4).for_each(|_| mesh.settle());
+        mesh.settle();
     }
-    gates.iter().for_each(Gate::open);
+    // They end where they were asked, and only then, at once, where they wait.
+    mesh.now.monotonic_ns += 2000 * MS;
+    (0..10).for_each(|_| {
+        mesh.poll(0);
+    });
+    assert_eq!(mesh.shards[0].asks_waiting(), 0);
     (0..2000).for_each(|_| {
         mesh.poll(1);
     });
+    mesh.settle();
+    gates.iter().for_each(Gate::open);
     mesh.settle();
     assert_eq!(mesh.shards[1].dead_letter_count(Reason::Expired), 6000);
     let (near, far) = (mesh.shards[0].stats().answers_late, mesh.shards[1].stats().answers_late);
