@@ -50,7 +50,7 @@ use self::addresses::Addresses;
 use self::connection::Common;
 use self::link::Link;
 pub use self::request::ClientRequest;
-use self::route::Route;
+use self::route::{Route, Router};
 pub use self::slot::Slot;
 pub use self::tell::ClientTell;
 use crate::native::frame::Code;
@@ -269,7 +269,8 @@ impl ClientBuilder {
         let table = self.registry.build().map_err(ClientError::Registry)?;
         let addresses = Arc::new(Addresses::new(address));
         let common = Arc::new(Common::new(self.config, table)?);
-        let mut first = Link::new(Arc::clone(&common), addresses, None);
+        let router = Arc::new(Router::default());
+        let mut first = Link::new(Arc::clone(&common), Arc::clone(&router), addresses, None);
         let welcome = first.connect()?;
         let mut links = vec![first];
         if welcome.hash_key.is_some()
@@ -285,12 +286,12 @@ impl ClientBuilder {
             }
             links.sort_by_key(Link::shard);
         }
-        common.set_lanes(link::lanes(&links));
-        let theirs = Arc::clone(&common);
+        router.set_lanes(link::lanes(&links));
+        let (own, way) = (Arc::clone(&common), Arc::clone(&router));
         let thread = std::thread::Builder::new()
             .name("coreside-client".to_owned())
-            .spawn(move || link::run(&theirs, links))?;
-        Ok(Client { core: Arc::new(ClientCore { common, thread: Some(thread) }) })
+            .spawn(move || link::run(&own, &way, links))?;
+        Ok(Client { core: Arc::new(ClientCore { common, router, thread: Some(thread) }) })
     }
 }
 
@@ -318,6 +319,7 @@ pub struct Client {
 
 struct ClientCore {
     common: Arc<Common>,
+    router: Arc<Router>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -358,7 +360,7 @@ impl Client {
 
     /// The connections, and which is for which key. To be let go of soon.
     fn route(&self) -> impl Deref<Target = Arc<Route>> {
-        self.core.common.route()
+        self.core.router.route()
     }
 }
 

@@ -4,14 +4,31 @@
 mod driver;
 #[path = "support/fake.rs"]
 mod fake;
+#[path = "native/node.rs"]
+mod node;
 #[path = "support/server.rs"]
 mod server;
 
 use std::io::{Read, Write};
 use std::thread;
 
+use coreside_macros::{entity, handlers};
 use coreside_net::NetConfig;
+use coreside_net::client::Client;
+use node::Node;
 use server::Server;
+
+#[entity(crate = coreside_shard)]
+struct Mirror;
+
+#[handlers(crate = coreside_shard)]
+impl Mirror {
+    #[local]
+    #[wire]
+    fn echo(&self, word: u64) -> u64 {
+        word
+    }
+}
 
 #[test]
 fn storms_of_connections_leave_no_descriptor_and_no_memory_behind() {
@@ -29,6 +46,21 @@ fn storms_of_connections_leave_no_descriptor_and_no_memory_behind() {
     assert_eq!(stats.sessions.opened, 5 * 4 * 500);
     assert_eq!(stats.sessions.closed, stats.sessions.opened);
     assert_eq!(descriptors(), before);
+    clients_come_and_go();
+    assert_eq!(descriptors(), before, "clients leave some behind");
+}
+
+/// Our own, which know all shards of their node.
+fn clients_come_and_go() {
+    let address = ([127, 0, 0, 1], 0).into();
+    let node = Node::at(address, NetConfig::default(), None, |registry| {
+        registry.entity::<Mirror>();
+    });
+    for word in 0..20 {
+        let client = Client::builder().entity::<Mirror>().connect(node.address).expect("a client");
+        assert_eq!(client.entity::<Mirror>(1).echo(word).wait(), Ok(word));
+    }
+    assert_eq!(node.stop().native.requests, 2 * 20, "a hello and an ask of each");
 }
 
 /// 2,000 connections from four threads: some silent, some cut off, some that read their replies.

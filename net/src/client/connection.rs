@@ -29,13 +29,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, Guard};
 use coreside_shard::rkyv::util::AlignedVec;
-use coreside_shard::{Encode, Handler, Message, Placement, Table};
+use coreside_shard::{Encode, Handler, Message, Table};
 
 use super::calls::{Call, Calls, Pending};
 use super::output::Output;
-use super::route::{Route, Spread};
 use super::state::{GRACE, Letter, State, Unsent, Up, micros};
 use super::wakeup::{Wakeup, send_some};
 use super::window::{Notice, Sort, Window};
@@ -51,7 +49,6 @@ pub(super) struct Common {
     pub(super) wakeup: Wakeup,
     /// By message: the number of its entity type.
     pub(super) kinds: Vec<u16>,
-    route: ArcSwap<Route>,
     /// The client was dropped.
     closed: AtomicBool,
 }
@@ -62,31 +59,7 @@ impl Common {
         let kind = |name| rows.iter().position(|row| row.name.0 == name).unwrap_or_default() as u16;
         let kinds = rows.iter().map(|row| kind(row.name.0)).collect();
         let (wakeup, closed) = (Wakeup::new()?, AtomicBool::new(false));
-        Ok(Self { config, table, wakeup, kinds, route: ArcSwap::default(), closed })
-    }
-
-    pub(super) fn route(&self) -> Guard<Arc<Route>> {
-        self.route.load()
-    }
-
-    /// A node may come back with another hash key, or another number of shards. Only ever called by
-    /// the client's thread, or before there is one; as [`set_lanes`](Self::set_lanes).
-    pub(super) fn renew_route(&self, welcome: &Welcome) {
-        let Welcome { hash_key: Some(hash_key), shards: shards @ 1.., .. } = *welcome else {
-            return;
-        };
-        let Route { spread, lanes } = &**self.route.load();
-        let is_known = |spread: &Spread| (spread.hash_key, spread.shards) == (hash_key, shards);
-        if !spread.as_ref().is_some_and(is_known) {
-            let spread = Some(Spread { hash_key, shards, placement: Placement::even(shards) });
-            self.route.store(Arc::new(Route { spread, lanes: lanes.clone() }));
-        }
-    }
-
-    /// From here on there are these connections.
-    pub(super) fn set_lanes(&self, lanes: Box<[Arc<Connection>]>) {
-        let spread = self.route.load().spread.clone();
-        self.route.store(Arc::new(Route { spread, lanes }));
+        Ok(Self { config, table, wakeup, kinds, closed })
     }
 
     /// The number of a message in the client's own table.

@@ -14,6 +14,7 @@ use super::addresses::Addresses;
 use super::calls::Call;
 use super::connection::{Answer, Common, Connection, FalseCredit};
 use super::dial::{CHUNK_BYTES, Dial, Dialled, consume, instant_in, receive_sealed};
+use super::route::Router;
 use super::wakeup::{Found, receive_some};
 use super::{ClientError, SHARDS_MAX};
 use crate::native::Welcome;
@@ -23,6 +24,7 @@ use crate::native::frame::{ALIGN, Code, FrameError, HEADER_BYTES, Header, Kind};
 /// The thread's part of one connection.
 pub(super) struct Link {
     common: Arc<Common>,
+    router: Arc<Router>,
     pub(super) connection: Arc<Connection>,
     addresses: Arc<Addresses>,
     /// The shard that it asks for.
@@ -55,12 +57,12 @@ pub(super) struct Link {
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 
 /// Serves the connections until the client is dropped.
-pub(super) fn run(common: &Common, mut links: Vec<Link>) {
+pub(super) fn run(common: &Common, router: &Router, mut links: Vec<Link>) {
     links.iter_mut().for_each(Link::begin);
     while !common.is_closed() {
         let now = Instant::now();
         links.iter_mut().for_each(|link| link.retry(now));
-        grow(common, &mut links);
+        grow(router, &mut links);
         let limit = links.iter_mut().filter_map(|link| link.left(now)).min();
         // Whole milliseconds, upwards: not to wake before the time.
         let limit = limit.map(|left| left + Duration::from_millis(1));
@@ -76,15 +78,15 @@ pub(super) fn run(common: &Common, mut links: Vec<Link>) {
 }
 
 /// Has a connection to each shard of a node that has come back with more of them.
-fn grow(common: &Common, links: &mut Vec<Link>) {
-    let shards = common.route().spread.as_ref().map_or(0, |spread| spread.shards);
+fn grow(router: &Router, links: &mut Vec<Link>) {
+    let shards = router.route().spread.as_ref().map_or(0, |spread| spread.shards);
     let known = links.len() as u16;
     let is_to_each = links[0].shard.is_some();
     if is_to_each && (known + 1..=SHARDS_MAX).contains(&shards) {
         for shard in known..shards {
             links.push(links[0].sibling(shard));
         }
-        common.set_lanes(lanes(links));
+        router.set_lanes(lanes(links));
     }
 }
 
@@ -111,13 +113,19 @@ fn close(common: &Common, mut links: Vec<Link>) {
 }
 
 impl Link {
-    pub(super) fn new(common: Arc<Common>, addresses: Arc<Addresses>, shard: Option<u16>) -> Self {
+    pub(super) fn new(
+        common: Arc<Common>,
+        router: Arc<Router>,
+        addresses: Arc<Addresses>,
+        shard: Option<u16>,
+    ) -> Self {
         let now = Instant::now();
         Self {
             connection: Arc::new(Connection::new(Arc::clone(&common))),
             retry_wait: common.config.backoff.0,
             retry_at: now,
             common,
+            router,
             addresses,
             shard,
             stream: None,
@@ -135,7 +143,8 @@ impl Link {
 
     /// A connection to another shard of the same node, which is not there yet.
     pub(super) fn sibling(&self, shard: u16) -> Self {
-        Self::new(Arc::clone(&self.common), Arc::clone(&self.addresses), Some(shard))
+        let (common, router) = (Arc::clone(&self.common), Arc::clone(&self.router));
+        Self::new(common, router, Arc::clone(&self.addresses), Some(shard))
     }
 
     /// The shard that it asks for.
@@ -270,7 +279,7 @@ impl Link {
         let stream = Arc::new(stream);
         self.frame_bytes_max = welcome.frame_bytes_max;
         self.input = input;
-        self.common.renew_route(&welcome);
+        self.router.renew(&welcome);
         self.connection.up(Arc::clone(&stream), tls, &welcome, numbers);
         self.stream = Some(stream);
         self.since = Instant::now();
