@@ -208,24 +208,18 @@ fn each_shard_is_watched() {
 #[test]
 fn short_turns_are_not_reported() {
     let _turn = take_turns();
-    let has_none = |_| {
-        let (builder, reports) = builder(2);
-        let mut config = StallConfig::default();
-        config.after = Duration::from_millis(200);
-        let node = builder.idle(Idle::Spin).stalls(config).start().expect("the node starts");
-        for key in 0..4 {
-            assert!(node.entity::<Worker>(key).fan_out(900).tell().wait().is_ok());
-            assert!(node.entity::<Worker>(key).touch().wait().is_ok());
-        }
-        let stalls = node.stats().stalls;
-        drop(node);
-        let is_reported = reports.recv().is_ok();
-        assert_eq!(is_reported, stalls > 0, "the sink goes with its node");
-        !is_reported
-    };
-    // A thread that loses its core in the middle of a turn has a stall, whoever is to blame; but
-    // not each time.
-    assert!((0..5).any(has_none));
+    let (builder, reports) = builder(2);
+    // A thread that loses its core in the middle of a turn has a stall, whoever is to blame.
+    let mut config = StallConfig::default();
+    config.after = Duration::from_millis(200);
+    let node = builder.idle(Idle::Spin).stalls(config).start().expect("the node starts");
+    for key in 0..4 {
+        assert!(node.entity::<Worker>(key).fan_out(900).tell().wait().is_ok());
+        assert!(node.entity::<Worker>(key).touch().wait().is_ok());
+    }
+    assert_eq!(node.stats().stalls, 0);
+    drop(node);
+    assert!(reports.recv().is_err(), "no report, and the sink is gone with its node");
 }
 
 #[test]
