@@ -69,38 +69,17 @@ pub(crate) enum Length {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub(crate) enum PlanError {
-    Address {
-        text: String,
-        reason: String,
-    },
-    Command {
-        text: String,
-        error: TemplateError,
-    },
-    Message {
-        text: String,
-        error: Mistake,
-    },
-    Type {
-        text: String,
-        error: Mistake,
-    },
-    Weight {
-        text: String,
-    },
-    Mix {
-        name: String,
-        known: Vec<String>,
-    },
+    Address { text: String, reason: String },
+    Command { text: String, error: TemplateError },
+    Message { text: String, error: Mistake },
+    Type { text: String, error: Mistake },
+    Weight { text: String },
+    Mix { name: String, known: Vec<String> },
     EmptyMix,
     NotNative,
     ManyCommands,
-    FewConnections {
-        connections: usize,
-        threads: usize,
-    },
+    FewConnections { connections: usize, threads: usize },
     Descending,
-    /// An option that goes with another one.
     Misplaced(&'static str, &'static str),
     ManyTargets,
 }

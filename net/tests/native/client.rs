@@ -73,7 +73,12 @@ fn greet(listener: &TcpListener, welcome: &Welcome, behind: &[u8]) -> TcpStream 
 }
 
 /// Answers a hello, and says this behind the welcome.
-fn welcome_to(mut stream: TcpStream, hello: &Hello, welcome: &Welcome, behind: &[u8]) -> TcpStream {
+pub(crate) fn welcome_to<S: Write>(
+    mut stream: S,
+    hello: &Hello,
+    welcome: &Welcome,
+    behind: &[u8],
+) -> S {
     let messages = (0..hello.messages.len() as u16).map(Standing::Number).collect();
     let mut out = Vec::new();
     Welcome { messages, ..welcome.clone() }.write(&mut out);

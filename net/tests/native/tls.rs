@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use crate::certificates;
 use crate::certificates::{Authority, Folder};
-use crate::client::WELCOME;
+use crate::client::{WELCOME, welcome_to};
 use crate::node::Node;
 use crate::read_frame::read_frame;
 use coreside_macros::{entity, handlers};
 use coreside_net::NetConfig;
 use coreside_net::client::{Client, ClientBuilder, ClientError};
+use coreside_net::native::Hello;
 use coreside_net::native::frame::Kind;
-use coreside_net::native::{Hello, Standing, Welcome};
 use coreside_net::tls::{ClientTls, ServerTls, TlsConfig};
 use coreside_shard::AskError;
 use rustls::pki_types::pem::PemObject;
@@ -278,10 +278,7 @@ fn client_that_is_dropped_says_the_end_behind_what_it_has_told() {
         let mut stream = rustls::StreamOwned::new(tls, stream);
         let (_, hello) = read_frame(&mut stream).expect("a hello");
         let hello = Hello::read(&hello, 100).expect("a hello");
-        let messages = (0..hello.messages.len() as u16).map(Standing::Number).collect();
-        let mut out = Vec::new();
-        Welcome { messages, ..WELCOME }.write(&mut out);
-        stream.write_all(&out).expect("sent");
+        let mut stream = welcome_to(stream, &hello, &WELCOME, &[]);
         // An end that nobody has said is an error here.
         let mut told = Vec::new();
         stream.read_to_end(&mut told).map(|_| told)
